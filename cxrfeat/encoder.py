@@ -1,0 +1,182 @@
+"""The frozen encoder: model inputs → embeddings, on the device and in the precision that were asked for.
+
+Frozen means: eval mode, no gradients, BatchNorm folded into the convolutions, so there is no buffer left that
+could move. The same input gives the same bits, whoever its neighbours are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+import torch
+import torchvision
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from cxrfeat import preprocess
+from cxrfeat.backbone import Weights, fingerprint, get_backbone, load_network
+from cxrfeat.errors import ConfigError, DeviceError
+
+_CPU_BATCH, _CUDA_BATCH = 8, 128
+"""Images: the fastest of 1–32 on a Zen 4 core in bf16 (see benchmarks/LOG.md); enough to fill a GPU."""
+
+
+class Precision(StrEnum):
+    """Arithmetic of the network; the last pooling is always in fp32."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class Encoder(Protocol):
+    """What :mod:`cxrfeat.embed` needs of a network; tests pass a tiny exact one.
+
+    Attributes:
+        dim: length of an embedding.
+        fingerprint: what it computes.
+        precision: ``fp32`` or ``bf16``.
+        batch_size: images that it takes best at once.
+    """
+
+    dim: int
+    fingerprint: str
+    precision: str
+    batch_size: int
+
+    def embed(self, inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn (N, 224, 224) uint8 model inputs into (N, dim) float32 embeddings."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """All that a worker needs to build an encoder, and the key of its cache.
+
+    Attributes:
+        backbone: name in the registry.
+        weights: the file as the worker sees it.
+        precision: auto, fp32 or bf16.
+        batch_size: images at once, or None for the device's default.
+    """
+
+    backbone: str
+    weights: Weights
+    precision: Precision = Precision.AUTO
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a batch size below 1 or an unknown backbone or precision."""
+        get_backbone(self.backbone)
+        if self.precision not in list(Precision):
+            raise ConfigError(f"unknown precision {self.precision!r}; known are {[p.value for p in Precision]}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigError(f"batch size {self.batch_size}; expected at least 1")
+
+    @property
+    def fingerprint(self) -> str:
+        """What the encoder will compute."""
+        return fingerprint(get_backbone(self.backbone), self.weights)
+
+
+EncoderFactory = Callable[[EncoderSpec, str, int], Encoder]
+"""Builds an encoder from its spec on a device such as ``cpu`` or ``cuda:1``, with a number of CPU threads."""
+
+
+class FrozenEncoder:
+    """A torchvision ResNet as an :class:`Encoder`; see there for the attributes."""
+
+    def __init__(self, spec: EncoderSpec, device: str = "cpu") -> None:
+        """Load the weights and prepare the network.
+
+        Raises:
+            WeightsError: weights that can't be read or don't fit.
+            DeviceError: no such device.
+        """
+        backbone = get_backbone(spec.backbone)
+        self.device = _open_device(device)
+        self.precision = _resolve_precision(spec.precision, self.device).value
+        self.batch_size = spec.batch_size or (_CUDA_BATCH if self.device.type == "cuda" else _CPU_BATCH)
+        self.dim = backbone.dim
+        self.fingerprint = spec.fingerprint
+        self._dtype = torch.bfloat16 if self.precision == Precision.BF16 else torch.float32
+        trunk = fold_batchnorm(load_network(backbone, spec.weights))
+        self._trunk = trunk.to(self.device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._mean = torch.tensor(preprocess.IMAGENET_MEAN, device=self.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(preprocess.IMAGENET_STD, device=self.device).view(1, 3, 1, 1)
+
+    @torch.inference_mode()
+    def embed(self, inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn (N, 224, 224) uint8 model inputs into (N, dim) float32 embeddings.
+
+        A partial batch is padded with black films: convolution kernels are chosen by batch size, and an image's
+        embedding must not depend on how many neighbours it happened to have.
+        """
+        embeddings = np.empty((len(inputs), self.dim), dtype=np.float32)
+        for start in range(0, len(inputs), self.batch_size):
+            part = inputs[start : start + self.batch_size]
+            batch = np.zeros((self.batch_size, *part.shape[1:]), dtype=np.uint8)
+            batch[: len(part)] = part
+            embeddings[start : start + len(part)] = self._forward(batch)[: len(part)]
+        return embeddings
+
+    def _forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        gray = torch.from_numpy(batch)
+        if self.device.type == "cuda":
+            gray = gray.pin_memory().to(self.device, non_blocking=True)
+        pixels = (gray.unsqueeze(1) / 255.0 - self._mean) / self._std
+        feature_map = self._trunk(pixels.to(self._dtype, memory_format=torch.channels_last))
+        pooled: NDArray[np.float32] = feature_map.float().mean(dim=(2, 3)).cpu().numpy()
+        return pooled
+
+
+def fold_batchnorm(network: torchvision.models.ResNet) -> nn.Sequential:
+    """Return the convolutional trunk of a bottleneck ResNet in eval mode with every BatchNorm folded away.
+
+    The network that is given is taken apart and must not be used any more.
+
+    Source: y = γ·(Wx − μ)/√(σ² + ε) + β is one convolution; torch.nn.utils.fusion.
+    """
+    stages = (network.layer1, network.layer2, network.layer3, network.layer4)
+    for block in (block for stage in stages for block in stage):
+        for index in (1, 2, 3):
+            convolution, norm = getattr(block, f"conv{index}"), getattr(block, f"bn{index}")
+            setattr(block, f"conv{index}", fuse_conv_bn_eval(convolution, norm))
+            setattr(block, f"bn{index}", nn.Identity())
+        if block.downsample is not None:
+            block.downsample = fuse_conv_bn_eval(*block.downsample)
+    stem = fuse_conv_bn_eval(network.conv1, network.bn1)
+    return nn.Sequential(stem, network.relu, network.maxpool, *stages)
+
+
+def has_native_bf16() -> bool:
+    """Say whether this CPU computes bf16 in hardware (AVX512-BF16 or AMX); elsewhere bf16 is slower than fp32."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _resolve_precision(asked: Precision, device: torch.device) -> Precision:
+    if asked != Precision.AUTO:
+        return asked
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_native_bf16()
+    return Precision.BF16 if native else Precision.FP32
+
+
+def _open_device(name: str) -> torch.device:
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"device {name!r} was asked for, but this machine shows {torch.cuda.device_count()} GPUs")
+    return device
+
+
+@functools.lru_cache(maxsize=1)
+def load_encoder(spec: EncoderSpec, device: str, threads: int) -> Encoder:
+    """Build an encoder, or hand out the one that this process built before: Spark reuses its Python workers."""
+    torch.set_num_threads(threads)
+    return FrozenEncoder(spec, device)

@@ -1,0 +1,54 @@
+"""What can go wrong, by name: each error is a :class:`CxrfeatError` and also the builtin it refines.
+
+A message says what was wrong, the actual value, the expected one, and where.
+"""
+
+from __future__ import annotations
+
+
+class CxrfeatError(Exception):
+    """Base of every error that the project raises on purpose."""
+
+
+class ConfigError(CxrfeatError, ValueError):
+    """An option, or a combination of options, that can't be carried out."""
+
+
+class ImageError(CxrfeatError, ValueError):
+    """A file that cannot become an embedding.
+
+    Attributes:
+        reason: the quarantine's reason code, one of :class:`cxrfeat.schema.Reason`.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        """Keep the reason when the error crosses a process boundary."""
+        return type(self), (self.reason, str(self))
+
+
+class MetadataError(CxrfeatError, ValueError):
+    """A metadata table or split list as a whole that can't be used."""
+
+
+class WeightsError(CxrfeatError, ValueError):
+    """Weights that can't be found, read, or fitted to the backbone."""
+
+
+class DeviceError(CxrfeatError, RuntimeError):
+    """A device that was asked for and is not there."""
+
+
+class DatasetMismatchError(CxrfeatError, ValueError):
+    """An output folder that was made with other settings than the ones given now."""
+
+
+class DatasetIntegrityError(CxrfeatError, RuntimeError):
+    """A written data set that breaks a promise: an image lost or doubled, a patient in two splits."""
+
+
+class JavaError(CxrfeatError, RuntimeError):
+    """No Java runtime that Spark can use."""

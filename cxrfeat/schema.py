@@ -1,0 +1,104 @@
+"""The tables this project writes, as Arrow schemas: the only place where column names are spelled.
+
+``OUT/embeddings`` is partitioned on disk by ``round`` and ``status``; every other column is in the files.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import pyarrow as pa
+
+
+class Status(StrEnum):
+    """What became of one file (ok or quarantined) or of one line of metadata (ok or rejected)."""
+
+    OK = "ok"
+    QUARANTINED = "quarantined"
+    REJECTED = "rejected"
+
+
+class Reason(StrEnum):
+    """Why a file is in quarantine."""
+
+    EMPTY = "empty"
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+    NOT_AN_IMAGE = "not-an-image"
+    CORRUPT = "corrupt"
+    TOO_SMALL = "too-small"
+    TOO_LARGE = "too-large"
+    UNSUPPORTED_FORMAT = "unsupported-format"
+    COLOUR = "colour"
+
+
+class Augmentation(StrEnum):
+    """How the image was changed before it was embedded; all but ``none`` are for training only."""
+
+    NONE = "none"
+    HFLIP = "hflip"
+
+
+class Split(StrEnum):
+    """The part of the data an image belongs to."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+HANDLE = pa.schema([pa.field("uri", pa.string(), nullable=False)])
+"""What crosses the JVM on the way in: where a file is, never its bytes."""
+
+EMBEDDED = pa.schema(
+    [
+        pa.field("image_index", pa.string(), nullable=False),  # file name: the key of the metadata
+        pa.field("image_path", pa.string(), nullable=False),  # relative to the images root: the key of this table
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("augmentation", pa.string(), nullable=False),
+        pa.field("embedding", pa.list_(pa.field("element", pa.float32()))),  # null in quarantine
+        pa.field("extractor", pa.string(), nullable=False),  # fingerprint
+        pa.field("precision", pa.string()),  # fp32 or bf16; null in quarantine
+        pa.field("pixel_format", pa.string()),  # as stored in the file: gray8, gray16, rgba8, …
+        pa.field("reason", pa.string()),  # null unless in quarantine, like the next two
+        pa.field("message", pa.string()),
+        pa.field("sha256", pa.string()),
+    ]
+)
+"""What a worker makes of a handle: one row an augmentation, or one row in quarantine."""
+
+METADATA = pa.schema(
+    [
+        pa.field("image_index", pa.string(), nullable=False),
+        pa.field("patient_id", pa.string(), nullable=False),
+        pa.field("follow_up", pa.int32()),
+        pa.field("age_years", pa.float32()),
+        pa.field("sex", pa.string()),  # M, F or null
+        pa.field("view_position", pa.string()),  # PA, AP, …
+        pa.field("findings", pa.list_(pa.field("element", pa.string()))),  # [] = No Finding, null = unlabelled
+        pa.field("split", pa.string()),
+    ]
+)
+"""One row an image that the metadata file describes and that passed every check."""
+
+METADATA_LINES = pa.schema(
+    [
+        *(field.with_nullable(True) for field in METADATA),
+        pa.field("reason", pa.string()),  # null unless rejected, like the next
+        pa.field("message", pa.string()),
+        pa.field("line", pa.string(), nullable=False),  # as in the file
+        pa.field("status", pa.string(), nullable=False),  # ok or rejected
+    ]
+)
+"""``OUT/metadata``: every line of the metadata file, accepted or rejected."""
+
+EMBEDDINGS = pa.schema(
+    [
+        *(EMBEDDED.field(name) for name in ("image_index", "image_path")),
+        *(METADATA.field(name).with_nullable(True) for name in METADATA.names if name != "image_index"),
+        *(EMBEDDED.field(name) for name in EMBEDDED.names if name not in ("image_index", "image_path", "status")),
+        pa.field("round", pa.int32(), nullable=False),
+        EMBEDDED.field("status"),
+    ]
+)
+"""``OUT/embeddings``: what a worker made of each image, joined with its metadata."""

@@ -1,0 +1,1 @@
+"""Everything that runs on Spark, and the only package here that imports pyspark."""

@@ -1,0 +1,82 @@
+"""What an output folder is made of, in ``dataset.json``: two runs may write into one folder only if they agree."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from cxrfeat import __version__, storage
+from cxrfeat.errors import DatasetMismatchError
+from cxrfeat.spark.splits import SplitRule
+
+NAME = "dataset.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The settings that decide what the rows of a data set mean.
+
+    Attributes:
+        images: qualified images root; paths in the table and in the stream's memory hang on it.
+        extractor: fingerprint.
+        augmentations: rows of each film.
+        split: rule and sha256 of its lists.
+        weights_sha256: whole digest of the weights.
+    """
+
+    images: str
+    extractor: str
+    augmentations: tuple[str, ...]
+    split: Mapping[str, str | None]
+    weights_sha256: str
+
+    def write_or_check(self, output: str) -> None:
+        """Write ``dataset.json`` into a new output folder; in an old one, check that nothing differs.
+
+        Raises:
+            DatasetMismatchError: the folder was made with other settings; the message gives both for each.
+        """
+        location = storage.join(output, NAME)
+        mine: dict[str, object] = {
+            "format": FORMAT,
+            "images": self.images,
+            "extractor": self.extractor,
+            "augmentations": list(self.augmentations),
+            "split": dict(self.split),
+            "weights_sha256": self.weights_sha256,
+        }
+        text = storage.read_text(location)
+        if text is None:
+            versions = {name: version(name) for name in ("torch", "torchvision", "pillow", "pyspark", "pyarrow")}
+            created_with = {"cxrfeat": __version__, **versions}
+            storage.write_text(location, json.dumps({**mine, "created_with": created_with}, indent=2) + "\n")
+            return
+        theirs = json.loads(text)
+        differences = [
+            f"{key}: {theirs.get(key)!r} there, {mine[key]!r} now" for key in mine if theirs.get(key) != mine[key]
+        ]
+        if differences:
+            raise DatasetMismatchError(
+                f"{output} holds another data set; give another --output, or the settings it was made with:\n  "
+                + "\n  ".join(differences)
+            )
+
+
+def describe_split(rule: SplitRule) -> dict[str, str | None]:
+    """Return a split rule in terms of content: the same lists under another path are the same rule."""
+    return {
+        "level": rule.level.value,
+        "train_val_list_sha256": _sha256(rule.train_val_list),
+        "test_list_sha256": _sha256(rule.test_list),
+    }
+
+
+def _sha256(location: str | None) -> str | None:
+    if location is None:
+        return None
+    with storage.open_input(location) as stream:
+        return hashlib.sha256(stream.read()).hexdigest()

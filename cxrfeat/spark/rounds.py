@@ -1,0 +1,132 @@
+"""The shape of both jobs: a file stream of handles, cut into rounds, each committed once.
+
+Spark's file stream remembers which files it has seen and which round each belongs to, in the checkpoint, before
+the round is worked on. A round overwrites its own folder. So a job that was killed at any moment and is started
+again repeats at most the round it was in, with the same files, to the same place.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812
+
+from cxrfeat import storage
+from cxrfeat.errors import ConfigError
+from cxrfeat.schema import HANDLE
+
+_FILE_SCHEMA = "path STRING, modificationTime TIMESTAMP, length BIGINT, content BINARY"
+"""Of Spark's binaryFile source; nothing of it is ever read here, the stream only lists."""
+
+_FOR_EVER = "36500d"
+"""The stream forgets and ignores files that are older than its newest by more than this; its default is a week."""
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Where files come from and how they are cut into rounds.
+
+    Attributes:
+        source: qualified folder that is searched at any depth.
+        suffixes: of the names that count, in lower case, with the dot.
+        checkpoint: folder of the stream's memory.
+        size: files a round at most.
+        watch: seconds between looks at the folder, or None to stop when all files that are there are done.
+    """
+
+    source: str
+    suffixes: tuple[str, ...]
+    checkpoint: str
+    size: int
+    watch: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a size below 1 or a watch interval that is not positive."""
+        if self.size < 1:
+            raise ConfigError(f"round size {self.size}; expected at least 1 file")
+        if self.watch is not None and self.watch <= 0:
+            raise ConfigError(f"watch interval {self.watch} s; expected more than 0")
+
+
+Commit = Callable[[DataFrame, int], None]
+"""Turns a round's handles (:data:`cxrfeat.schema.HANDLE`) into its folder, overwriting what is there."""
+
+
+def run_rounds(spark: SparkSession, rounds: Rounds, commit: Commit) -> None:
+    """Commit every round that is due; with ``watch``, go on until interrupted.
+
+    Raises:
+        Exception: whatever ``commit`` raised, as it was raised. The round is not committed and will be repeated.
+    """
+    failure: list[Exception] = []
+
+    def commit_round(_: DataFrame, round_id: int) -> None:
+        try:
+            files = files_of_round(spark, rounds.checkpoint, round_id)
+            commit(spark.createDataFrame(pa.table({"uri": files}, schema=HANDLE)), round_id)
+        except Exception as error:
+            failure.append(error)
+            raise
+
+    stream = (
+        spark.readStream.format("binaryFile")
+        .schema(_FILE_SCHEMA)
+        .option("recursiveFileLookup", True)
+        .option("pathGlobFilter", _glob(rounds.suffixes))
+        .option("maxFilesPerTrigger", rounds.size)
+        .option("maxFileAge", _FOR_EVER)
+        # A file that is gone by the time its round starts is not ignored: its handle comes from the stream's log.
+        .option("ignoreMissingFiles", True)
+        .load(re.sub(r"([\\\[\]{}*?])", r"\\\1", rounds.source))  # a folder, not a pattern
+    )
+    writer = stream.writeStream.foreachBatch(commit_round).option("checkpointLocation", rounds.checkpoint)
+    trigger = {"availableNow": True} if rounds.watch is None else {"processingTime": f"{rounds.watch} seconds"}
+    query = writer.trigger(**trigger).start()
+    try:
+        query.awaitTermination()
+    except StreamingQueryException:
+        if failure:
+            raise failure[0] from None
+        raise
+    finally:
+        query.stop()
+
+
+def files_of_round(spark: SparkSession, checkpoint: str, round_id: int) -> list[str]:
+    """Return the files that the stream gave to a round, qualified, in the order of the stream's log.
+
+    They are read from that log and not from the round's DataFrame, which leaves out empty files and files that have
+    vanished since they were listed: both must end up in quarantine, not nowhere.
+    """
+    first = _log_offset(spark, checkpoint, round_id - 1) + 1
+    last = _log_offset(spark, checkpoint, round_id)
+    entries = (
+        # An offset's entries are in the file of its number or, for every tenth, in NUMBER.compact with all before it.
+        spark.read.schema("path STRING, timestamp BIGINT, batchId BIGINT")
+        .option("pathGlobFilter", f"{{{','.join(f'{n},{n}.compact' for n in range(first, last + 1))}}}")
+        .json(f"{checkpoint}/sources/0")
+        .where(F.col("batchId").between(first, last))
+        .select("path")
+        .distinct()
+        .orderBy("path")
+    )
+    return [storage.from_spark(row.path) for row in entries.collect()]
+
+
+def _log_offset(spark: SparkSession, checkpoint: str, round_id: int) -> int:
+    """Return how far into the file log a round reaches: the last line of Spark's offsets file."""
+    if round_id < 0:
+        return -1
+    lines = [row.value for row in spark.read.text(f"{checkpoint}/offsets/{round_id}").collect()]
+    return int(json.loads(lines[-1])["logOffset"])
+
+
+def _glob(suffixes: tuple[str, ...]) -> str:
+    """Match names by suffix whatever their case: ``*{.[pP][nN][gG],.[jJ][pP][gG]}``."""
+    return "*{" + ",".join("".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in s) for s in suffixes) + "}"

@@ -1,0 +1,48 @@
+"""The Spark session of both jobs: our defaults, which any ``spark-submit --conf`` overrides."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pyspark import SparkConf
+from pyspark.sql import SparkSession
+
+from cxrfeat.java import find_java
+
+_DEFAULTS = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.ui.showConsoleProgress": "false",  # we draw our own bar
+    "spark.sql.streaming.numRecentProgressUpdates": "1",
+    # A stage's tasks are few and long: a second copy of one, or executors that come and go, only waste GPUs.
+    "spark.speculation": "false",
+    "spark.dynamicAllocation.enabled": "false",
+    # A round's files are looked up again when it starts; thousands of one-file tasks would take longer than that.
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "16",
+    # Parquet that others read fast: zstd, and no dictionary attempt on float vectors.
+    "spark.sql.parquet.compression.codec": "zstd",
+    # glibc gives large freed blocks back to the kernel and takes them again as page faults: a network's activations
+    # are just that, batch after batch. See benchmarks/LOG.md.
+    "spark.executorEnv.MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2),
+    "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(1024**3),
+    "spark.executorEnv.MALLOC_TOP_PAD_": str(64 * 1024**2),
+}
+
+
+def open_session(app_name: str) -> SparkSession:
+    """Start (or join) the session; ``spark-submit`` and ``spark-defaults.conf`` have the last word on every setting.
+
+    Raises:
+        JavaError: no Java that Spark can use.
+    """
+    find_java()
+    # Workers run in the interpreter that runs us, not in whatever python3 PATH finds first.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    conf = SparkConf()
+    conf.setIfMissing("spark.master", "local[*]")
+    conf.setIfMissing("spark.app.name", app_name)
+    for key, value in _DEFAULTS.items():
+        conf.setIfMissing(key, value)
+    spark = SparkSession.builder.config(conf=conf).getOrCreate()
+    spark.sparkContext.setLogLevel(conf.get("spark.log.level", "WARN") or "WARN")
+    return spark

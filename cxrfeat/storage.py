@@ -1,0 +1,145 @@
+"""Files by path or URI: local disk, S3, HDFS, GCS, whatever pyarrow's file systems reach.
+
+Executors read images through this module, so pixels never pass through the JVM. Spark writes ``s3a://`` and
+pyarrow ``s3://`` for the same thing; both are understood.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from cxrfeat.errors import ConfigError
+
+_REMOTE = re.compile(r"(?P<scheme>[a-zA-Z][\w+.-]*)://(?P<bucket>[^/]*)(?P<path>.*)", re.DOTALL)
+_SPARK_TO_ARROW_SCHEME = {"s3a": "s3", "s3n": "s3"}
+
+
+def qualify(location: str) -> str:
+    """Return the absolute form of a path or URI, without a trailing slash: ``/data/x``, ``s3a://bucket/x``.
+
+    ``file:`` URIs become plain paths; symbolic links are kept.
+    """
+    if location.startswith("file:"):
+        return from_spark(location)
+    if _REMOTE.fullmatch(location):
+        return location.rstrip("/")
+    # ".." is resolved by name, as Hadoop does it, so that Spark's paths start with ours; Path.resolve follows links.
+    return os.path.abspath(Path(location).expanduser())  # noqa: PTH100
+
+
+def from_spark(uri: str) -> str:
+    """Turn a URI as Spark logs it, percent-encoded, into the form of :func:`qualify`."""
+    uri = unquote(uri)
+    if uri.startswith("file:"):
+        return "/" + uri.removeprefix("file:").strip("/")
+    return uri
+
+
+def relative_to(location: str, root: str) -> str:
+    """Return a qualified location's path below a qualified root.
+
+    Raises:
+        ValueError: it is not below the root.
+    """
+    if not location.startswith(f"{root.rstrip('/')}/"):
+        raise ValueError(f"{location!r} is not below {root!r}")
+    return location[len(root.rstrip("/")) + 1 :]
+
+
+def join(root: str, *parts: str) -> str:
+    """Append path segments to a path or URI."""
+    return "/".join([root.rstrip("/"), *parts])
+
+
+def open_filesystem(location: str) -> tuple[pafs.FileSystem, str]:
+    """Return the file system of a path or URI, and the path inside it.
+
+    Raises:
+        ConfigError: a scheme that pyarrow does not know, or a file system that can't be set up.
+    """
+    location = qualify(location)
+    remote = _REMOTE.fullmatch(location)
+    if remote is None:
+        return pafs.LocalFileSystem(), location
+    scheme = _SPARK_TO_ARROW_SCHEME.get(remote["scheme"], remote["scheme"])
+    filesystem, base = _open_remote(f"{scheme}://{remote['bucket']}")
+    return filesystem, base.rstrip("/") + remote["path"]
+
+
+@functools.lru_cache(maxsize=8)  # setting up S3 asks the network; once a bucket is enough
+def _open_remote(uri: str) -> tuple[pafs.FileSystem, str]:
+    try:
+        filesystem, base = pafs.FileSystem.from_uri(uri)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{uri!r} can't be opened: {error}") from error
+    return filesystem, base
+
+
+def exists(location: str) -> bool:
+    """Say whether there is a file or folder."""
+    filesystem, path = open_filesystem(location)
+    return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
+
+
+def list_files(root: str, suffixes: tuple[str, ...]) -> Iterator[str]:
+    """Yield the files below a folder that Spark's file stream sees too, as paths relative to the folder.
+
+    That is every file at any depth whose name ends in one of ``suffixes`` (lower case; the name's case does not
+    matter), but nothing that is hidden or still being copied by Hadoop's rules.
+
+    Raises:
+        ConfigError: the folder does not exist or is not a folder.
+    """
+    filesystem, base = open_filesystem(root)
+    found = filesystem.get_file_info(base).type
+    if found != pafs.FileType.Directory:
+        kind = {pafs.FileType.NotFound: "not there", pafs.FileType.File: "a file"}.get(found, "neither file nor folder")
+        raise ConfigError(f"{root!r} is {kind}; expected a folder")
+    for info in filesystem.get_file_info(pafs.FileSelector(base, recursive=True)):
+        relative = PurePosixPath(relative_to(info.path, base))
+        hidden = any(_is_hidden(part) for part in relative.parts)
+        if info.type == pafs.FileType.File and not hidden and relative.suffix.lower() in suffixes:
+            yield str(relative)
+
+
+def _is_hidden(name: str) -> bool:
+    """Spark's rule, org.apache.spark.util.HadoopFSUtils.shouldFilterOutPathName."""
+    return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
+
+
+def open_input(location: str) -> pa.NativeFile:
+    """Open a file for reading; ``size()`` tells its length before a byte is read.
+
+    Raises:
+        OSError: (FileNotFoundError, PermissionError, …) it can't be opened.
+    """
+    filesystem, path = open_filesystem(location)
+    return filesystem.open_input_file(path)
+
+
+def read_text(location: str) -> str | None:
+    """Read a small UTF-8 file, or return None where there is none."""
+    try:
+        with open_input(location) as stream:
+            return bytes(stream.read()).decode()
+    except FileNotFoundError:
+        return None
+
+
+def write_text(location: str, text: str) -> None:
+    """Write a small UTF-8 file so that a reader sees the old content or the new one, never a part."""
+    filesystem, path = open_filesystem(location)
+    target = PurePosixPath(path)
+    filesystem.create_dir(str(target.parent), recursive=True)
+    temporary = str(target.with_name(f".{target.name}.tmp"))
+    with filesystem.open_output_stream(temporary) as stream:
+        stream.write(text.encode())
+    filesystem.move(temporary, path)
