@@ -9,11 +9,9 @@ Source: Wang et al., ChestX-ray8, CVPR 2017, and the label file Data_Entry_2017_
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 FINDINGS: tuple[str, ...] = (
     "Atelectasis",
@@ -68,8 +66,6 @@ def to_multi_hot(findings: Sequence[Sequence[str]]) -> NDArray[np.float32]:
     Raises:
         ValueError: an unknown name; the message gives the row.
     """
-    import numpy as np
-
     column = {finding: index for index, finding in enumerate(FINDINGS)}
     hot = np.zeros((len(findings), len(FINDINGS)), dtype=np.float32)
     for row, names in enumerate(findings):
@@ -86,8 +82,6 @@ def from_multi_hot(hot: NDArray[np.generic]) -> list[list[str]]:
     Raises:
         ValueError: a wrong shape, or a value other than 0 and 1.
     """
-    import numpy as np
-
     if hot.ndim != 2 or hot.shape[1] != len(FINDINGS):
         raise ValueError(f"multi-hot labels have shape {hot.shape}; expected (N, {len(FINDINGS)})")
     if not np.isin(hot, (0, 1)).all():

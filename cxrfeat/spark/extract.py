@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 import pyarrow as pa
+import torch
 from pyspark import Accumulator, SparkFiles, TaskContext
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from cxrfeat import imaging, storage
@@ -55,7 +55,7 @@ class ExtractConfig:
     images: str
     output: str
     metadata: str | None = None
-    split: SplitRule = SplitRule()
+    split: SplitRule = field(default_factory=SplitRule)
     weights: str | None = None
     backbone: str = "resnet50"
     augment: tuple[Augmentation, ...] = ()
@@ -180,8 +180,6 @@ def task_device(asked: Device) -> str:
     gpu = context.resources().get("gpu") if context else None
     if gpu is not None:
         return "cuda:0" if "CUDA_VISIBLE_DEVICES" in os.environ else f"cuda:{gpu.addresses[0]}"
-    import torch  # the driver of a fake encoder needs none
-
     return "cuda:0" if asked == Device.CUDA or torch.cuda.is_available() else "cpu"
 
 

@@ -119,14 +119,15 @@ def test_a_patient_looks_more_like_himself_than_like_others() -> None:
     """The anatomy stays from study to study while pose and exposure vary."""
     first, second = (
         [
-            draw(make_patient(0, number), replace(NORMAL, follow_up=follow_up), SIZE).astype(float)
-            for number in range(8)[1:]
+            draw(make_patient(0, number), replace(NORMAL, follow_up=visit), SIZE).ravel()
+            for number in range(1, 9)
         ]
-        for follow_up in (0, 1)
+        for visit in (0, 1)
     )
-    apart = np.array([[np.abs(one - other).mean() for other in second] for one in first])
-    assert apart.diagonal().mean() < 0.8 * apart[~np.eye(len(apart), dtype=bool)].mean()
-    assert apart.diagonal().min() > 1
+    likeness = np.corrcoef(first, second)[:8, 8:]
+    himself, others = likeness.diagonal(), likeness[~np.eye(8, dtype=bool)]
+    assert himself.mean() > others.mean() + 0.02
+    assert himself.max() < 0.999
 
 
 @pytest.mark.parametrize("change", [{"view": "AP"}, {"age": 85}])
@@ -146,7 +147,7 @@ def test_women_have_a_breast_shadow() -> None:
 
 
 def test_a_few_files_are_rgba_and_the_others_gray(tmp_path: Path) -> None:
-    """Studies marked as RGBA are stored with the gray repeated and no transparency; the others as 8-bit gray."""
+    """Studies marked as RGBA are opaque with the gray repeated, the others as 8-bit gray."""
     seed = next(seed for seed in range(100) if any(study.rgba for _, study in cohort(seed, 5)))
     write_dataset(tmp_path, 5, seed=seed, size=SIZE)
     for (_, study), path in zip(cohort(seed, 5), sorted(tmp_path.rglob("*.png")), strict=True):
@@ -283,7 +284,7 @@ def test_a_picture_has_the_size_asked_for_and_a_chest_s_tones(size: int) -> None
     part = size // 16
     lung, abdomen = (picture[row * part :, 4 * part : 5 * part][:part].mean() for row in (6, 15))
     assert picture[:part, :part].mean() < 60
-    assert lung < 150 < 200 < abdomen
+    assert lung < 165 < 200 < abdomen
 
 
 def test_full_size_files_weigh_what_the_archive_s_do(tmp_path: Path) -> None:
