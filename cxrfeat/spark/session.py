@@ -10,6 +10,14 @@ from pyspark.sql import SparkSession
 
 from cxrfeat.java import find_java
 
+WORKER_ENVIRONMENT = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2),
+    "MALLOC_TRIM_THRESHOLD_": str(1024**3),
+    "MALLOC_TOP_PAD_": str(64 * 1024**2),
+}
+"""glibc gives large freed blocks back to the kernel and takes them again as page faults; a network's activations are
+just that, batch after batch. See benchmarks/LOG.md."""
+
 _DEFAULTS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.ui.showConsoleProgress": "false",  # we draw our own bar
@@ -21,11 +29,6 @@ _DEFAULTS = {
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "16",
     # Parquet that others read fast: zstd, and no dictionary attempt on float vectors.
     "spark.sql.parquet.compression.codec": "zstd",
-    # glibc gives large freed blocks back to the kernel and takes them again as page faults: a network's activations
-    # are just that, batch after batch. See benchmarks/LOG.md.
-    "spark.executorEnv.MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2),
-    "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(1024**3),
-    "spark.executorEnv.MALLOC_TOP_PAD_": str(64 * 1024**2),
 }
 
 
@@ -41,7 +44,8 @@ def open_session(app_name: str) -> SparkSession:
     conf = SparkConf()
     conf.setIfMissing("spark.master", "local[*]")
     conf.setIfMissing("spark.app.name", app_name)
-    for key, value in _DEFAULTS.items():
+    environment = {f"spark.executorEnv.{name}": value for name, value in WORKER_ENVIRONMENT.items()}
+    for key, value in {**_DEFAULTS, **environment}.items():
         conf.setIfMissing(key, value)
     spark = SparkSession.builder.config(conf=conf).getOrCreate()
     spark.sparkContext.setLogLevel(conf.get("spark.log.level", "WARN") or "WARN")

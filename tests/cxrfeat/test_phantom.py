@@ -166,6 +166,8 @@ def test_the_lists_split_by_patient(phantoms: Path) -> None:
     )
     assert sorted(train_val + test) == sorted(Path(name).name for name in images(phantoms))
     assert not {name[:8] for name in train_val} & {name[:8] for name in test}
+    assert train_val
+    assert test
     assert {name[:8] for name in test} == {
         f"{patient.number:08d}" for patient, _ in cohort(3, 12) if dataset.is_test_patient(patient.number)
     }

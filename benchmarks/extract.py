@@ -1,0 +1,108 @@
+"""Extraction on this machine's cores: our Spark job, the same function without Spark, and the naive loop.
+
+    python -m benchmarks.extract --images DIR --weights PATH --backbone resnet50-v1 [--count 1536] [--repeats 3]
+
+All three embed the same files in one run, in turn, and the medians of their steady rates are compared. Steady means:
+from the end of the first round (Spark), or of the first batches (the loops), to the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks import contenders, machine
+from cxrfeat import imaging, storage
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def replicate(source: Path, target: Path, count: int) -> None:
+    """Fill a folder with ``count`` films by linking those of another again and again."""
+    files = sorted(storage.list_files(str(source), imaging.SUFFIXES))
+    if not files:
+        raise SystemExit(f"no image found below {source}")
+    for index in range(count):
+        name = Path(files[index % len(files)])
+        folder = target / f"copy_{index // len(files):04d}" / name.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name.name).symlink_to((source / name).resolve())
+
+
+def run_spark(images: Path, scratch: Path, options: argparse.Namespace) -> tuple[float, float]:
+    """Run the job as a user would; return steady images/s and peak memory of the process tree in GiB."""
+    output = Path(tempfile.mkdtemp(dir=scratch))
+    command = [
+        *("spark-submit", "spark_jobs/extract.py", "--images", str(images), "--output", str(output)),
+        *("--backbone", options.backbone, "--weights", str(options.weights), "--round-size", str(options.round_size)),
+    ]
+    peak = machine.run_and_watch(command, cwd=REPOSITORY)
+    # Spark writes commits/N when round N is done.
+    done = [path.stat().st_mtime for path in sorted((output / "_checkpoint" / "commits").glob("[0-9]*"), key=_number)]
+    rows = json.loads((output / "summary.json").read_text())["images"]["ok"]
+    return (rows - options.round_size) / (done[-1] - done[0]), peak
+
+
+def _number(path: Path) -> int:
+    return int(path.name)
+
+
+def run_loop(name: str, images: Path, options: argparse.Namespace) -> tuple[float, float]:
+    """Run one of :mod:`benchmarks.contenders` in a process of its own; return as :func:`run_spark`."""
+    with tempfile.NamedTemporaryFile("r", suffix=".json") as answer:
+        command = [
+            *(sys.executable, "-m", "benchmarks.contenders", name, "--images", str(images), "--answer", answer.name),
+            *("--backbone", options.backbone, "--weights", str(options.weights)),
+        ]
+        peak = machine.run_and_watch(command, cwd=REPOSITORY, environment=contenders.ENVIRONMENT[name])
+        return float(json.load(answer)["rate"]), peak
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the comparison and print it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="films, real ones or phantoms")
+    parser.add_argument("--weights", default="random")
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--count", type=int, default=1536, help="films to embed, linked from --images")
+    parser.add_argument("--round-size", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as scratch:
+        many, few = Path(scratch, "many"), Path(scratch, "few")
+        replicate(options.images, many, options.count)
+        replicate(options.images, few, options.count // 8)
+        contestants: dict[str, Callable[[], tuple[float, float]]] = {
+            "spark job": lambda: run_spark(many, Path(scratch), options),
+            "bare loop": lambda: run_loop("bare", many, options),
+            "naive batch 1": lambda: run_loop("naive-1", few, options),
+            "naive batch 8": lambda: run_loop("naive-8", few, options),
+            "naive batch 32": lambda: run_loop("naive-32", few, options),
+        }
+        results: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+        for _ in range(options.repeats):
+            for name, run in contestants.items():
+                results[name].append(run())
+                print(f"  {name:<16}{results[name][-1][0]:6.1f} img/s", file=sys.stderr, flush=True)
+    rates = {name: statistics.median(rate for rate, _ in runs) for name, runs in results.items()}
+    print(f"{machine.describe()}; {os.cpu_count()} cores; {options.count} films; medians of {options.repeats}")
+    for name, rate in rates.items():
+        print(f"{name:<16}{rate:6.1f} img/s   peak {max(peak for _, peak in results[name]):.1f} GiB")
+    naive = max(rate for name, rate in rates.items() if name.startswith("naive"))
+    print(f"spark job / bare loop     {rates['spark job'] / rates['bare loop']:.2f}   (bar: 0.90)")
+    print(f"spark job / naive's best  {rates['spark job'] / naive:.2f}   (bar: 2.00)")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{error.cmd[0]} ended with {error.returncode}")

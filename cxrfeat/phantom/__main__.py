@@ -1,0 +1,49 @@
+"""``python -m cxrfeat.phantom``: write a set of phantom radiographs to a folder."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cxrfeat.phantom.dataset import write_dataset
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cxrfeat.phantom",
+        description="Draw phantom chest radiographs into a folder laid out as the ChestX-ray14 archives are. "
+        "The same seed and size give the same files; a larger --count adds to a set and keeps what is there. "
+        "Phantoms carry no diagnostic meaning.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    needed: dict[str, Any] = {
+        "required": True,
+        "default": argparse.SUPPRESS,
+    }  # no "(default: None)" in the help
+    add("--count", type=int, **needed, help="images in the set, at least 1")
+    add("--output", type=Path, **needed, help="folder to write: new, empty, or an earlier set to grow")
+    add("--seed", type=int, default=0, help="seed of the set, at least 0")
+    add("--size", type=int, default=1024, help="pixels a side, at least 64")
+    add("--workers", type=int, default=1, help="processes that draw, at least 1")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return 0; exit with status 2 and a message where it can't be carried out."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        summary = write_dataset(
+            options.output, options.count, seed=options.seed, size=options.size, workers=options.workers
+        )
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    print(summary)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
