@@ -42,6 +42,10 @@ class DeviceError(CxrfeatError, RuntimeError):
     """A device that was asked for and is not there."""
 
 
+class WorkerError(CxrfeatError, RuntimeError):
+    """A task failed for a reason that is not its files'."""
+
+
 class DatasetMismatchError(CxrfeatError, ValueError):
     """An output folder that was made with other settings than the ones given now."""
 

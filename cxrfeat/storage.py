@@ -110,6 +110,19 @@ def list_files(root: str, suffixes: tuple[str, ...]) -> Iterator[str]:
             yield str(relative)
 
 
+def list_folders(root: str) -> list[str]:
+    """Return the names of the folders right below a folder, sorted; none where there is no such folder."""
+    filesystem, base = open_filesystem(root)
+    selector = pafs.FileSelector(base, allow_not_found=True)
+    return sorted(info.base_name for info in filesystem.get_file_info(selector) if info.type == pafs.FileType.Directory)
+
+
+def delete_folder(location: str) -> None:
+    """Delete a folder and all that is in it."""
+    filesystem, path = open_filesystem(location)
+    filesystem.delete_dir(path)
+
+
 def _is_hidden(name: str) -> bool:
     """Spark's rule, org.apache.spark.util.HadoopFSUtils.shouldFilterOutPathName."""
     return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
@@ -16,6 +16,9 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from cxrfeat import storage
 from cxrfeat.errors import DatasetIntegrityError
 from cxrfeat.schema import EMBEDDINGS, METADATA, METADATA_LINES, Augmentation, Status
+
+_IN_FILES = [name for name in EMBEDDINGS.names if name != "round"]
+"""Columns of a round's files; the folder's name gives the round."""
 
 
 class Dataset:
@@ -27,6 +30,7 @@ class Dataset:
         self.output = output
         self._embeddings = storage.join(output, "embeddings")
         self._metadata = storage.join(output, "metadata")
+        self._replay = storage.join(output, "_replay")
 
     def embeddings(self) -> DataFrame:
         """Return all rows of all rounds: :data:`cxrfeat.schema.EMBEDDINGS`."""
@@ -52,16 +56,51 @@ class Dataset:
             round_id: number of the round.
             files: Parquet files to write.
         """
+        self._write(self._with_metadata(rows), self._round(round_id), files=files)
+
+    def replay_quarantine(self, embed: Callable[[Sequence[str]], DataFrame]) -> None:
+        """Try again what is in quarantine, and replace each round that has some.
+
+        A round's good rows are copied, not made again: their files may be gone by now. The new round is complete in
+        ``_replay`` before the old one is touched, so a kill leaves one of the two whole; see :meth:`finish_replay`.
+
+        Args:
+            embed: turns image paths into a table of :data:`cxrfeat.schema.EMBEDDED`.
+        """
+        quarantined = F.col("status") == Status.QUARANTINED.value
+        rows = self.embeddings().where(quarantined).select("round", "image_path").collect()
+        for round_id in sorted({row["round"] for row in rows}):
+            again = embed([row.image_path for row in rows if row["round"] == round_id])
+            kept = self.embeddings().where((F.col("round") == round_id) & ~quarantined).select(_IN_FILES)
+            replaced = kept.unionByName(self._with_metadata(again))
+            self._write(replaced, storage.join(self._replay, f"round={round_id}"), files=1)
+            self.finish_replay()
+
+    def finish_replay(self) -> None:
+        """Put rounds in place that a replay had completed when it was killed, and forget those it had not."""
+        for folder in storage.list_folders(self._replay):
+            staged = storage.join(self._replay, folder)
+            if storage.exists(storage.join(staged, "_SUCCESS")):
+                rows = self._spark.read.schema(from_arrow_schema(EMBEDDINGS)).parquet(staged).select(_IN_FILES)
+                self._write(rows, storage.join(self._embeddings, folder), files=1)
+            storage.delete_folder(staged)
+
+    def _round(self, round_id: int) -> str:
+        return storage.join(self._embeddings, f"round={round_id}")
+
+    def _with_metadata(self, rows: DataFrame) -> DataFrame:
         known = self.metadata().where(F.col("status") == Status.OK.value).select(METADATA.names)
+        return rows.join(F.broadcast(known), "image_index", "left").select(_IN_FILES)
+
+    @staticmethod
+    def _write(rows: DataFrame, folder: str, *, files: int) -> None:
         (
-            rows.join(F.broadcast(known), "image_index", "left")
-            .select([name for name in EMBEDDINGS.names if name != "round"])
-            .repartition(files)
+            rows.repartition(files)
             .sortWithinPartitions("image_path", "augmentation")
             .write.mode("overwrite")
             .partitionBy("status")
             .option("parquet.enable.dictionary#embedding.list.element", "false")  # float noise has no dictionary
-            .parquet(f"{self._embeddings}/round={round_id}")
+            .parquet(folder)
         )
 
     def check(self, listed: Sequence[str], *, by_patient: bool) -> None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from pathlib import Path
 
-import pyarrow as pa
-import torch
-from pyspark import Accumulator, SparkFiles, TaskContext
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from cxrfeat import imaging, storage
-from cxrfeat.backbone import Weights, find_weights, get_backbone, load_network
-from cxrfeat.embed import embed_batches
+from cxrfeat.backbone import RANDOM, find_weights, get_backbone, load_network
 from cxrfeat.encoder import EncoderFactory, EncoderSpec, Precision, load_encoder
 from cxrfeat.errors import ConfigError
 from cxrfeat.schema import EMBEDDED, Augmentation, Status
@@ -25,24 +19,19 @@ from cxrfeat.spark.dataset import Dataset
 from cxrfeat.spark.manifest import Manifest, describe_split
 from cxrfeat.spark.metadata import read_metadata
 from cxrfeat.spark.progress import Progress
-from cxrfeat.spark.rounds import Rounds, run_rounds
+from cxrfeat.spark.rounds import Rounds, run_rounds, to_handles
 from cxrfeat.spark.splits import SplitRule, assign_splits
 from cxrfeat.spark.summary import Summary, write_summary
+from cxrfeat.spark.worker import Device, EmbedTask
 from cxrfeat.splits import SplitLevel
+
+_LOG = logging.getLogger(__name__)
 
 IMAGES_PER_TASK = 64
 """A few seconds of one core: short enough for an even finish and a live bar, long enough to hide a task's cost."""
 
 ROWS_PER_FILE = 4096
 """About 32 MB of 2048-d vectors."""
-
-
-class Device(StrEnum):
-    """Where the network runs."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 @dataclass(frozen=True)
@@ -87,34 +76,6 @@ class ExtractConfig:
         return Rounds(self.images, imaging.SUFFIXES, checkpoint, self.round_size, self.watch)
 
 
-@dataclass(frozen=True)
-class EmbedTask:
-    """What ``mapInArrow`` runs in a worker; pickled with the job, so it holds names and never a model."""
-
-    root: str
-    spec: EncoderSpec
-    augmentations: tuple[Augmentation, ...]
-    device: Device
-    factory: EncoderFactory
-    images: Accumulator[int]
-    quarantined: Accumulator[int]
-
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Embed a task's handles; the encoder is built once a worker process."""
-        context = TaskContext.get()
-        cpus = context.cpus() if context else 1
-        encoder = self.factory(_fetch_weights(self.spec), task_device(self.device), cpus)
-        done = embed_batches(
-            batches, encoder=encoder, root=self.root, augmentations=self.augmentations, decode_threads=cpus
-        )
-        for rows in done:
-            statuses = rows.column("status").to_pylist()
-            refused = statuses.count(Status.QUARANTINED)
-            self.images.add((len(statuses) - refused) // len(self.augmentations) + refused)
-            self.quarantined.add(refused)
-            yield rows
-
-
 def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory = load_encoder) -> Summary:
     """Embed every image that has not been embedded yet, and return the summary of the whole output.
 
@@ -125,62 +86,55 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
 
     Raises:
         CxrfeatError: settings, weights or metadata that can't be used, or an output of other settings.
+        WorkerError: a task failed; run again to go on.
         DatasetIntegrityError: the output breaks a promise; see :meth:`Dataset.check`.
     """
+    _LOG.info("listing %s", config.images)
     listed = sorted(storage.list_files(config.images, imaging.SUFFIXES))
     if not listed and config.watch is None:
-        raise ConfigError(
-            f"no image found below {config.images}; looked for {', '.join(imaging.SUFFIXES)} at any depth"
-        )
+        looked_for = ", ".join(imaging.SUFFIXES)
+        raise ConfigError(f"no image found below {config.images}; looked for {looked_for} at any depth")
     spec = _prepare_encoder(spark, config)
-    manifest = Manifest(
-        images=config.images,
-        extractor=spec.fingerprint,
-        augmentations=tuple(augmentation.value for augmentation in config.augmentations),
-        split=describe_split(config.split),
-        weights_sha256=spec.weights.digest,
-    )
-    manifest.write_or_check(config.output)
+    _manifest(config, spec).write_or_check(config.output)
     dataset = Dataset(spark, config.output)
+    dataset.finish_replay()
     if config.metadata is not None:
+        _LOG.info("reading metadata %s", config.metadata)
         dataset.write_metadata(assign_splits(spark, read_metadata(spark, config.metadata), config.split))
     total = None if config.watch else len(listed)
-    with Progress(spark.sparkContext, total=total, done=dataset.films().count()) as progress:
+    _LOG.info("embedding with %s", spec.fingerprint)
+    done = dataset.films().where((F.col("status") == Status.OK.value) | F.lit(not config.replay_quarantine)).count()
+    with Progress(spark.sparkContext, total=total, done=done) as progress:
         task = EmbedTask(
             config.images, spec, config.augmentations, config.device, factory, progress.images, progress.quarantined
         )
 
-        def commit(handles: DataFrame, round_id: int) -> None:
-            images = handles.count()
-            tasks = _even_tasks(images, spark.sparkContext.defaultParallelism)
-            rows = handles.repartition(tasks).mapInArrow(task, from_arrow_schema(EMBEDDED))
-            files = -(-images * len(config.augmentations) // ROWS_PER_FILE)
-            dataset.write_round(rows, round_id, files=files)
+        def commit(files: Sequence[str], round_id: int) -> None:
+            rows = embed_files(spark, files, task)
+            written = -(-len(files) * len(config.augmentations) // ROWS_PER_FILE)
+            dataset.write_round(rows, round_id, files=written)
             if config.watch is not None:
                 write_summary(dataset, spec.fingerprint)
 
+        if config.replay_quarantine:
+            dataset.replay_quarantine(lambda paths: embed_files(spark, _locate(config.images, paths), task))
         run_rounds(spark, config.rounds, commit)
     dataset.check(listed, by_patient=config.split.level == SplitLevel.PATIENT)
     return write_summary(dataset, spec.fingerprint)
 
 
-def _even_tasks(images: int, slots: int) -> int:
-    """Return how many tasks to cut a round into: as many for each slot, so that all slots finish together."""
-    return slots * -(-images // (IMAGES_PER_TASK * slots))
+def embed_files(spark: SparkSession, files: Sequence[str], task: EmbedTask) -> DataFrame:
+    """Return the lazy table of :data:`cxrfeat.schema.EMBEDDED` rows of some files.
 
-
-def task_device(asked: Device) -> str:
-    """Return the torch device of the task that runs here: the GPU that Spark gave to it, else what there is.
-
-    With CUDA_VISIBLE_DEVICES set (YARN and Kubernetes do that) the GPU we were given is number 0 whatever its address.
+    Every task slot gets as many tasks as the others, so that all finish together.
     """
-    if asked == Device.CPU:
-        return "cpu"
-    context = TaskContext.get()
-    gpu = context.resources().get("gpu") if context else None
-    if gpu is not None:
-        return "cuda:0" if "CUDA_VISIBLE_DEVICES" in os.environ else f"cuda:{gpu.addresses[0]}"
-    return "cuda:0" if asked == Device.CUDA or torch.cuda.is_available() else "cpu"
+    slots = spark.sparkContext.defaultParallelism
+    tasks = slots * -(-len(files) // (IMAGES_PER_TASK * slots))
+    return to_handles(spark, files).repartition(tasks).mapInArrow(task, from_arrow_schema(EMBEDDED))
+
+
+def _locate(root: str, paths: Sequence[str]) -> list[str]:
+    return [storage.join(root, path) for path in paths]
 
 
 def _prepare_encoder(spark: SparkSession, config: ExtractConfig) -> EncoderSpec:
@@ -189,13 +143,18 @@ def _prepare_encoder(spark: SparkSession, config: ExtractConfig) -> EncoderSpec:
     weights = find_weights(backbone, config.weights)
     spec = EncoderSpec(backbone.name, weights, config.precision, config.batch_size)
     load_network(backbone, weights)
-    if weights.path is not None:
+    if weights.path is None:
+        _LOG.warning("the network is untrained (--weights %s): good for trying things out, never for results", RANDOM)
+    else:
         spark.sparkContext.addFile(str(weights.path))
     return spec
 
 
-def _fetch_weights(spec: EncoderSpec) -> EncoderSpec:
-    if spec.weights.path is None:
-        return spec
-    local = Path(SparkFiles.get(spec.weights.path.name))
-    return dataclasses.replace(spec, weights=Weights(local, spec.weights.digest))
+def _manifest(config: ExtractConfig, spec: EncoderSpec) -> Manifest:
+    return Manifest(
+        images=config.images,
+        extractor=spec.fingerprint,
+        augmentations=tuple(augmentation.value for augmentation in config.augmentations),
+        split=describe_split(config.split),
+        weights_sha256=spec.weights.digest,
+    )

@@ -94,7 +94,9 @@ def _parse(raw: DataFrame) -> DataFrame:
     """Add the typed columns beside the raw ones; what can't be read is null."""
     number = F.regexp_extract("age_raw", _AGE, 1).try_cast("double")
     per_year = F.create_map(*(F.lit(part) for pair in _UNITS_PER_YEAR.items() for part in pair))
-    labels = F.array_distinct(F.transform(F.split("findings_raw", rf"\{SEPARATOR}"), F.trim))
+    # Not F.trim itself: given two parameters, transform would pass the index as the characters to trim.
+    split = F.transform(F.split("findings_raw", rf"\{SEPARATOR}"), lambda label: F.trim(label))  # noqa: PLW0108
+    labels = F.array_distinct(split)
     return (
         raw.withColumn("image_index", F.col("image_index_raw"))
         .withColumn("patient_id", F.col("patient_id_raw"))

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-from pyspark.errors import StreamingQueryException
+from pyspark.errors import PythonException, StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from cxrfeat import storage
-from cxrfeat.errors import ConfigError
+from cxrfeat.errors import ConfigError, WorkerError
 from cxrfeat.schema import HANDLE
 
 _FILE_SCHEMA = "path STRING, modificationTime TIMESTAMP, length BIGINT, content BINARY"
@@ -54,22 +54,22 @@ class Rounds:
             raise ConfigError(f"watch interval {self.watch} s; expected more than 0")
 
 
-Commit = Callable[[DataFrame, int], None]
-"""Turns a round's handles (:data:`cxrfeat.schema.HANDLE`) into its folder, overwriting what is there."""
+Commit = Callable[[Sequence[str], int], None]
+"""Turns the files of a round into its folder, overwriting what is there."""
 
 
 def run_rounds(spark: SparkSession, rounds: Rounds, commit: Commit) -> None:
     """Commit every round that is due; with ``watch``, go on until interrupted.
 
     Raises:
-        Exception: whatever ``commit`` raised, as it was raised. The round is not committed and will be repeated.
+        WorkerError: a task failed; the message is its last line.
+        Exception: whatever else ``commit`` raised, as it was raised. The round is not committed and will be repeated.
     """
     failure: list[Exception] = []
 
     def commit_round(_: DataFrame, round_id: int) -> None:
         try:
-            files = files_of_round(spark, rounds.checkpoint, round_id)
-            commit(spark.createDataFrame(pa.table({"uri": files}, schema=HANDLE)), round_id)
+            commit(files_of_round(spark, rounds.checkpoint, round_id), round_id)
         except Exception as error:
             failure.append(error)
             raise
@@ -91,11 +91,18 @@ def run_rounds(spark: SparkSession, rounds: Rounds, commit: Commit) -> None:
     try:
         query.awaitTermination()
     except StreamingQueryException:
+        if failure and isinstance(failure[0], PythonException):
+            raise WorkerError(f"a task failed: {_last_line(failure[0])}") from failure[0]
         if failure:
             raise failure[0] from None
         raise
     finally:
         query.stop()
+
+
+def to_handles(spark: SparkSession, files: Sequence[str]) -> DataFrame:
+    """Return a table of :data:`cxrfeat.schema.HANDLE`."""
+    return spark.createDataFrame(pa.table({"uri": files}, schema=HANDLE))
 
 
 def files_of_round(spark: SparkSession, checkpoint: str, round_id: int) -> list[str]:
@@ -125,6 +132,12 @@ def _log_offset(spark: SparkSession, checkpoint: str, round_id: int) -> int:
         return -1
     lines = [row.value for row in spark.read.text(f"{checkpoint}/offsets/{round_id}").collect()]
     return int(json.loads(lines[-1])["logOffset"])
+
+
+def _last_line(error: PythonException) -> str:
+    """Return the worker's own error: the last line of the traceback that Spark passes on."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("JVM stacktrace")]
+    return lines[-1].strip()
 
 
 def _glob(suffixes: tuple[str, ...]) -> str:

@@ -1,0 +1,68 @@
+# make help lists what can be done here.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help
+help:  ## list these verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: env
+env: $(VENV)/.ready java  ## .venv with everything in it, spark-submit too
+
+$(VENV)/.ready: pyproject.toml constraints.txt $(wildcard spark_jobs/conf/*)
+	@echo "installing into $(VENV): takes a minute or two, most of it torch"
+	$(PYTHON) -m venv $(VENV)
+	pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	conf=$$(python -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent / "conf")'); \
+	mkdir -p "$$conf"; cp spark_jobs/conf/* "$$conf/"
+	touch $@
+
+.PHONY: java
+java: $(VENV)/.ready
+	@python -m cxrfeat.java || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo "installing Java" && \
+	  apt-get update -qq && { apt-get install -y -qq openjdk-17-jre-headless || apt-get install -y -qq openjdk-21-jre-headless; } && \
+	  python -m cxrfeat.java; }
+
+.PHONY: demo
+demo: env  ## draw 60 phantom X-rays, embed them, show what was written
+	python -m cxrfeat.demo
+
+.PHONY: test
+test: env  ## all tests
+	pytest
+
+.PHONY: lint
+lint: env  ## ruff and mypy --strict, as pre-commit runs them
+	ruff check .
+	ruff format --check .
+	mypy
+
+BENCH_IMAGES ?= build/phantoms
+BENCH_OPTIONS ?=
+.PHONY: bench
+bench: env  ## extraction against a bare loop and a naive one (BENCH_IMAGES=DIR, BENCH_OPTIONS='--weights F')
+	test -d "$(BENCH_IMAGES)" || python -m cxrfeat.phantom --count 200 --workers 2 --output "$(BENCH_IMAGES)"
+	python -m benchmarks.extract --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
+
+.PHONY: bench-memory
+bench-memory: env  ## memory of driver and workers over 200 and 2,000 films
+	test -d "$(BENCH_IMAGES)" || python -m cxrfeat.phantom --count 200 --workers 2 --output "$(BENCH_IMAGES)"
+	python -m benchmarks.memory --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
+
+.PHONY: constraints
+constraints:  ## renew constraints.txt with the newest versions that fit
+	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
+	build/constraints/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	{ echo '# The versions that the project is tested with; "make env" installs these. Renew with "make constraints".'; \
+	  build/constraints/bin/pip freeze --exclude-editable; } > constraints.txt
+
+.PHONY: clean
+clean:  ## remove what make made, .venv too
+	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

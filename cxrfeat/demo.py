@@ -1,0 +1,75 @@
+"""``make demo``: the whole way on phantom X-rays, each step as the command that a user would type.
+
+Phantoms and, where no ImageNet weights can be had, an untrained network: it shows how things work, not how well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from cxrfeat.backbone import BACKBONES, RANDOM, find_weights
+from cxrfeat.errors import WeightsError
+
+_NO_WEIGHTS = """
+********************************************************************************
+  NO IMAGENET WEIGHTS: {error}
+
+  The demo goes on with a seeded RANDOM network. Its embeddings are fingerprinted
+  "random" and can't be mixed with real ones. They are good for nothing else.
+********************************************************************************
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m cxrfeat.demo", description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
+    parser.add_argument("--count", type=int, default=60, help="phantoms to draw (default: 60)")
+    parser.add_argument("--weights", help="weights of resnet50 (default: ImageNet's, or random where there are none)")
+    options = parser.parse_args(arguments)
+    xrays, features = options.output / "xrays", options.output / "features"
+    _step("draw phantom X-rays", [sys.executable, "-m", "cxrfeat.phantom", "--count", options.count, "--output", xrays])
+    extract: list[object] = ["spark-submit", "spark_jobs/extract.py", "--images", xrays, "--output", features]
+    extract += ["--metadata", xrays / "Data_Entry_2017_v2020.csv", "--weights", options.weights or _weights()]
+    extract += ["--train-val-list", xrays / "train_val_list.txt", "--test-list", xrays / "test_list.txt"]
+    _step("embed them", extract)
+    _show(features / "embeddings")
+    return 0
+
+
+def _weights() -> str:
+    try:
+        weights = find_weights(BACKBONES["resnet50"], None)
+    except WeightsError as error:
+        print(_NO_WEIGHTS.format(error=error), flush=True)
+        return RANDOM
+    return str(weights.path)
+
+
+def _step(title: str, command: Sequence[object]) -> None:
+    words = [str(word) for word in command]
+    shown = shlex.join([Path(words[0]).name, *words[1:]])
+    print(f"\n== {title}\n$ {shown}", flush=True)
+    subprocess.run(words, check=True)
+
+
+def _show(embeddings: Path) -> None:
+    print(f"\n== read them\n>>> pandas.read_parquet({str(embeddings)!r})", flush=True)
+    table = pd.read_parquet(embeddings)
+    columns = ["image_index", "age_years", "sex", "view_position", "findings", "split", "embedding"]
+    print(table[columns].sort_values("image_index").head(8).to_string(index=False, max_colwidth=32))
+    print(f"{len(table)} rows x {len(table['embedding'].iloc[0])} dimensions, extractor {table['extractor'].iloc[0]}")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)

@@ -1,0 +1,108 @@
+"""What the jobs' command lines share: option groups, and how a job ends."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+
+from cxrfeat.backbone import BACKBONES
+from cxrfeat.encoder import Precision
+from cxrfeat.errors import CxrfeatError
+from cxrfeat.spark.summary import Summary, format_summary, quarantined_share
+from cxrfeat.spark.worker import Device
+
+EXIT_CODES = """exit codes:
+  0    done
+  1    failed on the way; committed rounds are safe, run the same command to go on
+  2    options or input that can't be used
+  3    done, but more is in quarantine than --max-quarantined allows
+  130  interrupted; as 1"""
+
+FAILED, UNUSABLE, TOO_MANY_QUARANTINED, INTERRUPTED = 1, 2, 3, 130
+
+
+def make_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser that explains the job and its exit codes."""
+    return argparse.ArgumentParser(
+        prog=name,
+        usage=f"spark-submit spark_jobs/{name} [options]",
+        description=description,
+        epilog=f"{EXIT_CODES}\n\nResearch software, not a medical device.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Add what decides an embedding, and where it is computed."""
+    network = parser.add_argument_group("network")
+    network.add_argument(
+        "--backbone",
+        choices=sorted(BACKBONES),
+        default="resnet50",
+        help="resnet50: torchvision's layout (default); resnet50-v1: stride in the 1x1 convolution, for weights that "
+        "come from Keras or Caffe",
+    )
+    network.add_argument(
+        "--weights",
+        metavar="PATH|NAME",
+        help="a .pth or .safetensors file, a torchvision name (default IMAGENET1K_V1, from its cache or download), or "
+        "'random' for trying things out",
+    )
+    network.add_argument(
+        "--precision",
+        type=Precision,
+        choices=list(Precision),
+        default=Precision.AUTO,
+        help="auto (default): bf16 where the device computes it natively, else fp32",
+    )
+    network.add_argument(
+        "--device",
+        type=Device,
+        choices=list(Device),
+        default=Device.AUTO,
+        help="auto (default): a GPU where the task has one; cuda: a GPU or an error",
+    )
+    network.add_argument(
+        "--batch-size", type=int, metavar="N", help="images at once in the network (default: 8 on a CPU, 128 on a GPU)"
+    )
+
+
+def add_work_options(parser: argparse.ArgumentParser, *, round_size: int, unit: str) -> argparse._ArgumentGroup:
+    """Add how the work is cut and when it stops, and return the group; ``unit`` is what a round is made of."""
+    work = parser.add_argument_group("work")
+    work.add_argument(
+        "--round-size", type=int, default=round_size, metavar="N", help=f"{unit} a commit (default {round_size})"
+    )
+    work.add_argument(
+        "--watch", type=float, metavar="SECONDS", help=f"look for new {unit} this often, until interrupted"
+    )
+    work.add_argument(
+        "--max-quarantined",
+        type=float,
+        default=0.01,
+        metavar="FRACTION",
+        help=f"of all {unit} listed; more end in exit code 3 (default 0.01)",
+    )
+    return work
+
+
+def run(job: Callable[[], Summary], *, max_quarantined: float) -> int:
+    """Run a job, print its summary or its error, and return the exit code."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("cxrfeat").setLevel(logging.INFO)
+    try:
+        summary = job()
+    except CxrfeatError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED if isinstance(error, RuntimeError) else UNUSABLE
+    except KeyboardInterrupt:
+        print("interrupted: committed rounds are safe, run the same command to go on", file=sys.stderr)
+        return INTERRUPTED
+    print(format_summary(summary))
+    share = quarantined_share(summary)
+    if share > max_quarantined:
+        print(f"error: {share:.2%} are in quarantine; --max-quarantined allows {max_quarantined:.2%}", file=sys.stderr)
+        return TOO_MANY_QUARANTINED
+    return 0
