@@ -1,6 +1,7 @@
 """The tables this project writes, as Arrow schemas: the only place where column names are spelled.
 
-``OUT/embeddings`` is partitioned on disk by ``round`` and ``status``; every other column is in the files.
+``OUT/embeddings`` is partitioned on disk by ``round`` and ``status``; every other column is in the files. Every field
+is nullable, as Spark makes them when it reads: a file that was written anew has the schema of the first.
 """
 
 from __future__ import annotations
@@ -47,17 +48,17 @@ class Split(StrEnum):
     TEST = "test"
 
 
-HANDLE = pa.schema([pa.field("uri", pa.string(), nullable=False)])
+HANDLE = pa.schema([pa.field("uri", pa.string())])
 """What crosses the JVM on the way in: where a file is, never its bytes."""
 
 EMBEDDED = pa.schema(
     [
-        pa.field("image_index", pa.string(), nullable=False),  # file name: the key of the metadata
-        pa.field("image_path", pa.string(), nullable=False),  # relative to the images root: the key of this table
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("augmentation", pa.string(), nullable=False),
+        pa.field("image_index", pa.string()),  # file name: the key of the metadata
+        pa.field("image_path", pa.string()),  # relative to the images root: the key of this table
+        pa.field("status", pa.string()),
+        pa.field("augmentation", pa.string()),
         pa.field("embedding", pa.list_(pa.field("element", pa.float32()))),  # null in quarantine
-        pa.field("extractor", pa.string(), nullable=False),  # fingerprint
+        pa.field("extractor", pa.string()),  # fingerprint
         pa.field("precision", pa.string()),  # fp32 or bf16; null in quarantine
         pa.field("pixel_format", pa.string()),  # as stored in the file: gray8, gray16, rgba8, …
         pa.field("reason", pa.string()),  # null unless in quarantine, like the next two
@@ -69,8 +70,8 @@ EMBEDDED = pa.schema(
 
 METADATA = pa.schema(
     [
-        pa.field("image_index", pa.string(), nullable=False),
-        pa.field("patient_id", pa.string(), nullable=False),
+        pa.field("image_index", pa.string()),
+        pa.field("patient_id", pa.string()),
         pa.field("follow_up", pa.int32()),
         pa.field("age_years", pa.float32()),
         pa.field("sex", pa.string()),  # M, F or null
@@ -83,11 +84,11 @@ METADATA = pa.schema(
 
 METADATA_LINES = pa.schema(
     [
-        *(field.with_nullable(True) for field in METADATA),
+        *METADATA,
         pa.field("reason", pa.string()),  # null unless rejected, like the next
         pa.field("message", pa.string()),
-        pa.field("line", pa.string(), nullable=False),  # as in the file
-        pa.field("status", pa.string(), nullable=False),  # ok or rejected
+        pa.field("line", pa.string()),  # as in the file
+        pa.field("status", pa.string()),  # ok or rejected
     ]
 )
 """``OUT/metadata``: every line of the metadata file, accepted or rejected."""
@@ -95,9 +96,9 @@ METADATA_LINES = pa.schema(
 EMBEDDINGS = pa.schema(
     [
         *(EMBEDDED.field(name) for name in ("image_index", "image_path")),
-        *(METADATA.field(name).with_nullable(True) for name in METADATA.names if name != "image_index"),
+        *(METADATA.field(name) for name in METADATA.names if name != "image_index"),
         *(EMBEDDED.field(name) for name in EMBEDDED.names if name not in ("image_index", "image_path", "status")),
-        pa.field("round", pa.int32(), nullable=False),
+        pa.field("round", pa.int32()),
         EMBEDDED.field("status"),
     ]
 )

@@ -92,6 +92,7 @@ def run(job: Callable[[], Summary], *, max_quarantined: float) -> int:
     """Run a job, print its summary or its error, and return the exit code."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("cxrfeat").setLevel(logging.INFO)
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # it logs the traceback of what we report below
     try:
         summary = job()
     except CxrfeatError as error:

@@ -1,0 +1,82 @@
+"""What every test shares: deterministic Hypothesis, one torch thread, and the real data where it lies."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
+settings.load_profile("deterministic")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared(pytestconfig: pytest.Config) -> Path:
+    """Return the folder of real images and weights beside the checkout; tests that ask for it are marked `shared`."""
+    folder = pytestconfig.rootpath.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"no real images and weights: {folder} is not there")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """Return one small local session for all tests that need Spark; it starts when the first one asks."""
+    from pyspark import cloudpickle
+    from pyspark.sql import SparkSession
+
+    import fakes
+
+    # Workers don't have the tests on their path: send the fakes along.
+    cloudpickle.register_pickle_by_value(fakes)
+    scratch = tmp_path_factory.mktemp("spark")
+    builder = (
+        SparkSession.builder.master("local[2]")
+        .config("spark.ui.enabled", "false")
+        .config("spark.sql.shuffle.partitions", "2")
+        .config("spark.sql.warehouse.dir", str(scratch / "warehouse"))
+        .config("spark.local.dir", str(scratch / "local"))
+    )
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    session = builder.getOrCreate()
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def trained() -> dict[str, torch.Tensor]:
+    """Return a state dict of resnet50 with the spread of a trained network: BatchNorm that does something, and no fc.
+
+    Convolutions are PyTorch's random ones; every BatchNorm has its own scale, shift, mean and variance. Not to be changed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        state = torchvision.models.resnet50().state_dict()
+        for name in [name.removesuffix(".running_var") for name in state if name.endswith(".running_var")]:
+            size = state[f"{name}.running_var"].shape
+            state[f"{name}.weight"] = torch.empty(size).uniform_(0.5, 1.0)
+            state[f"{name}.bias"] = torch.empty(size).normal_(0.0, 0.2)
+            state[f"{name}.running_mean"] = torch.empty(size).normal_(0.0, 0.2)
+            state[f"{name}.running_var"] = torch.empty(size).uniform_(0.5, 2.0)
+    return {name: value for name, value in state.items() if not name.startswith("fc.")}
+
+
+@pytest.fixture(scope="session")
+def trained_file(trained: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Write `trained` to a .safetensors file, 100 MB that are removed at the end."""
+    path = tmp_path_factory.mktemp("weights") / "trained.safetensors"
+    safetensors.torch.save_file(trained, path)
+    yield path
+    path.unlink()

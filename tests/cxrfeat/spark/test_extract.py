@@ -1,0 +1,295 @@
+"""Extraction in one process with an exact fake encoder: rows, rounds, quarantine, resume, refusals."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from pyspark.sql import SparkSession
+
+import fakes
+from cxrfeat import preprocess
+from cxrfeat.errors import ConfigError, DatasetIntegrityError, DatasetMismatchError, WorkerError
+from cxrfeat.schema import EMBEDDINGS, Augmentation
+from cxrfeat.spark import extract as extract_module
+from cxrfeat.spark.dataset import Dataset
+from cxrfeat.spark.extract import ExtractConfig, extract
+from cxrfeat.spark.splits import SplitRule
+from cxrfeat.splits import SplitLevel, split_by_hash
+
+HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n"
+
+
+def write_films(folder: Path, count: int, *, start: int = 0) -> None:
+    for index in range(start, start + count):
+        path = folder / f"images_{index % 3:03d}" / "images" / f"{index:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(fakes.png(fakes.film(seed=index)))
+
+
+def write_metadata(path: Path, indices: list[int]) -> str:
+    lines = [
+        f"{index:04d}.png,{'Mass' if index % 2 else 'No Finding'},0,{index // 2},{20 + index},F,PA\n"
+        for index in indices
+    ]
+    path.write_text(HEADER + "".join(lines))
+    return str(path)
+
+
+def run(spark: SparkSession, tmp_path: Path, **options: Any) -> dict[str, Any]:
+    config = ExtractConfig(
+        **{
+            "images": str(tmp_path / "in"),
+            "output": str(tmp_path / "out"),
+            "weights": "random",
+            "round_size": 7,
+            **options,
+        }
+    )
+    return dict(extract(spark, config, fakes.make_fake))
+
+
+def rows_of(output: Path) -> pa.Table:
+    table = pads.dataset(str(output / "embeddings"), partitioning="hive").to_table()
+    return table.sort_by([("image_path", "ascending"), ("augmentation", "descending")])
+
+
+@pytest.fixture(autouse=True)
+def _no_real_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The driver tries the weights by building the network; a fake encoder has none."""
+    monkeypatch.setattr(extract_module, "load_network", lambda *_: None)
+    yield
+
+
+def test_every_film_becomes_a_row_joined_with_its_metadata(spark: SparkSession, tmp_path: Path) -> None:
+    """Values, metadata, split, null columns without metadata, counts and lists in the summary are all right."""
+    write_films(tmp_path / "in", 20)
+    metadata = write_metadata(tmp_path / "metadata.csv", [*range(18), 90, 91])
+    summary = run(spark, tmp_path, metadata=metadata)
+    table = rows_of(tmp_path / "out")
+    assert set(table.column_names) == set(EMBEDDINGS.names)
+    assert table.num_rows == 20
+    for row in table.to_pylist():
+        index = int(row["image_index"][:4])
+        expected = fakes.fake_embedding(preprocess.to_model_input(fakes.film(seed=index)))
+        np.testing.assert_allclose(row["embedding"], np.float32(expected))
+        assert row["image_path"] == f"images_{index % 3:03d}/images/{index:04d}.png"
+        if index < 18:
+            assert (row["patient_id"], row["age_years"], row["sex"]) == (str(index // 2), 20 + index, "F")
+            assert row["findings"] == (["Mass"] if index % 2 else [])
+            assert row["split"] == split_by_hash(str(index // 2))
+        else:
+            assert {row[name] for name in ("patient_id", "age_years", "sex", "view_position", "findings", "split")} == {
+                None
+            }
+    images, described = summary["images"], summary["metadata"]
+    assert (images["listed"], images["ok"], images["quarantined"], images["without_metadata"]) == (20, 20, 0, 2)
+    assert (described["rows"], described["patients"], described["without_image"]) == (20, 10, 2)
+    assert (described["findings"]["Mass"], described["findings"]["No Finding"]) == (10, 10)
+    assert (tmp_path / "out" / "metadata_without_image.txt").read_text() == "0090.png\n0091.png\n"
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+
+
+def test_new_images_alone_are_computed(spark: SparkSession, tmp_path: Path) -> None:
+    """A second run adds ten new films as later rounds and leaves the files of the first untouched."""
+    write_films(tmp_path / "in", 9)
+    run(spark, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "embeddings").rglob("*.parquet")}
+    write_films(tmp_path / "in", 10, start=9)
+    summary = run(spark, tmp_path)
+    table = rows_of(tmp_path / "out")
+    assert summary["images"]["ok"] == table.num_rows == len(table["image_path"].unique()) == 19
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    late = table.filter(pc.greater_equal(table["image_index"], "0009.png"))
+    assert set(late["round"].to_pylist()) == {2, 3}
+    assert run(spark, tmp_path) == summary  # nothing new: nothing changes
+
+
+def bad_files(folder: Path) -> dict[str, str]:
+    """Write one file of each kind that can't be a radiograph; return path → reason."""
+    folder.mkdir(parents=True)
+    good = fakes.png(fakes.film(128, 128))
+    contents = {
+        "truncated.png": (good[: len(good) // 2], "corrupt"),
+        "text.png": (b"Dear colleague, please find attached", "not-an-image"),
+        "zero.png": (b"", "empty"),
+        "one.png": (fakes.png(np.zeros((1, 1), np.uint8)), "too-small"),
+        "bomb.png": (fakes.raw_png(30_000, 30_000), "too-large"),
+        "cmyk.jpg": (fakes.encode(Image.fromarray(fakes.film()).convert("CMYK"), "JPEG"), "unsupported-format"),
+        "moving.png": (fakes.encode(Image.fromarray(fakes.film()), "GIF"), "unsupported-format"),
+        "colour.JPEG": (fakes.encode(Image.new("RGB", (64, 64), (200, 30, 30)), "JPEG"), "colour"),
+    }
+    for name, (data, _) in contents.items():
+        (folder / name).write_bytes(data)
+    (folder / "dangling.png").symlink_to(folder / "nowhere.png")
+    return {f"{folder.name}/{name}": reason for name, (_, reason) in contents.items()}
+
+
+def test_bad_files_are_quarantined_and_nothing_is_lost(spark: SparkSession, tmp_path: Path) -> None:
+    """Each kind of bad file is a row with its reason and sha256; legal kinds beside them are embedded; counts add up."""
+    write_films(tmp_path / "in", 5)
+    reasons = bad_files(tmp_path / "in" / "bad")
+    for name, (_, write) in fakes.LEGAL.items():
+        suffix = ".jpg" if "jpeg" in name else ".png"
+        (tmp_path / "in" / f"{name.replace(' ', '_')}{suffix}").write_bytes(write(fakes.film()))
+    (tmp_path / "in" / "0000.png").write_bytes(fakes.png(fakes.film(seed=77)))  # a name that another folder has too
+    summary = run(spark, tmp_path)
+    table = rows_of(tmp_path / "out")
+    quarantined = table.filter(pc.equal(table["status"], "quarantined")).to_pylist()
+    found = {row["image_path"]: row["reason"] for row in quarantined}
+    assert {path: reason for path, reason in found.items() if "dangling" not in path} == reasons
+    for row in quarantined:
+        path = tmp_path / "in" / row["image_path"]
+        assert row["embedding"] is None
+        assert row["message"]
+        if path.is_file():
+            assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    ok = 5 + len(fakes.LEGAL) + 1
+    images = summary["images"]
+    assert (images["ok"], images["quarantined"], images["listed"]) == (ok, len(found), ok + len(found))
+    assert images["names_in_several_folders"] == 1
+    assert sum(images["pixel_formats"].values()) == ok
+
+
+def test_mirrored_films_are_rows_of_their_own(spark: SparkSession, tmp_path: Path) -> None:
+    """``augment`` adds an hflip row a film, none for a film in quarantine, and counts films once."""
+    write_films(tmp_path / "in", 4)
+    (tmp_path / "in" / "zero.png").write_bytes(b"")
+    summary = run(spark, tmp_path, augment=(Augmentation.HFLIP,))
+    table = rows_of(tmp_path / "out")
+    rows = table.filter(pc.equal(table["status"], "ok")).to_pylist()
+    assert [row["augmentation"] for row in rows] == ["none", "hflip"] * 4
+    for plain, mirrored in zip(rows[::2], rows[1::2], strict=True):
+        assert plain["image_path"] == mirrored["image_path"]
+        np.testing.assert_allclose(plain["embedding"][2] + mirrored["embedding"][2], preprocess.SIDE - 1, rtol=1e-5)
+    assert (summary["images"]["ok"], summary["images"]["rows"], summary["images"]["listed"]) == (4, 8, 5)
+
+
+def test_replay_takes_back_what_has_been_mended(spark: SparkSession, tmp_path: Path) -> None:
+    """After a replay a mended file has its embedding, a bad one stays, and good rows whose file is gone are kept."""
+    write_films(tmp_path / "in", 9)
+    bad = [
+        tmp_path / "in" / "images_000" / "images" / "0000.png",
+        tmp_path / "in" / "images_001" / "images" / "0001.png",
+    ]
+    for path in bad:
+        path.write_bytes(b"")
+    assert run(spark, tmp_path)["images"]["quarantined"] == 2
+    write_films(tmp_path / "in", 1)
+    (tmp_path / "in" / "images_002" / "images" / "0002.png").unlink()
+    assert run(spark, tmp_path)["images"]["quarantined"] == 2  # only a replay tries again
+    summary = run(spark, tmp_path, replay_quarantine=True)
+    assert (summary["images"]["ok"], summary["images"]["quarantined"], summary["images"]["listed"]) == (8, 1, 9)
+    table = rows_of(tmp_path / "out")
+    assert table.num_rows == 9
+    assert table.filter(pc.equal(table["status"], "quarantined"))["image_index"].to_pylist() == ["0001.png"]
+    mended = table.filter(pc.equal(table["image_index"], "0000.png")).to_pylist()[0]
+    np.testing.assert_allclose(
+        mended["embedding"], np.float32(fakes.fake_embedding(preprocess.to_model_input(fakes.film(seed=0))))
+    )
+
+
+def test_a_killed_replay_is_finished_or_forgotten(spark: SparkSession, tmp_path: Path) -> None:
+    """A round that a replay had completed is put in place by the next run, one that it had not is dropped."""
+    write_films(tmp_path / "in", 9)
+    run(spark, tmp_path)
+    before = rows_of(tmp_path / "out")
+    embeddings, replay = tmp_path / "out" / "embeddings", tmp_path / "out" / "_replay"
+    replay.mkdir()
+    (embeddings / "round=0").rename(replay / "round=0")  # killed between the old round's end and the new one's arrival
+    (replay / "round=1" / "status=ok").mkdir(parents=True)  # killed while this one was being made
+    run(spark, tmp_path)
+    assert rows_of(tmp_path / "out").equals(before)
+    assert not list(replay.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbone": "resnet50-v1"}, r"extractor: 'resnet50:random.*' there, 'resnet50-v1:random.*' now"),
+        ({"augment": (Augmentation.HFLIP,)}, r"augmentations: \['none'\] there, \['none', 'hflip'\] now"),
+        ({"split": SplitRule(SplitLevel.IMAGE)}, r"split: .*patient.* there, .*image.* now"),
+        ({"images": "elsewhere"}, r"images: '.*/in' there, '.*/elsewhere' now"),
+    ],
+)
+def test_an_output_of_other_settings_is_refused(
+    spark: SparkSession, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    """What would mix two data sets in one folder is refused with both values, and nothing is written."""
+    write_films(tmp_path / "in", 2)
+    metadata = write_metadata(tmp_path / "metadata.csv", [0, 1])
+    run(spark, tmp_path, metadata=metadata)
+    write_films(tmp_path / "elsewhere", 3)
+    if "images" in change:
+        change = {"images": str(tmp_path / change["images"])}
+    with pytest.raises(DatasetMismatchError, match=message):
+        run(spark, tmp_path, **{"metadata": metadata, **change})
+    assert rows_of(tmp_path / "out").num_rows == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images": "nowhere"}, "'.*/nowhere' is not there; expected a folder"),
+        ({"images": "empty"}, "no image found below .*/empty; looked for .png, .jpg, .jpeg"),
+        ({"output": "in/out"}, "output '.*/in/out' lies inside the images folder"),
+        ({"round_size": 0}, "round size 0; expected at least 1"),
+        ({"batch_size": 0}, "batch size 0; expected at least 1"),
+        ({"split": SplitRule(SplitLevel.IMAGE)}, "a split needs --metadata"),
+    ],
+)
+def test_unusable_options_are_refused(
+    spark: SparkSession, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    """Options that can't be carried out are one clear error before any work."""
+    write_films(tmp_path / "in", 1)
+    (tmp_path / "empty").mkdir()
+    options = {key: str(tmp_path / value) if key in ("images", "output") else value for key, value in options.items()}
+    with pytest.raises(ConfigError, match=message):
+        run(spark, tmp_path, **options)
+
+
+def test_an_unknown_error_fails_the_job_in_one_line(spark: SparkSession, tmp_path: Path) -> None:
+    """An error that is not a file's own stops the job with the worker's last line; the next run completes."""
+    write_films(tmp_path / "in", 3)
+    config = ExtractConfig(str(tmp_path / "in"), str(tmp_path / "out"), weights="random")
+    with pytest.raises(WorkerError, match="a task failed: RuntimeError: the GPU is on fire"):
+        extract(spark, config, fakes.make_failing)
+    assert run(spark, tmp_path)["images"]["ok"] == 3
+
+
+def test_broken_promises_are_found(spark: SparkSession, tmp_path: Path) -> None:
+    """A lost image, a doubled row and a torn patient are each found and named."""
+    write_films(tmp_path / "in", 6)
+    metadata = write_metadata(tmp_path / "metadata.csv", [*range(6)])
+    run(spark, tmp_path, metadata=metadata, round_size=3)
+    dataset = Dataset(spark, str(tmp_path / "out"))
+    dataset.check([], by_patient=True)
+    with pytest.raises(DatasetIntegrityError, match=r"1 images were listed and have no row .*\['gone.png'\]"):
+        dataset.check(["gone.png"], by_patient=True)
+    embeddings = tmp_path / "out" / "embeddings"
+    part = next((embeddings / "round=0").rglob("*.parquet"))
+    (embeddings / "round=9" / "status=ok").mkdir(parents=True)
+    table = pq.read_table(part, partitioning=None)
+    copy = embeddings / "round=9" / "status=ok" / "copy.parquet"
+    pq.write_table(table, copy)
+    with pytest.raises(DatasetIntegrityError, match="3 images have more than one row"):
+        dataset.check([], by_patient=True)
+    moved = pa.array(["another"] * 3)
+    paths = pa.array([f"other/{index}.png" for index in range(3)])
+    table = table.set_column(table.schema.get_field_index("split"), "split", moved)
+    table = table.set_column(table.schema.get_field_index("image_path"), "image_path", paths)
+    pq.write_table(table, copy)
+    with pytest.raises(DatasetIntegrityError, match="patients are in more than one split"):
+        dataset.check([], by_patient=True)
+    dataset.check([], by_patient=False)

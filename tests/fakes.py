@@ -1,0 +1,161 @@
+"""Stand-ins that are tiny and exact: an encoder that is arithmetic, films, and files of every kind."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.models.resnet import Bottleneck, ResNet
+
+from cxrfeat.backbone import Backbone, Weights
+from cxrfeat.encoder import Encoder, EncoderSpec
+
+Gray8 = NDArray[np.uint8]
+
+FAKE_DIM = 4
+FAKE_BATCH = 4
+
+
+class FakeEncoder:
+    """An Encoder whose embedding of an image is its mean, its spread and its centre of mass along x and y.
+
+    Each image is computed alone in float64, so neighbours can't matter; a flip or an exchange of two images shows.
+
+    Attributes:
+        calls: number of images in each call of ``embed``.
+    """
+
+    def __init__(self, fingerprint: str = "fake:0:fake", batch_size: int = FAKE_BATCH, precision: str = "fp32") -> None:
+        self.dim = FAKE_DIM
+        self.fingerprint = fingerprint
+        self.precision = precision
+        self.batch_size = batch_size
+        self.calls: list[int] = []
+
+    def embed(self, inputs: Gray8) -> NDArray[np.float32]:
+        self.calls.append(len(inputs))
+        return np.array([fake_embedding(image) for image in inputs], dtype=np.float32).reshape(-1, FAKE_DIM)
+
+
+def fake_embedding(image: Gray8) -> list[float]:
+    """Embed one (H, W) model input as FakeEncoder does."""
+    values = image.astype(np.float64)
+    mass = values.sum() or 1.0
+    x, y = np.arange(image.shape[1]), np.arange(image.shape[0])
+    return [values.mean(), values.std(), float(values.sum(axis=0) @ x / mass), float(values.sum(axis=1) @ y / mass)]
+
+
+def make_fake(spec: EncoderSpec, device: str, threads: int) -> Encoder:
+    """Build a FakeEncoder from a spec: an :data:`cxrfeat.encoder.EncoderFactory` that loads nothing."""
+    return FakeEncoder(spec.fingerprint, spec.batch_size or FAKE_BATCH)
+
+
+def make_failing(spec: EncoderSpec, device: str, threads: int) -> Encoder:
+    """Fail as a worker does whose trouble is not its files."""
+    raise RuntimeError("the GPU is on fire")
+
+
+def build_small() -> ResNet:
+    """Build a ResNet of one thin block a stage: 20 MB, made in milliseconds."""
+    return ResNet(Bottleneck, [1, 1, 1, 1], width_per_group=4)
+
+
+SMALL = Backbone("small", 2048, build_small)
+"""A backbone for tests that need a real network but not its size; not in the registry."""
+
+
+def film(height: int = 64, width: int = 64, seed: int = 0) -> Gray8:
+    """Draw a gray picture without any symmetry, different for each seed."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    slope = random.uniform(50, 150) * x / width + random.uniform(20, 80) * y / height
+    return (slope + random.integers(0, 25, size=(height, width))).astype(np.uint8)
+
+
+def encode(image: Image.Image, file_format: str, **options: Any) -> bytes:
+    """Return the bytes of an image file."""
+    stream = io.BytesIO()
+    image.save(stream, file_format, **options)
+    return stream.getvalue()
+
+
+def png(pixels: Gray8) -> bytes:
+    """Return an 8-bit gray PNG."""
+    return encode(Image.fromarray(pixels), "PNG")
+
+
+def as_mode(mode: str) -> Callable[[Gray8], Image.Image]:
+    return lambda pixels: Image.fromarray(pixels).convert(mode)
+
+
+def with_alpha(pixels: Gray8) -> Image.Image:
+    """Gray as RGBA, with an alpha that is not constant and must not matter."""
+    image = Image.fromarray(pixels).convert("RGBA")
+    image.putalpha(Image.fromarray(255 - pixels))
+    return image
+
+
+def with_palette(pixels: Gray8) -> Image.Image:
+    """Gray as palette indices in reversed order, so that an index is never its own gray level."""
+    image = Image.fromarray(255 - pixels).convert("P")
+    image.putpalette([level for index in range(256) for level in [255 - index] * 3])
+    return image
+
+
+LEGAL: dict[str, tuple[str, Callable[[Gray8], bytes]]] = {
+    "gray8 png": ("gray8", png),
+    "gray16 png": ("gray16", lambda pixels: encode(Image.fromarray(pixels.astype(np.uint16) * 257), "PNG")),
+    "gray1 png": ("gray1", lambda pixels: encode(Image.fromarray(pixels > 127), "PNG")),
+    "graya8 png": ("graya8", lambda pixels: encode(with_alpha(pixels).convert("LA"), "PNG")),
+    "rgb8 png": ("rgb8", lambda pixels: encode(as_mode("RGB")(pixels), "PNG")),
+    "rgba8 png": ("rgba8", lambda pixels: encode(with_alpha(pixels), "PNG")),
+    "palette8 png": ("palette8", lambda pixels: encode(with_palette(pixels), "PNG")),
+    "gray8 jpeg": ("gray8", lambda pixels: encode(Image.fromarray(pixels), "JPEG")),
+    "gray8 progressive jpeg": ("gray8", lambda pixels: encode(Image.fromarray(pixels), "JPEG", progressive=True)),
+    "rgb8 jpeg": ("rgb8", lambda pixels: encode(as_mode("RGB")(pixels), "JPEG")),
+}
+"""Kind of file → its pixel format, and how a film is written so."""
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Return one PNG chunk with its right length and checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def raw_png(
+    width: int, height: int, *, depth: int = 8, colour: int = 0, rows: bytes = b"", extra: Iterable[bytes] = ()
+) -> bytes:
+    """Write a PNG by hand, whatever its header promises: ``rows`` are filtered scanlines, ``extra`` whole chunks."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + body
+
+
+def fix_checksums(data: bytes) -> bytes:
+    """Make every whole chunk of a mutated PNG pass its checksum, so that the mutation reaches the decoder."""
+    fixed, at = bytearray(data[:8]), 8
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if at + 12 + length > len(data):
+            break
+        fixed += chunk(data[at + 4 : at + 8], data[at + 8 : at + 8 + length])
+        at += 12 + length
+    return bytes(fixed + data[at:])
+
+
+def save_weights(path: Path, state: object) -> Weights:
+    """Write a state dict, or whatever is given as one, in the format of the path's suffix."""
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(state, path)  # type: ignore[arg-type]
+    else:
+        torch.save(state, path)
+    return Weights(path, "0" * 64)
