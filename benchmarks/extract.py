@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -36,18 +35,22 @@ def replicate(source: Path, target: Path, count: int) -> None:
         (folder / name.name).symlink_to((source / name).resolve())
 
 
-def run_spark(images: Path, scratch: Path, options: argparse.Namespace) -> tuple[float, float]:
-    """Run the job as a user would; return steady images/s and peak memory of the process tree in GiB."""
-    output = Path(tempfile.mkdtemp(dir=scratch))
-    command = [
+def job_command(images: Path, output: Path, options: argparse.Namespace) -> list[str]:
+    """Return the job as a user would type it."""
+    return [
         *("spark-submit", "spark_jobs/extract.py", "--images", str(images), "--output", str(output)),
         *("--backbone", options.backbone, "--weights", str(options.weights), "--round-size", str(options.round_size)),
     ]
-    peak = machine.run_and_watch(command, cwd=REPOSITORY)
+
+
+def run_spark(images: Path, scratch: Path, options: argparse.Namespace) -> tuple[float, float]:
+    """Run the job as a user would; return steady images/s and peak memory of the process tree in GiB."""
+    output = Path(tempfile.mkdtemp(dir=scratch))
+    peak = machine.run_and_watch(job_command(images, output, options), cwd=REPOSITORY)
     # Spark writes commits/N when round N is done.
     done = [path.stat().st_mtime for path in sorted((output / "_checkpoint" / "commits").glob("[0-9]*"), key=_number)]
     rows = json.loads((output / "summary.json").read_text())["images"]["ok"]
-    return (rows - options.round_size) / (done[-1] - done[0]), peak
+    return (rows - options.round_size) / (done[-1] - done[0]), peak.tree / 1024
 
 
 def _number(path: Path) -> int:
@@ -62,7 +65,7 @@ def run_loop(name: str, images: Path, options: argparse.Namespace) -> tuple[floa
             *("--backbone", options.backbone, "--weights", str(options.weights)),
         ]
         peak = machine.run_and_watch(command, cwd=REPOSITORY, environment=contenders.ENVIRONMENT[name])
-        return float(json.load(answer)["rate"]), peak
+        return float(json.load(answer)["rate"]), peak.tree / 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 results[name].append(run())
                 print(f"  {name:<16}{results[name][-1][0]:6.1f} img/s", file=sys.stderr, flush=True)
     rates = {name: statistics.median(rate for rate, _ in runs) for name, runs in results.items()}
-    print(f"{machine.describe()}; {os.cpu_count()} cores; {options.count} films; medians of {options.repeats}")
+    print(f"{machine.describe()}; {options.count} films; medians of {options.repeats}")
     for name, rate in rates.items():
         print(f"{name:<16}{rate:6.1f} img/s   peak {max(peak for _, peak in results[name]):.1f} GiB")
     naive = max(rate for name, rate in rates.items() if name.startswith("naive"))

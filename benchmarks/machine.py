@@ -1,4 +1,4 @@
-"""The machine that a figure was measured on, and a process tree's peak memory."""
+"""The machine that a figure was measured on, and the peak memory of a command's processes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,30 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-_POLL_S = 0.25
+_POLL_S = 0.5
+_MIB = 2**20
+
+
+@dataclass
+class Peak:
+    """Highest proportional set sizes seen, in MiB.
+
+    Attributes:
+        jvm: of the Java process.
+        driver: of the Python process that Spark's JVM started first.
+        worker: of the largest other Python process.
+        tree: of all processes together, at one moment.
+    """
+
+    jvm: float = 0.0
+    driver: float = 0.0
+    worker: float = 0.0
+    tree: float = 0.0
 
 
 def describe() -> str:
@@ -22,11 +41,11 @@ def describe() -> str:
             line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
         ]
         model = names[0] if names else model
-    return f"{model}, {psutil.virtual_memory().total / 2**30:.0f} GiB"
+    return f"{model}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
 
 
-def run_and_watch(command: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None = None) -> float:
-    """Run a command to its end and return the peak memory of its process tree in GiB, shared pages counted once.
+def run_and_watch(command: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None = None) -> Peak:
+    """Run a command to its end and return the peak memory of its processes.
 
     Raises:
         subprocess.CalledProcessError: it did not exit with 0; its output is printed.
@@ -34,28 +53,32 @@ def run_and_watch(command: Sequence[str], *, cwd: Path, environment: Mapping[str
     with subprocess.Popen(
         command, cwd=cwd, env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
-        peak = 0.0
+        peak = Peak()
         while True:
             try:
                 output, _ = process.communicate(timeout=_POLL_S)
                 break
             except subprocess.TimeoutExpired:
-                peak = max(peak, _tree_memory(process.pid))
+                _raise_to(peak, psutil.Process(process.pid))
     if process.returncode != 0:
         print(output.decode(errors="replace"))
         raise subprocess.CalledProcessError(process.returncode, command)
     return peak
 
 
-def _tree_memory(pid: int) -> float:
-    total = 0
-    try:
-        root = psutil.Process(pid)
-        for member in [root, *root.children(recursive=True)]:
-            try:
-                total += member.memory_full_info().pss
-            except psutil.NoSuchProcess:
-                continue
-    except psutil.NoSuchProcess:
-        return 0.0
-    return total / 2**30
+def _raise_to(peak: Peak, root: psutil.Process) -> None:
+    tree, driver = 0.0, None
+    for member in [root, *root.children(recursive=True)]:
+        try:
+            name, size = member.name(), member.memory_full_info().pss / _MIB
+        except psutil.NoSuchProcess:  # ended since it was listed
+            continue
+        tree += size
+        if name == "java":
+            peak.jvm = max(peak.jvm, size)
+        elif driver is None and name.startswith("python"):
+            driver = member
+            peak.driver = max(peak.driver, size)
+        else:
+            peak.worker = max(peak.worker, size)
+    peak.tree = max(peak.tree, tree)

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 import torchvision
 from hypothesis import settings
+from torch import nn
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -34,13 +35,12 @@ def shared(pytestconfig: pytest.Config) -> Path:
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """Return one small local session for all tests that need Spark; it starts when the first one asks."""
+    import fakes
     from pyspark import cloudpickle
     from pyspark.sql import SparkSession
 
-    import fakes
-
     # Workers don't have the tests on their path: send the fakes along.
-    cloudpickle.register_pickle_by_value(fakes)
+    cloudpickle.register_pickle_by_value(fakes)  # type: ignore[no-untyped-call]
     scratch = tmp_path_factory.mktemp("spark")
     builder = (
         SparkSession.builder.master("local[2]")
@@ -57,20 +57,22 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 @pytest.fixture(scope="session")
 def trained() -> dict[str, torch.Tensor]:
-    """Return a state dict of resnet50 with the spread of a trained network: BatchNorm that does something, and no fc.
+    """Return a state dict of resnet50 as if it were trained, without fc; not to be changed.
 
-    Convolutions are PyTorch's random ones; every BatchNorm has its own scale, shift, mean and variance. Not to be changed.
+    Convolutions are PyTorch's random ones. BatchNorm has scales and shifts of its own, small ones at the end of a block,
+    and the statistics of a batch of smooth pictures: so two films get features as different as from real weights.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(7)
-        state = torchvision.models.resnet50().state_dict()
-        for name in [name.removesuffix(".running_var") for name in state if name.endswith(".running_var")]:
-            size = state[f"{name}.running_var"].shape
-            state[f"{name}.weight"] = torch.empty(size).uniform_(0.5, 1.0)
-            state[f"{name}.bias"] = torch.empty(size).normal_(0.0, 0.2)
-            state[f"{name}.running_mean"] = torch.empty(size).normal_(0.0, 0.2)
-            state[f"{name}.running_var"] = torch.empty(size).uniform_(0.5, 2.0)
-    return {name: value for name, value in state.items() if not name.startswith("fc.")}
+        network = torchvision.models.resnet50().train()
+        for name, module in network.named_modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0
+                module.weight.uniform_(*((0.1, 0.3) if name.endswith("bn3") else (0.5, 1.0)))
+                module.bias.normal_(0.0, 0.2)
+        smooth = nn.functional.interpolate(torch.randn(8, 3, 8, 8), (96, 96), mode="bicubic")
+        network(smooth + 0.3 * torch.randn(8, 3, 96, 96))
+    return {name: value for name, value in network.state_dict().items() if not name.startswith("fc.")}
 
 
 @pytest.fixture(scope="session")

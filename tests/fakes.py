@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from cxrfeat.backbone import Backbone, Weights
 from cxrfeat.encoder import Encoder, EncoderSpec
+from cxrfeat.schema import HANDLE
 
 Gray8 = NDArray[np.uint8]
 
@@ -78,7 +80,8 @@ def film(height: int = 64, width: int = 64, seed: int = 0) -> Gray8:
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     slope = random.uniform(50, 150) * x / width + random.uniform(20, 80) * y / height
-    return (slope + random.integers(0, 25, size=(height, width))).astype(np.uint8)
+    drawn: Gray8 = (slope + random.integers(0, 25, size=(height, width))).astype(np.uint8)
+    return drawn
 
 
 def encode(image: Image.Image, file_format: str, **options: Any) -> bytes:
@@ -124,6 +127,13 @@ LEGAL: dict[str, tuple[str, Callable[[Gray8], bytes]]] = {
     "rgb8 jpeg": ("rgb8", lambda pixels: encode(as_mode("RGB")(pixels), "JPEG")),
 }
 """Kind of file → its pixel format, and how a film is written so."""
+
+
+def handles(root: str, names: Iterable[str], size: int = 1000) -> Iterator[pa.RecordBatch]:
+    """Yield handles of files below a root in Arrow batches of one size."""
+    uris = [f"{root}/{name}" for name in names]
+    for start in range(0, len(uris), size):
+        yield pa.record_batch([uris[start : start + size]], schema=HANDLE)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

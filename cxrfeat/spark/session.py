@@ -27,6 +27,8 @@ _DEFAULTS = {
     "spark.dynamicAllocation.enabled": "false",
     # A round's files are looked up again when it starts; thousands of one-file tasks would take longer than that.
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "16",
+    # What we shuffle is small: metadata, and one round's rows.
+    "spark.sql.shuffle.partitions": "8",
     # Parquet that others read fast: zstd, and no dictionary attempt on float vectors.
     "spark.sql.parquet.compression.codec": "zstd",
 }

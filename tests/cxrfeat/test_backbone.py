@@ -26,7 +26,8 @@ CACHED_NAME = "resnet50-0676ba61.pth"
 def small_state() -> State:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        return fakes.build_small().state_dict()
+        state: State = fakes.build_small().state_dict()
+    return state
 
 
 @pytest.fixture

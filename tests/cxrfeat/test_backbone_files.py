@@ -22,7 +22,8 @@ State = dict[str, torch.Tensor]
 def small_state() -> State:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        return fakes.build_small().state_dict()
+        state: State = fakes.build_small().state_dict()
+    return state
 
 
 def refusal(backbone: Backbone, weights: Weights) -> str:

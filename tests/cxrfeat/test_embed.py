@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
-from cxrfeat import embed, storage
 from cxrfeat.embed import embed_batches
-from cxrfeat.schema import EMBEDDED, HANDLE, Augmentation, Reason
+from cxrfeat.schema import EMBEDDED, HANDLE, Augmentation
 
 BOTH = (Augmentation.NONE, Augmentation.HFLIP)
 
@@ -54,13 +50,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
         if content is not None:
             (folder / name).write_bytes(content)
     return str(folder)
-
-
-def handles(root: str, names: Iterable[str], size: int = 1000) -> Iterator[pa.RecordBatch]:
-    """Yield handles of the files in Arrow batches of one size."""
-    uris = [f"{root}/{name}" for name in names]
-    for start in range(0, len(uris), size):
-        yield pa.record_batch([uris[start : start + size]], schema=HANDLE)
 
 
 def table(
@@ -102,7 +91,7 @@ def rows_of(name: str, root: str) -> list[Row]:
 @pytest.fixture(scope="module")
 def whole(root: str) -> pa.Table:
     """Return the table of all files, embedded one by one."""
-    return table(handles(root, FILES, 1), root, fakes.FakeEncoder(batch_size=1))
+    return table(fakes.handles(root, FILES, 1), root, fakes.FakeEncoder(batch_size=1))
 
 
 def test_every_file_becomes_the_rows_that_it_should(root: str, whole: pa.Table) -> None:
@@ -164,7 +153,7 @@ def test_no_cut_changes_the_table(
     for row in whole.to_pylist():
         alone.setdefault(row["image_path"], {})[row["augmentation"]] = row
     made = table(
-        handles(root, order, cut), root, fakes.FakeEncoder(batch_size=batch_size), augmentations, decode_threads
+        fakes.handles(root, order, cut), root, fakes.FakeEncoder(batch_size=batch_size), augmentations, decode_threads
     )
     assert made.to_pylist() == [
         alone[name][augmentation]
@@ -176,14 +165,14 @@ def test_no_cut_changes_the_table(
 def test_the_network_gets_full_batches(root: str) -> None:
     """Arrow's batches and films in quarantine don't cut the network's: only its last one is partial."""
     encoder = fakes.FakeEncoder(batch_size=4)
-    table(handles(root, FILES, 2), root, encoder, augmentations=BOTH[:1])
+    table(fakes.handles(root, FILES, 2), root, encoder, augmentations=BOTH[:1])
     assert encoder.calls == [4, 2]
 
 
 @pytest.mark.parametrize("names", [[], list(REASONS), list(FILES)])
 def test_the_schema_is_that_of_the_table(root: str, names: list[str]) -> None:
     """Every batch that leaves has the schema EMBEDDED to the letter, quarantine alone included."""
-    made = list(embed_batches(handles(root, names), encoder=fakes.FakeEncoder(), root=root))
+    made = list(embed_batches(fakes.handles(root, names), encoder=fakes.FakeEncoder(), root=root))
     assert [batch.schema for batch in made if not batch.schema.equals(EMBEDDED, check_metadata=True)] == []
     for batch in made:
         batch.validate(full=True)
@@ -195,149 +184,3 @@ def test_no_handles_give_nothing(batches: list[pa.RecordBatch]) -> None:
     encoder = fakes.FakeEncoder()
     assert list(embed_batches(batches, encoder=encoder, root="/data")) == []
     assert encoder.calls == []
-
-
-def test_a_file_outside_the_root_is_an_error_of_the_job(root: str) -> None:
-    """A handle that is not below the images root can have no key: it is no file's fault and fails."""
-    with pytest.raises(ValueError, match="is not below"):
-        table(handles("/elsewhere", ["a.png"]), root)
-
-
-def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
-    """Make opening one file raise an error."""
-    real = storage.open_input
-
-    def open_input(location: str) -> pa.NativeFile:
-        if location.endswith(f"/{name}"):
-            raise error
-        return real(location)
-
-    monkeypatch.setattr(storage, "open_input", open_input)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        PermissionError(errno.EACCES, "denied"),
-        OSError(errno.EIO, "bad sector"),
-        OSError(errno.ELOOP, "links in a loop"),
-    ],
-)
-def test_a_file_that_cannot_be_read_is_in_quarantine(
-    root: str, error: OSError, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An error that belongs to one file is that file's row, with the system's words; the others are embedded."""
-    fail_at(monkeypatch, "a.png", error)
-    first, second = table(handles(root, ["a.png", "f.png"]), root, augmentations=BOTH[:1]).to_pylist()
-    assert (first["reason"], first["message"], first["sha256"]) == ("unreadable", str(error), None)
-    assert second["status"] == "ok"
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(errno.ENOSPC, "disk full"),
-        OSError(errno.EMFILE, "too many open files"),
-        OSError("the network, without a number"),
-        ConnectionResetError(errno.ECONNRESET, "reset"),
-        RuntimeError("anything else"),
-        MemoryError(),
-    ],
-)
-def test_an_error_that_is_not_the_files_fails_the_job(
-    root: str, error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is unknown is loud: it is raised as it is, and no thread stays behind."""
-    fail_at(monkeypatch, "f.png", error)
-    with pytest.raises(type(error)) as raised:
-        table(handles(root, FILES), root, decode_threads=2)
-    assert raised.value is error
-    assert decoders() == []
-
-
-def test_a_file_that_is_too_large_is_not_read(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file above MAX_FILE_BYTES is refused by its size, with the size, and a file of just that size is read."""
-    content = FILES["a.png"]
-    assert content is not None
-    monkeypatch.setattr(embed, "MAX_FILE_BYTES", len(content) - 1)
-    (row,) = table(handles(root, ["a.png"]), root).to_pylist()
-    assert (row["reason"], row["sha256"]) == (Reason.TOO_LARGE, None)
-    assert f"{len(content)} bytes; at most {len(content) - 1}" in row["message"]
-    monkeypatch.setattr(embed, "MAX_FILE_BYTES", len(content))
-    assert table(handles(root, ["a.png"]), root).num_rows == 2
-
-
-def decoders() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
-
-
-def test_an_error_of_the_network_ends_everything(root: str) -> None:
-    """A network that fails fails the job, and the decoding threads end with it."""
-
-    class Broken(fakes.FakeEncoder):
-        def embed(self, inputs: fakes.Gray8) -> NDArray[np.float32]:
-            raise RuntimeError("out of memory")
-
-    with pytest.raises(RuntimeError, match="out of memory"):
-        table(handles(root, FILES), root, Broken(batch_size=1), decode_threads=3)
-    assert decoders() == []
-
-
-def test_a_consumer_that_stops_ends_everything(root: str) -> None:
-    """Spark may close the iterator early, as for a LIMIT: the decoding threads end then."""
-    made = embed_batches(handles(root, FILES, 1), encoder=fakes.FakeEncoder(batch_size=1), root=root, decode_threads=3)
-    next(made)
-    assert decoders()
-    made.close()  # type: ignore[attr-defined]
-    assert decoders() == []
-
-
-def count_opened(monkeypatch: pytest.MonkeyPatch, opened: list[str]) -> None:
-    real = storage.open_input
-    monkeypatch.setattr(storage, "open_input", lambda location: (opened.append(location), real(location))[1])
-
-
-def test_the_input_is_not_read_ahead_as_a_whole(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a long input, what waits decoded is two batches at most: memory does not grow with the partition."""
-    opened: list[str] = []
-    asked: list[str] = []
-    count_opened(monkeypatch, opened)
-    names = ["a.png"] * 100
-    batches = (asked.append("") or batch for batch in handles(root, names, 1))
-    made = embed_batches(batches, encoder=fakes.FakeEncoder(batch_size=2), root=root, decode_threads=2)
-    assert next(made).num_rows == 2
-    assert len(opened) <= len(asked) <= 6
-    assert sum(batch.num_rows for batch in made) == 98
-    assert len(opened) == 100
-
-
-def test_files_are_decoded_while_the_network_computes(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second batch is opened before the network is done with the first: here it waits for that."""
-    second_batch = threading.Event()
-    real = storage.open_input
-
-    def open_input(location: str) -> pa.NativeFile:
-        if location.endswith("f.png"):
-            second_batch.set()
-        return real(location)
-
-    class Waiting(fakes.FakeEncoder):
-        def embed(self, inputs: fakes.Gray8) -> NDArray[np.float32]:
-            assert second_batch.wait(timeout=30), "nothing was read ahead"
-            return super().embed(inputs)
-
-    monkeypatch.setattr(storage, "open_input", open_input)
-    assert table(handles(root, ["a.png", "f.png"]), root, Waiting(batch_size=1)).num_rows == 4
-
-
-def test_decode_threads_work_at_the_same_time(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two decode threads open two files at once: here each waits for the other."""
-    both = threading.Barrier(2, timeout=30)
-    real = storage.open_input
-
-    def open_input(location: str) -> pa.NativeFile:
-        both.wait()
-        return real(location)
-
-    monkeypatch.setattr(storage, "open_input", open_input)
-    assert table(handles(root, ["a.png", "f.png"]), root, decode_threads=2).num_rows == 4

@@ -193,9 +193,6 @@ DAMAGED: dict[str, bytes] = {
     "acTL cut short": fakes.raw_png(64, 64, rows=ROWS, extra=[fakes.chunk(b"acTL", b"")]),
     "fcTL cut short": fakes.raw_png(64, 64, rows=ROWS, extra=[ANIMATED, fakes.chunk(b"fcTL", b"")]),
     "frame outside the picture": fakes.raw_png(64, 64, rows=ROWS, extra=[ANIMATED, fakes.chunk(b"fcTL", bytes(26))]),
-    "transparency without a palette": fakes.raw_png(
-        64, 64, colour=3, rows=ROWS, extra=[fakes.chunk(b"tRNS", b"\xff\0")]
-    ),
     "text that begins like a PPM": b"P5 is a ward\n",
     "text that begins like an XBM": b"#define im_width many\n#define im_height more\n",
     "DDS of an unknown kind": b"DDS " + struct.pack("<I", 124) + bytes(120),
@@ -227,10 +224,13 @@ def mutants(count: int, seed: int) -> Iterator[bytes]:
         fakes.encode(Image.fromarray(FILM), "PNG", save_all=True, append_images=[Image.fromarray(FILM[::-1])])
     )
     originals.append(fakes.encode(fakes.with_palette(FILM), "PNG", transparency=7))
+    # Transparency without a palette: Pillow asserts that there is one.
+    originals.append(fakes.raw_png(64, 64, colour=3, rows=ROWS, extra=[fakes.chunk(b"tRNS", b"\xff\0")]))
     for _ in range(count):
         data = bytearray(chance.choice(originals))
         for _ in range(chance.choice((1, 1, 2, 5))):
-            chance.choice(MUTATIONS)(data, chance)
+            if len(data) > 16:
+                chance.choice(MUTATIONS)(data, chance)
         yield fakes.fix_checksums(bytes(data)) if data[1:4] == b"PNG" and chance.random() < 0.7 else bytes(data)
 
 

@@ -111,7 +111,9 @@ def test_a_broken_java_is_refused(
     assert f"{java} does not run ({answer})" in refused(capsys)
 
 
-@pytest.mark.parametrize(("content", "mode"), [(b"\x7fELF of another machine", 0o755), (b"#!/bin/sh\n", 0o644)])
+@pytest.mark.parametrize(
+    ("content", "mode"), [(b"\x7fELF of another machine", 0o755), (b"#!/bin/sh\n", 0o644)], ids=["binary", "rights"]
+)
 def test_a_java_that_the_system_cannot_start_is_refused(
     content: bytes, mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,9 +43,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_same_seed_writes_the_same_bytes_whatever_the_number_of_workers(
-    phantoms: Path, tmp_path: Path
-) -> None:
+def test_same_seed_writes_the_same_bytes_whatever_the_number_of_workers(phantoms: Path, tmp_path: Path) -> None:
     """A set can be remade byte for byte, by one process or by two."""
     write_dataset(tmp_path, 12, seed=3, size=SIZE, workers=2)
     assert contents(tmp_path) == contents(phantoms)
@@ -118,10 +116,7 @@ def test_patients_come_back() -> None:
 def test_a_patient_looks_more_like_himself_than_like_others() -> None:
     """The anatomy stays from study to study while pose and exposure vary."""
     first, second = (
-        [
-            draw(make_patient(0, number), replace(NORMAL, follow_up=visit), SIZE).ravel()
-            for number in range(1, 9)
-        ]
+        [draw(make_patient(0, number), replace(NORMAL, follow_up=visit), SIZE).ravel() for number in range(1, 9)]
         for visit in (0, 1)
     )
     likeness = np.corrcoef(first, second)[:8, 8:]
@@ -161,9 +156,7 @@ def test_a_few_files_are_rgba_and_the_others_gray(tmp_path: Path) -> None:
 
 def test_the_lists_split_by_patient(phantoms: Path) -> None:
     """Each image is on one list, and all images of a patient are on the same one."""
-    train_val, test = (
-        (phantoms / name).read_text().splitlines() for name in ("train_val_list.txt", "test_list.txt")
-    )
+    train_val, test = ((phantoms / name).read_text().splitlines() for name in ("train_val_list.txt", "test_list.txt"))
     assert sorted(train_val + test) == sorted(Path(name).name for name in images(phantoms))
     assert not {name[:8] for name in train_val} & {name[:8] for name in test}
     assert train_val
@@ -209,9 +202,7 @@ def test_a_kill_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "replace", killed)
         write_dataset(tmp_path, 3, size=SIZE)
-    assert {
-        name: data for name, data in contents(tmp_path).items() if not Path(name).name.startswith(".")
-    } == whole
+    assert {name: data for name, data in contents(tmp_path).items() if not Path(name).name.startswith(".")} == whole
     write_dataset(tmp_path, 3, size=SIZE)
     assert not list(tmp_path.rglob(".*"))
     assert len(images(tmp_path)) == 3
@@ -246,9 +237,7 @@ def test_a_folder_with_something_else_is_refused_untouched(tmp_path: Path) -> No
         (11, 3, SIZE, "holds 1 images beyond the 11 asked for"),
     ],
 )
-def test_another_set_is_refused_untouched(
-    phantoms: Path, count: int, seed: int, size: int, message: str
-) -> None:
+def test_another_set_is_refused_untouched(phantoms: Path, count: int, seed: int, size: int, message: str) -> None:
     """A set with another seed or size, or a larger one, is not mixed with this one."""
     before = contents(phantoms)
     with pytest.raises(DatasetMismatchError, match=message):
@@ -257,9 +246,7 @@ def test_another_set_is_refused_untouched(
 
 
 @pytest.mark.parametrize("option", [{"count": 0}, {"seed": -1}, {"size": 63}, {"workers": 0}])
-def test_options_out_of_range_are_refused_before_anything_is_written(
-    option: dict[str, int], tmp_path: Path
-) -> None:
+def test_options_out_of_range_are_refused_before_anything_is_written(option: dict[str, int], tmp_path: Path) -> None:
     """The message names the option, what it must be and what it was."""
     ((name, value),) = option.items()
     with pytest.raises(ConfigError, match=rf"{name}: expected at least \d+, got {value}"):
@@ -398,8 +385,7 @@ def test_findings_add_up_in_any_order() -> None:
     """The order in which a study names its findings is of no consequence."""
     patient = make_patient(0, 2)
     one, other = (
-        draw(patient, replace(NORMAL, findings=names), SIZE)
-        for names in (("Mass", "Edema"), ("Edema", "Mass"))
+        draw(patient, replace(NORMAL, findings=names), SIZE) for names in (("Mass", "Edema"), ("Edema", "Mass"))
     )
     np.testing.assert_array_equal(one, other)
 

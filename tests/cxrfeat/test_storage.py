@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
+import pyarrow.fs as pafs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -198,16 +199,16 @@ def test_text_is_written_into_new_folders_replaced_and_read_back(tmp_path: Path)
 def test_a_writer_that_dies_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until the new text is complete the old one stands: here the process ends just before it takes the name."""
 
-    class ProcessDied(RuntimeError): ...
+    class KilledError(RuntimeError): ...
 
-    class DyingFileSystem(storage.pafs.LocalFileSystem):  # type: ignore[misc]
+    class DyingFileSystem(pafs.LocalFileSystem):  # type: ignore[misc]
         def move(self, source: str, target: str) -> None:
-            raise ProcessDied
+            raise KilledError
 
     location = str(tmp_path / "summary.json")
     storage.write_text(location, "old")
-    monkeypatch.setattr(storage.pafs, "LocalFileSystem", DyingFileSystem)
-    with pytest.raises(ProcessDied):
+    monkeypatch.setattr(pafs, "LocalFileSystem", DyingFileSystem)
+    with pytest.raises(KilledError):
         storage.write_text(location, "new")
     monkeypatch.undo()
     assert storage.read_text(location) == "old"

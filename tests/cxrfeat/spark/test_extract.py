@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fakes
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +18,6 @@ import pytest
 from PIL import Image
 from pyspark.sql import SparkSession
 
-import fakes
 from cxrfeat import preprocess
 from cxrfeat.errors import ConfigError, DatasetIntegrityError, DatasetMismatchError, WorkerError
 from cxrfeat.schema import EMBEDDINGS, Augmentation

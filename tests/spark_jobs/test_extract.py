@@ -1,0 +1,220 @@
+"""The job as a user runs it: spark-submit, real network, kill -9, exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision import transforms
+
+from cxrfeat import imaging, preprocess, storage
+from cxrfeat.backbone import BACKBONES, find_weights, load_network
+from cxrfeat.encoder import has_native_bf16
+from cxrfeat.phantom.dataset import write_dataset
+from cxrfeat.spark.extract import ExtractConfig
+from spark_jobs import extract as job
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(images: Path, output: Path, *options: str) -> subprocess.Popen[str]:
+    """Start the job in a process group of its own, with the Spark of this environment."""
+    command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]", "spark_jobs/extract.py"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.Popen(
+        [*command, "--images", str(images), "--output", str(output), *options],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(images: Path, output: Path, *options: str, code: int = 0) -> str:
+    """Run the job to its end, expect its exit code, and return what it printed."""
+    with start(images, output, *options) as process:
+        printed, _ = process.communicate()
+    assert process.returncode == code, printed
+    return printed
+
+
+def kill_when(process: subprocess.Popen[str], due: Callable[[], bool]) -> None:
+    """Kill the driver, its JVM and its workers with SIGKILL as soon as ``due`` says so."""
+    with process:
+        while not due():
+            assert process.poll() is None, f"the job ended before it could be killed:\n{process.communicate()[0]}"
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def rows_of(output: Path) -> pa.Table:
+    table = pads.dataset(str(output / "embeddings"), partitioning="hive").to_table()
+    return table.sort_by([("image_path", "ascending"), ("augmentation", "descending")])
+
+
+def vectors(table: pa.Table) -> np.ndarray[Any, np.dtype[np.float32]]:
+    flat = table["embedding"].combine_chunks().values.to_numpy()
+    return np.asarray(flat.reshape(table.num_rows, -1))
+
+
+def cosines(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.asarray((left * right).sum(1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1))
+
+
+def reference_embeddings(images: Path, weights: Path) -> np.ndarray[Any, Any]:
+    """Embed as the field writes it: Pillow RGB → Resize → ToTensor → Normalize → fp32 network of the original layout."""
+    network = load_network(BACKBONES["resnet50-v1"], find_weights(BACKBONES["resnet50-v1"], str(weights)))
+    network.fc = nn.Identity()
+    to_input = transforms.Compose(
+        [
+            transforms.Resize((224, 224)),
+            transforms.ToTensor(),
+            transforms.Normalize(preprocess.IMAGENET_MEAN, preprocess.IMAGENET_STD),
+        ]
+    )
+    with torch.no_grad():
+        return np.concatenate(
+            [
+                network(to_input(Image.open(images / name).convert("RGB"))[None]).numpy()
+                for name in sorted(storage.list_files(str(images), imaging.SUFFIXES))
+            ]
+        )
+
+
+@pytest.mark.shared
+def test_real_films_equal_the_reference(shared: Path, tmp_path: Path) -> None:
+    """All 200 real films, RGBA ones included, are embedded as the plain fp32 path does it, by bf16 and by fp32."""
+    nih, weights = shared / "nih", next((shared / "weights").glob("resnet50_v1_imagenet-*.pth"))
+    common = ["--backbone", "resnet50-v1", "--weights", str(weights)]
+    metadata = ["--metadata", str(nih / "Data_Entry_2017_v2020.csv.gz")]
+    lists = ["--train-val-list", str(nih / "train_val_list.txt"), "--test-list", str(nih / "test_list.txt")]
+    printed = run(nih, tmp_path / "auto", *common, *metadata, *lists)
+    run(nih, tmp_path / "fp32", *common, "--precision", "fp32", "--round-size", "128", "--batch-size", "5")
+    expected = reference_embeddings(nih, weights)
+    auto, fp32 = rows_of(tmp_path / "auto"), rows_of(tmp_path / "fp32")
+    for table, precision, least in (
+        (auto, "bf16" if has_native_bf16() else "fp32", 0.999),
+        (fp32, "fp32", 0.9999),
+    ):
+        assert table.num_rows == len(expected) == 200
+        assert pc.unique(table["status"]).to_pylist() == ["ok"]
+        assert pc.unique(table["precision"]).to_pylist() == [precision]
+        assert cosines(vectors(table), expected).min() >= least
+    assert pc.sum(pc.equal(auto["pixel_format"], "rgba8")).as_py() == 3
+    assert auto["patient_id"].null_count == 0
+    listed_for_test = set((nih / "test_list.txt").read_text().split())
+    assert all((row["image_index"] in listed_for_test) == (row["split"] == "test") for row in auto.to_pylist())
+    assert "112,120 rows of 30,805 patients; 0 rejected; 111,920 without an image" in printed
+    refused = run(nih, tmp_path / "wrong", "--backbone", "resnet50", "--weights", str(weights), code=2)
+    assert "Use --backbone resnet50-v1" in refused
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_killed_again_and_again(tmp_path: Path) -> None:
+    """Killed with SIGKILL at four points and started again, the job ends with the rows of an undisturbed run."""
+    write_dataset(tmp_path / "in", 30, size=64)
+    options = ["--weights", "random", "--precision", "fp32", "--round-size", "6"]
+    options += ["--metadata", str(tmp_path / "in" / "Data_Entry_2017_v2020.csv")]
+    output = tmp_path / "killed"
+    checkpoint, rounds = output / "_checkpoint", output / "embeddings"
+    points: list[Callable[[], bool]] = [
+        (output / "metadata" / "_SUCCESS").exists,  # before the first round
+        (checkpoint / "offsets" / "0").exists,  # planned, nothing written
+        (rounds / "round=1" / "_temporary").exists,  # half written
+        lambda: (rounds / "round=3" / "_SUCCESS").exists() and not (checkpoint / "commits" / "3").exists(),
+    ]
+    for due in points:
+        kill_when(start(tmp_path / "in", output, *options), due)
+    printed = run(tmp_path / "in", output, *options)
+    run(tmp_path / "in", tmp_path / "whole", *options)
+    assert "30 listed = 30 ok + 0 quarantined" in printed
+    killed, whole = rows_of(output), rows_of(tmp_path / "whole")
+    assert killed.drop_columns(["round", "embedding"]).equals(whole.drop_columns(["round", "embedding"]))
+    np.testing.assert_allclose(vectors(killed), vectors(whole), atol=1e-4)
+
+
+def test_too_many_in_quarantine_is_an_exit_code(tmp_path: Path) -> None:
+    """The share of bad files decides between exit codes 3 and 0, and everything is written in both cases."""
+    write_dataset(tmp_path / "in", 9, size=64)
+    (tmp_path / "in" / "bad.png").write_text("not a film")
+    printed = run(tmp_path / "in", tmp_path / "out", "--weights", "random", "--max-quarantined", "0.05", code=3)
+    assert "error: 10.00% are in quarantine; --max-quarantined allows 5.00%" in printed
+    assert "10 listed = 9 ok + 1 quarantined" in printed
+    assert rows_of(tmp_path / "out").num_rows == 10
+    run(tmp_path / "in", tmp_path / "out", "--weights", "random", "--max-quarantined", "0.1")
+
+
+def test_a_gpu_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    """``--device cuda`` on a machine without a GPU ends in exit code 1 and says so; it never falls back to the CPU."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    write_dataset(tmp_path / "in", 2, size=64)
+    printed = run(tmp_path / "in", tmp_path / "out", "--weights", "random", "--device", "cuda", code=1)
+    last = printed.strip().splitlines()[-1]
+    assert last.startswith("error: a task failed: cxrfeat.errors.DeviceError: device 'cuda:0' was asked for")
+    assert not list((tmp_path / "out" / "embeddings").rglob("*.parquet"))
+
+
+OPTIONS: list[tuple[list[str], str, Any]] = [
+    (["--metadata", "m.csv"], "metadata", "m.csv"),
+    (["--backbone", "resnet50-v1"], "backbone", "resnet50-v1"),
+    (["--weights", "w.pth"], "weights", "w.pth"),
+    (["--augment", "hflip"], "augmentations", ("none", "hflip")),
+    (["--precision", "bf16"], "precision", "bf16"),
+    (["--device", "cuda"], "device", "cuda"),
+    (["--batch-size", "3"], "batch_size", 3),
+    (["--round-size", "5"], "round_size", 5),
+    (["--watch", "2.5"], "watch", 2.5),
+    (["--replay-quarantine"], "replay_quarantine", True),
+]
+
+
+@pytest.mark.parametrize(("words", "name", "value"), OPTIONS, ids=[words[0] for words, _, _ in OPTIONS])
+def test_every_option_reaches_the_job(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], name: str, value: object
+) -> None:
+    """Each option changes the one setting it names, from a default that is another."""
+    seen: list[ExtractConfig] = []
+    summary = {"images": {"listed": 0, "quarantined": 0}}
+
+    def record(_: object, config: ExtractConfig) -> dict[str, Any]:
+        seen.append(config)
+        return summary
+
+    monkeypatch.setattr(job, "open_session", lambda _: None)
+    monkeypatch.setattr(job, "extract", record)
+    monkeypatch.setattr("cxrfeat.spark.cli.format_summary", lambda _: "")
+    for arguments in ([], words):
+        assert job.main(["--images", "in", "--output", "out", *arguments]) == 0
+    default, changed = (getattr(config, name) for config in seen)
+    assert changed == value
+    assert default != value
+
+
+def test_the_split_options_reach_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two lists and the split level end up in the split rule."""
+    seen: list[ExtractConfig] = []
+    monkeypatch.setattr(job, "open_session", lambda _: None)
+    monkeypatch.setattr(job, "extract", lambda _, config: seen.append(config) or {"images": {"listed": 0}})
+    monkeypatch.setattr("cxrfeat.spark.cli.format_summary", lambda _: "")
+    base = ["--images", "in", "--output", "out", "--metadata", "m"]
+    assert job.main([*base, "--train-val-list", "a", "--test-list", "b"]) == 0
+    assert job.main([*base, "--split", "image"]) == 0
+    assert (seen[0].split.train_val_list, seen[0].split.test_list, seen[0].split.level) == ("a", "b", "patient")
+    assert (seen[1].split.train_val_list, seen[1].split.level) == (None, "image")
