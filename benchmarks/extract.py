@@ -1,6 +1,6 @@
 """Extraction on this machine's cores: our Spark job, the same function without Spark, and the naive loop.
 
-    python -m benchmarks.extract --images DIR --weights PATH --backbone resnet50-v1 [--count 1536] [--repeats 3]
+    python -m benchmarks.extract --images DIR --weights PATH --backbone resnet50-v1 [--count 2048] [--repeats 3]
 
 All three embed the same files in one run, in turn, and the medians of their steady rates are compared. Steady means:
 from the end of the first round (Spark), or of the first batches (the loops), to the end.
@@ -74,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, required=True, help="films, real ones or phantoms")
     parser.add_argument("--weights", default="random")
     parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--count", type=int, default=1536, help="films to embed, linked from --images")
-    parser.add_argument("--round-size", type=int, default=512)
+    parser.add_argument("--count", type=int, default=2048, help="films to embed, linked from --images")
+    parser.add_argument("--round-size", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as scratch:

@@ -7,13 +7,11 @@ head only if their fingerprints are equal.
 from __future__ import annotations
 
 import hashlib
-import pickle  # for the name of an error alone; nothing is unpickled
-import urllib.error
+import http.client
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 import torchvision
@@ -115,7 +113,7 @@ def _published_weights(backbone: Backbone, name: str | None) -> Path:
     if not cached.is_file():
         try:
             torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-        except (urllib.error.URLError, OSError) as error:
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
             raise WeightsError(
                 f"weights {name} of {backbone.name} can't be downloaded ({error}). Three ways to provide them: "
                 f"(1) --weights PATH with a .pth or .safetensors file; (2) put {cached.name} into {cached.parent}; "
@@ -157,9 +155,11 @@ def load_network(backbone: Backbone, weights: Weights) -> torchvision.models.Res
             network = backbone.build()
         _check_fit(network, state, weights.path)
         _check_layout(backbone, state, weights.path)
-        network.load_state_dict(state, strict=False, assign=True)
-        network.fc = nn.Identity()
-    return network.eval().requires_grad_(False)
+        network.load_state_dict(
+            {key: value for key, value in state.items() if _is_needed(key)}, strict=False, assign=True
+        )
+    network.fc = nn.Identity()  # the classifier is not part of the extractor, whatever was stored
+    return network.float().eval().requires_grad_(False)
 
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
@@ -167,15 +167,20 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"{path} can't be read as plain tensors: {error}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    except MemoryError:
+        raise
+    # The restricted unpickler trips over foreign bytes in a dozen ways, KeyError among them; all mean the same.
+    except Exception as error:
+        raise WeightsError(f"{path} can't be read as plain tensors: {error!r}") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise WeightsError(f"{path} holds {type(state).__name__}; expected a state dict (name → tensor)")
     return state
 
 
 def _is_needed(key: str) -> bool:
-    # The classifier is not used, and step counters of BatchNorm mean nothing in eval mode.
+    # The classifier goes, and step counters of BatchNorm mean nothing in eval mode.
     return not key.startswith("fc.") and not key.endswith("num_batches_tracked")
 
 
@@ -186,7 +191,7 @@ def _check_fit(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -
         [f"missing {key} {shape}" for key, shape in expected.items() if key not in actual]
         + [f"unexpected {key} {shape}" for key, shape in actual.items() if key not in expected]
         + [f"{key} is {actual[key]}, expected {s}" for key, s in expected.items() if actual.get(key, s) != s]
-        + [f"{key} holds NaN or Inf" for key, value in state.items() if not torch.isfinite(value).all()]
+        + [f"{key} holds NaN or Inf" for key, value in state.items() if _is_needed(key) and not value.isfinite().all()]
     )
     if differences:
         raise WeightsError(f"{path} does not fit; {len(differences)} differences:\n  " + "\n  ".join(differences))

@@ -27,6 +27,7 @@ MAX_FILE_BYTES = 512 * 1024**2
 
 _REASON_OF_ERRNO = {
     errno.ENOENT: Reason.MISSING,
+    errno.ENOTDIR: Reason.MISSING,  # a folder of its path has become a file
     errno.EACCES: Reason.UNREADABLE,
     errno.EPERM: Reason.UNREADABLE,
     errno.EIO: Reason.UNREADABLE,

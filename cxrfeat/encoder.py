@@ -76,6 +76,7 @@ class EncoderSpec:
         get_backbone(self.backbone)
         if self.precision not in list(Precision):
             raise ConfigError(f"unknown precision {self.precision!r}; known are {[p.value for p in Precision]}")
+        object.__setattr__(self, "precision", Precision(self.precision))
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch size {self.batch_size}; expected at least 1")
 

@@ -46,6 +46,10 @@ class WorkerError(CxrfeatError, RuntimeError):
     """A task failed for a reason that is not its files'."""
 
 
+class CheckpointError(CxrfeatError, RuntimeError):
+    """A stream's memory that is missing, damaged, or of another version of Spark."""
+
+
 class DatasetMismatchError(CxrfeatError, ValueError):
     """An output folder that was made with other settings than the ones given now."""
 

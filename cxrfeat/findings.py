@@ -57,7 +57,10 @@ def format_findings(findings: Iterable[str]) -> str:
         ValueError: an unknown name.
     """
     given = set(findings)
-    return SEPARATOR.join(parse_findings(SEPARATOR.join(given))) if given else NO_FINDING
+    unknown = sorted(given.difference(FINDINGS))
+    if unknown:
+        raise ValueError(f"unknown findings {unknown}; known are {FINDINGS}")
+    return SEPARATOR.join(finding for finding in FINDINGS if finding in given) or NO_FINDING
 
 
 def to_multi_hot(findings: Sequence[Sequence[str]]) -> NDArray[np.float32]:

@@ -34,12 +34,14 @@ def find_java() -> int:
         where = f"JAVA_HOME={home} holds no bin/java" if home else "no java on PATH and JAVA_HOME is not set"
         raise JavaError(f"Spark needs Java {MINIMUM} or newer: {where}.  {_FIXES}")
     # Java prints its version on stderr: 'openjdk version "17.0.15"', before Java 9 'java version "1.8.0_402"'.
-    answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)  # noqa: S603
+    try:
+        answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)  # noqa: S603
+    except OSError as error:
+        raise JavaError(f"Spark needs Java {MINIMUM} or newer: {java} does not run ({error}).  {_FIXES}") from error
     version = re.search(r'version "(?:1\.)?(\d+)', answer.stderr)
     if answer.returncode != 0 or version is None:
-        raise JavaError(
-            f"Spark needs Java {MINIMUM} or newer: {java} does not run ({answer.stderr.strip()}).  {_FIXES}"
-        )
+        said = answer.stderr.strip()
+        raise JavaError(f"Spark needs Java {MINIMUM} or newer: {java} does not run ({said}).  {_FIXES}")
     if int(version[1]) < MINIMUM:
         raise JavaError(f"Spark needs Java {MINIMUM} or newer: {java} is Java {version[1]}.  {_FIXES}")
     return int(version[1])

@@ -25,11 +25,11 @@ class Reason(StrEnum):
     EMPTY = "empty"
     MISSING = "missing"
     UNREADABLE = "unreadable"
-    NOT_AN_IMAGE = "not-an-image"
+    NOT_PNG_OR_JPEG = "not-png-or-jpeg"
     CORRUPT = "corrupt"
     TOO_SMALL = "too-small"
     TOO_LARGE = "too-large"
-    UNSUPPORTED_FORMAT = "unsupported-format"
+    UNSUPPORTED_MODE = "unsupported-mode"
     COLOUR = "colour"
 
 
@@ -60,7 +60,7 @@ EMBEDDED = pa.schema(
         pa.field("embedding", pa.list_(pa.field("element", pa.float32()))),  # null in quarantine
         pa.field("extractor", pa.string()),  # fingerprint
         pa.field("precision", pa.string()),  # fp32 or bf16; null in quarantine
-        pa.field("pixel_format", pa.string()),  # as stored in the file: gray8, gray16, rgba8, …
+        pa.field("pixel_format", pa.string()),  # as decoded: gray8, gray16, rgba8, …
         pa.field("reason", pa.string()),  # null unless in quarantine, like the next two
         pa.field("message", pa.string()),
         pa.field("sha256", pa.string()),

@@ -35,9 +35,10 @@ def shared(pytestconfig: pytest.Config) -> Path:
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """Return one small local session for all tests that need Spark; it starts when the first one asks."""
-    import fakes
     from pyspark import cloudpickle
     from pyspark.sql import SparkSession
+
+    from tests import fakes
 
     # Workers don't have the tests on their path: send the fakes along.
     cloudpickle.register_pickle_by_value(fakes)  # type: ignore[no-untyped-call]

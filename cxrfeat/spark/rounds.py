@@ -15,14 +15,16 @@ from dataclasses import dataclass
 import pyarrow as pa
 from pyspark.errors import PythonException, StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F  # noqa: N812
 
 from cxrfeat import storage
-from cxrfeat.errors import ConfigError, WorkerError
+from cxrfeat.errors import CheckpointError, ConfigError, WorkerError
 from cxrfeat.schema import HANDLE
 
 _FILE_SCHEMA = "path STRING, modificationTime TIMESTAMP, length BIGINT, content BINARY"
 """Of Spark's binaryFile source; nothing of it is ever read here, the stream only lists."""
+
+_LOG_VERSION = "v1"
+"""First line of the files in the checkpoint that are read here; the format has not changed since Spark 2.0."""
 
 _FOR_EVER = "36500d"
 """The stream forgets and ignores files that are older than its newest by more than this; its default is a week."""
@@ -69,7 +71,7 @@ def run_rounds(spark: SparkSession, rounds: Rounds, commit: Commit) -> None:
 
     def commit_round(_: DataFrame, round_id: int) -> None:
         try:
-            commit(files_of_round(spark, rounds.checkpoint, round_id), round_id)
+            commit(files_of_round(rounds.checkpoint, round_id), round_id)
         except Exception as error:
             failure.append(error)
             raise
@@ -105,33 +107,42 @@ def to_handles(spark: SparkSession, files: Sequence[str]) -> DataFrame:
     return spark.createDataFrame(pa.table({"uri": files}, schema=HANDLE))
 
 
-def files_of_round(spark: SparkSession, checkpoint: str, round_id: int) -> list[str]:
-    """Return the files that the stream gave to a round, qualified, in the order of the stream's log.
+def files_of_round(checkpoint: str, round_id: int) -> list[str]:
+    """Return the files that the stream gave to a round, qualified and sorted.
 
-    They are read from that log and not from the round's DataFrame, which leaves out empty files and files that have
-    vanished since they were listed: both must end up in quarantine, not nowhere.
+    They are read from the stream's log and not from the round's DataFrame, which leaves out empty files and files that
+    have vanished since they were listed: both must end up in quarantine, not nowhere.
+
+    Raises:
+        CheckpointError: the log is not as Spark writes it.
     """
-    first = _log_offset(spark, checkpoint, round_id - 1) + 1
-    last = _log_offset(spark, checkpoint, round_id)
-    entries = (
-        # An offset's entries are in the file of its number or, for every tenth, in NUMBER.compact with all before it.
-        spark.read.schema("path STRING, timestamp BIGINT, batchId BIGINT")
-        .option("pathGlobFilter", f"{{{','.join(f'{n},{n}.compact' for n in range(first, last + 1))}}}")
-        .json(f"{checkpoint}/sources/0")
-        .where(F.col("batchId").between(first, last))
-        .select("path")
-        .distinct()
-        .orderBy("path")
-    )
-    return [storage.from_spark(row.path) for row in entries.collect()]
+    first, last = _log_offset(checkpoint, round_id - 1) + 1, _log_offset(checkpoint, round_id)
+    entries = [entry for offset in range(first, last + 1) for entry in _log_entries(checkpoint, offset)]
+    return sorted(storage.from_spark(entry["path"]) for entry in entries)
 
 
-def _log_offset(spark: SparkSession, checkpoint: str, round_id: int) -> int:
+def _log_offset(checkpoint: str, round_id: int) -> int:
     """Return how far into the file log a round reaches: the last line of Spark's offsets file."""
     if round_id < 0:
         return -1
-    lines = [row.value for row in spark.read.text(f"{checkpoint}/offsets/{round_id}").collect()]
+    lines = _read_log(f"{checkpoint}/offsets/{round_id}")
     return int(json.loads(lines[-1])["logOffset"])
+
+
+def _log_entries(checkpoint: str, offset: int) -> list[dict[str, str]]:
+    """Return what was seen at one offset: it has a file of its own, or is in OFFSET.compact with all before it."""
+    log = f"{checkpoint}/sources/0/{offset}"
+    lines = _read_log(log if storage.exists(log) else f"{log}.compact")
+    return [entry for entry in map(json.loads, lines) if entry["batchId"] == offset]
+
+
+def _read_log(location: str) -> list[str]:
+    """Return the lines of one of Spark's log files after its version."""
+    text = storage.read_text(location)
+    version, *lines = (text or "").splitlines() or [""]
+    if version != _LOG_VERSION or not lines:
+        raise CheckpointError(f"{location} starts with {version!r}; expected {_LOG_VERSION!r} and at least one line")
+    return lines
 
 
 def _last_line(error: PythonException) -> str:

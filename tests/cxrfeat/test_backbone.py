@@ -7,13 +7,13 @@ import urllib.error
 from pathlib import Path
 from typing import Any
 
-import fakes
 import pytest
 import torch
 
 from cxrfeat import preprocess
 from cxrfeat.backbone import BACKBONES, Backbone, Weights, find_weights, fingerprint, get_backbone, load_network
 from cxrfeat.errors import ConfigError, WeightsError
+from tests import fakes
 
 State = dict[str, torch.Tensor]
 

@@ -8,12 +8,12 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
-import fakes
 import pytest
 import torch
 
 from cxrfeat.backbone import BACKBONES, Backbone, Weights, load_network
 from cxrfeat.errors import WeightsError
+from tests import fakes
 
 State = dict[str, torch.Tensor]
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import fakes
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -17,6 +16,7 @@ from PIL import Image
 
 from cxrfeat.embed import embed_batches
 from cxrfeat.schema import EMBEDDED, HANDLE, Augmentation
+from tests import fakes
 
 BOTH = (Augmentation.NONE, Augmentation.HFLIP)
 
@@ -37,7 +37,7 @@ FILES: dict[str, bytes | None] = {
 }
 """Path below the root → content; None is not written."""
 
-REASONS = {"cut.png": "corrupt", "empty.png": "empty", "gone.png": "missing", "text.png": "not-an-image"} | {
+REASONS = {"cut.png": "corrupt", "empty.png": "empty", "gone.png": "missing", "text.png": "not-png-or-jpeg"} | {
     "tiny.png": "too-small"
 }
 

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import fakes
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from cxrfeat import embed, storage
 from cxrfeat.embed import embed_batches
 from cxrfeat.schema import Reason
+from tests import fakes
 
 FILM = fakes.png(fakes.film())
 NAMES = [f"{letter}.png" for letter in "abcdefgh"]

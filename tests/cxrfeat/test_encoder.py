@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fakes
 import numpy as np
 import pytest
 import torch
@@ -24,6 +23,7 @@ from cxrfeat.encoder import EncoderSpec, FrozenEncoder, Precision, fold_batchnor
 from cxrfeat.errors import ConfigError, DeviceError, WeightsError
 from cxrfeat.imaging import decode
 from cxrfeat.preprocess import to_model_input
+from tests import fakes
 
 Embeddings = NDArray[np.float32]
 

@@ -78,7 +78,7 @@ def test_writing_does_not_depend_on_order_or_repeats(names: list[str]) -> None:
 @pytest.mark.parametrize("names", [["Tuberculosis"], ["Mass", "edema"], [""], [NO_FINDING, "Mass"]])
 def test_writing_an_unknown_name_is_refused(names: list[str]) -> None:
     """What could not be read back is not written."""
-    with pytest.raises(ValueError, match="names"):
+    with pytest.raises(ValueError, match="unknown findings"):
         format_findings(names)
 
 

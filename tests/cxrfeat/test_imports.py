@@ -81,7 +81,7 @@ def test_training_never_imports_spark(root: Path) -> None:
 
 def test_the_library_imports_no_program(root: Path) -> None:
     """The library knows neither the jobs nor the training that use it, nor tests and benchmarks."""
-    for package in ("spark_jobs", "head_training", "benchmarks", "tests", "fakes", "conftest"):
+    for package in ("spark_jobs", "head_training", "benchmarks", "tests"):
         assert importers(root, "cxrfeat", package) == set()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import fakes
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 from torchvision import transforms
 
 from cxrfeat.preprocess import IMAGENET_MEAN, IMAGENET_STD, SIDE, hflip, to_model_input
+from tests import fakes
 
 SIZES = [(32, 32), (64, 64), (224, 224), (300, 200), (97, 641), (1024, 1024), (33, 1500)]
 

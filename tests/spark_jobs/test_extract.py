@@ -26,6 +26,8 @@ from cxrfeat.backbone import BACKBONES, find_weights, load_network
 from cxrfeat.encoder import has_native_bf16
 from cxrfeat.phantom.dataset import write_dataset
 from cxrfeat.spark.extract import ExtractConfig
+from cxrfeat.spark.splits import SplitRule
+from cxrfeat.splits import SplitLevel
 from spark_jobs import extract as job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,20 +184,25 @@ OPTIONS: list[tuple[list[str], str, Any]] = [
     (["--round-size", "5"], "round_size", 5),
     (["--watch", "2.5"], "watch", 2.5),
     (["--replay-quarantine"], "replay_quarantine", True),
+    (["--metadata", "m", "--split", "image"], "split", SplitRule(SplitLevel.IMAGE)),
+    (
+        ["--metadata", "m", "--train-val-list", "a", "--test-list", "b"],
+        "split",
+        SplitRule(SplitLevel.PATIENT, "a", "b"),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("words", "name", "value"), OPTIONS, ids=[words[0] for words, _, _ in OPTIONS])
+@pytest.mark.parametrize(("words", "name", "value"), OPTIONS, ids=[" ".join(words) for words, _, _ in OPTIONS])
 def test_every_option_reaches_the_job(
     monkeypatch: pytest.MonkeyPatch, words: list[str], name: str, value: object
 ) -> None:
     """Each option changes the one setting it names, from a default that is another."""
     seen: list[ExtractConfig] = []
-    summary = {"images": {"listed": 0, "quarantined": 0}}
 
     def record(_: object, config: ExtractConfig) -> dict[str, Any]:
         seen.append(config)
-        return summary
+        return {"images": {"listed": 0, "quarantined": 0}}
 
     monkeypatch.setattr(job, "open_session", lambda _: None)
     monkeypatch.setattr(job, "extract", record)
@@ -205,16 +212,3 @@ def test_every_option_reaches_the_job(
     default, changed = (getattr(config, name) for config in seen)
     assert changed == value
     assert default != value
-
-
-def test_the_split_options_reach_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two lists and the split level end up in the split rule."""
-    seen: list[ExtractConfig] = []
-    monkeypatch.setattr(job, "open_session", lambda _: None)
-    monkeypatch.setattr(job, "extract", lambda _, config: seen.append(config) or {"images": {"listed": 0}})
-    monkeypatch.setattr("cxrfeat.spark.cli.format_summary", lambda _: "")
-    base = ["--images", "in", "--output", "out", "--metadata", "m"]
-    assert job.main([*base, "--train-val-list", "a", "--test-list", "b"]) == 0
-    assert job.main([*base, "--split", "image"]) == 0
-    assert (seen[0].split.train_val_list, seen[0].split.test_list, seen[0].split.level) == ("a", "b", "patient")
-    assert (seen[1].split.train_val_list, seen[1].split.level) == (None, "image")

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fakes
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +25,7 @@ from cxrfeat.spark.dataset import Dataset
 from cxrfeat.spark.extract import ExtractConfig, extract
 from cxrfeat.spark.splits import SplitRule
 from cxrfeat.splits import SplitLevel, split_by_hash
+from tests import fakes
 
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n"
 
@@ -82,7 +82,7 @@ def test_every_film_becomes_a_row_joined_with_its_metadata(spark: SparkSession, 
     for row in table.to_pylist():
         index = int(row["image_index"][:4])
         expected = fakes.fake_embedding(preprocess.to_model_input(fakes.film(seed=index)))
-        np.testing.assert_allclose(row["embedding"], np.float32(expected))
+        np.testing.assert_allclose(row["embedding"], np.array(expected, np.float32))
         assert row["image_path"] == f"images_{index % 3:03d}/images/{index:04d}.png"
         if index < 18:
             assert (row["patient_id"], row["age_years"], row["sex"]) == (str(index // 2), 20 + index, "F")
@@ -121,12 +121,12 @@ def bad_files(folder: Path) -> dict[str, str]:
     good = fakes.png(fakes.film(128, 128))
     contents = {
         "truncated.png": (good[: len(good) // 2], "corrupt"),
-        "text.png": (b"Dear colleague, please find attached", "not-an-image"),
+        "text.png": (b"Dear colleague, please find attached", "not-png-or-jpeg"),
         "zero.png": (b"", "empty"),
         "one.png": (fakes.png(np.zeros((1, 1), np.uint8)), "too-small"),
         "bomb.png": (fakes.raw_png(30_000, 30_000), "too-large"),
-        "cmyk.jpg": (fakes.encode(Image.fromarray(fakes.film()).convert("CMYK"), "JPEG"), "unsupported-format"),
-        "moving.png": (fakes.encode(Image.fromarray(fakes.film()), "GIF"), "unsupported-format"),
+        "cmyk.jpg": (fakes.encode(Image.fromarray(fakes.film()).convert("CMYK"), "JPEG"), "unsupported-mode"),
+        "moving.png": (fakes.encode(Image.fromarray(fakes.film()), "GIF"), "not-png-or-jpeg"),
         "colour.JPEG": (fakes.encode(Image.new("RGB", (64, 64), (200, 30, 30)), "JPEG"), "colour"),
     }
     for name, (data, _) in contents.items():
@@ -195,7 +195,7 @@ def test_replay_takes_back_what_has_been_mended(spark: SparkSession, tmp_path: P
     assert table.filter(pc.equal(table["status"], "quarantined"))["image_index"].to_pylist() == ["0001.png"]
     mended = table.filter(pc.equal(table["image_index"], "0000.png")).to_pylist()[0]
     np.testing.assert_allclose(
-        mended["embedding"], np.float32(fakes.fake_embedding(preprocess.to_model_input(fakes.film(seed=0))))
+        mended["embedding"], np.array(fakes.fake_embedding(preprocess.to_model_input(fakes.film(seed=0))), np.float32)
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from cxrfeat.errors import ConfigError
+from cxrfeat.errors import CheckpointError, ConfigError
 from cxrfeat.spark.rounds import Rounds, files_of_round, run_rounds
 
 Committed = dict[int, list[str]]
@@ -107,7 +107,7 @@ def test_the_log_is_read_across_its_compactions(spark: SparkSession, tmp_path: P
     assert [len(handed) for handed in committed.values()] == [1] * 23
     assert all_files(committed) == files
     assert (tmp_path / "checkpoint" / "sources" / "0" / "19.compact").is_file()
-    assert files_of_round(spark, str(tmp_path / "checkpoint"), 19) == committed[19]
+    assert files_of_round(str(tmp_path / "checkpoint"), 19) == committed[19]
 
 
 def test_watching_goes_on_until_stopped(spark: SparkSession, tmp_path: Path) -> None:
@@ -140,3 +140,13 @@ def test_impossible_rounds_are_refused(size: int, watch: float | None, message: 
     """A round without files or a watch without a pause is an error at once."""
     with pytest.raises(ConfigError, match=message):
         Rounds("in", (".png",), "checkpoint", size, watch)
+
+
+@pytest.mark.parametrize("content", [None, "", "v1\n", "v2\n{}"])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: str | None) -> None:
+    """A log that is missing, empty, cut off or of another version is an error that names the file, not an empty round."""
+    if content is not None:
+        (tmp_path / "offsets").mkdir()
+        (tmp_path / "offsets" / "0").write_text(content)
+    with pytest.raises(CheckpointError, match=r"offsets/0 starts with .*; expected 'v1'"):
+        files_of_round(str(tmp_path), 0)
