@@ -23,6 +23,8 @@ from cxrfeat.schema import HANDLE
 _FILE_SCHEMA = "path STRING, modificationTime TIMESTAMP, length BIGINT, content BINARY"
 """Of Spark's binaryFile source; nothing of it is ever read here, the stream only lists."""
 
+_GLOB_SIGNS = re.compile(r"[\\\[\]{}*?]")
+
 _LOG_VERSION = "v1"
 """First line of the files in the checkpoint that are read here; the format has not changed since Spark 2.0."""
 
@@ -85,9 +87,11 @@ def run_rounds(spark: SparkSession, rounds: Rounds, commit: Commit) -> None:
         .option("maxFileAge", _FOR_EVER)
         # A file that is gone by the time its round starts is not ignored: its handle comes from the stream's log.
         .option("ignoreMissingFiles", True)
-        .load(re.sub(r"([\\\[\]{}*?])", r"\\\1", rounds.source))  # a folder, not a pattern
+        .load(_GLOB_SIGNS.sub(r"\\\g<0>", storage.to_spark(rounds.source)))  # a folder, not a pattern
     )
-    writer = stream.writeStream.foreachBatch(commit_round).option("checkpointLocation", rounds.checkpoint)
+    writer = stream.writeStream.foreachBatch(commit_round).option(
+        "checkpointLocation", storage.to_spark(rounds.checkpoint)
+    )
     trigger = {"availableNow": True} if rounds.watch is None else {"processingTime": f"{rounds.watch} seconds"}
     query = writer.trigger(**trigger).start()
     try:

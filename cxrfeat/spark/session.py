@@ -43,12 +43,16 @@ def open_session(app_name: str) -> SparkSession:
     find_java()
     # Workers run in the interpreter that runs us, not in whatever python3 PATH finds first.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    conf = SparkConf()
-    conf.setIfMissing("spark.master", "local[*]")
-    conf.setIfMissing("spark.app.name", app_name)
-    environment = {f"spark.executorEnv.{name}": value for name, value in WORKER_ENVIRONMENT.items()}
-    for key, value in {**_DEFAULTS, **environment}.items():
-        conf.setIfMissing(key, value)
+    conf = configure(SparkConf(), app_name)
     spark = SparkSession.builder.config(conf=conf).getOrCreate()
     spark.sparkContext.setLogLevel(conf.get("spark.log.level", "WARN") or "WARN")
     return spark
+
+
+def configure(conf: SparkConf, app_name: str) -> SparkConf:
+    """Fill in what nobody has set."""
+    environment = {f"spark.executorEnv.{name}": value for name, value in WORKER_ENVIRONMENT.items()}
+    ours = {"spark.master": "local[*]", "spark.app.name": app_name, **_DEFAULTS, **environment}
+    for key, value in ours.items():
+        conf.setIfMissing(key, value)
+    return conf

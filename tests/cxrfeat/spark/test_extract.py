@@ -246,6 +246,12 @@ def test_an_output_of_other_settings_is_refused(
         ({"round_size": 0}, "round size 0; expected at least 1"),
         ({"batch_size": 0}, "batch size 0; expected at least 1"),
         ({"split": SplitRule(SplitLevel.IMAGE)}, "a split needs --metadata"),
+        ({"metadata": "nowhere.csv"}, r"'nowhere.csv' is not there; expected a file"),
+        ({"metadata": ".", "split": SplitRule()}, r"'\.' is a folder; expected a file"),
+        (
+            {"metadata": "pyproject.toml", "split": SplitRule(SplitLevel.PATIENT, "a.txt", "b.txt")},
+            "'a.txt' is not there",
+        ),
     ],
 )
 def test_unusable_options_are_refused(
