@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 
 from pyspark import SparkConf
 from pyspark.sql import SparkSession
@@ -46,6 +48,9 @@ def open_session(app_name: str) -> SparkSession:
     conf = configure(SparkConf(), app_name)
     spark = SparkSession.builder.config(conf=conf).getOrCreate()
     spark.sparkContext.setLogLevel(conf.get("spark.log.level", "WARN") or "WARN")
+    if threading.current_thread() is threading.main_thread():
+        # Spark's own handler asks the JVM to cancel jobs in the middle of whatever is being asked of it, and breaks.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return spark
 
 
