@@ -32,8 +32,8 @@ def test_without_weights_it_says_so_loudly(
 
 def test_the_demo_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Phantoms are drawn, embedded by a real job, and read back with pandas."""
-    assert demo.main(["--output", str(tmp_path), "--count", "6", "--weights", "random"]) == 0
+    assert demo.main(["--output", str(tmp_path), "--count", "12", "--weights", "random"]) == 0
     printed = capfd.readouterr().out
     assert "$ spark-submit spark_jobs/extract.py --images" in printed
-    assert "6 listed = 6 ok + 0 quarantined" in printed
-    assert "6 rows x 2048 dimensions, extractor resnet50:random-seed0:" in printed
+    assert "12 listed = 12 ok + 0 quarantined" in printed
+    assert "12 rows x 2048 dimensions, extractor resnet50:random-seed0:" in printed
