@@ -44,6 +44,7 @@ _PIXEL_FORMATS = {
     "P": "palette8",
 }
 _FORMATS = ("PNG", "JPEG")
+_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8")
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def decode(data: bytes) -> Radiograph:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(Reason.TOO_LARGE, f"{error}; at most {MAX_PIXELS} pixels are decoded") from error
     except UnidentifiedImageError as error:
+        if data.startswith(_SIGNATURES):
+            raise ImageError(Reason.CORRUPT, f"the header of {len(data)} bytes can't be read") from error
         raise ImageError(Reason.NOT_PNG_OR_JPEG, f"neither PNG nor JPEG; it starts with {data[:16]!r}") from error
     # Mutated files make Pillow's readers raise nearly anything, from SyntaxError to AssertionError. There is no input
     # here but the file, so whatever it is, it is the file's.

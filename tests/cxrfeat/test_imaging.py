@@ -117,7 +117,7 @@ REFUSED: list[tuple[str, bytes, Reason, str]] = [
     ("nothing", b"", Reason.EMPTY, "0 bytes"),
     ("text", b"not a film at all\n", Reason.NOT_PNG_OR_JPEG, "b'not a film at al'"),
     ("zeros", bytes(1000), Reason.NOT_PNG_OR_JPEG, r"b'\x00"),
-    ("only a signature", b"\x89PNG\r\n\x1a\n", Reason.NOT_PNG_OR_JPEG, "b'\\x89PNG"),
+    ("only a signature", b"\x89PNG\r\n\x1a\n", Reason.CORRUPT, "header of 8 bytes"),
     ("one pixel", fakes.png(fakes.film(1, 1)), Reason.TOO_SMALL, "1x1 pixels"),
     ("narrow", fakes.png(fakes.film(40, 31)), Reason.TOO_SMALL, "31x40 pixels"),
     ("low", fakes.png(fakes.film(31, 40)), Reason.TOO_SMALL, "40x31 pixels"),
