@@ -67,7 +67,6 @@ def load_features(features: str, extras: tuple[str, ...]) -> Features:
 
     Raises:
         FeaturesError: see there; also vectors of different lengths, and NaN or infinity, with their rows.
-        DatasetIntegrityError: a patient in two splits.
     """
     index = read_index(features)
     groups = [group for group in _row_groups(index) if (group.places >= 0).any()]

@@ -88,8 +88,7 @@ def read_index(features: str) -> Index:
 
     Raises:
         FeaturesError: no file, no row left, a column missing, several extractors, doubled rows, an unknown value,
-            no row in a split.
-        DatasetIntegrityError: a patient in two splits.
+            no row in a split, a patient in two splits.
     """
     files, tables = [], []
     filesystem, base = storage.open_filesystem(features)
@@ -189,7 +188,7 @@ def _check_splits(table: pa.Table) -> None:
     try:
         check_no_patient_in_two_splits(zip(pairs["patient_id"].to_pylist(), pairs["split"].to_pylist(), strict=True))
     except DatasetIntegrityError as error:
-        raise DatasetIntegrityError(f"a head can't be judged on patients it was trained on: {error}") from error
+        raise FeaturesError(f"a head can't be judged on patients it was trained on: {error}") from error
     images = {row["split"]: row["count_all"] for row in _counts(table, ["split"]).to_pylist()}
     empty = [split.value for split in Split if split.value not in images]
     if empty:

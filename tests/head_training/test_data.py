@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cxrfeat.errors import ConfigError, CxrfeatError, DatasetIntegrityError, FeaturesError
+from cxrfeat.errors import ConfigError, FeaturesError
 from cxrfeat.findings import to_multi_hot
 from cxrfeat.inputs import EXTRAS
 from cxrfeat.schema import Split
@@ -123,37 +123,35 @@ BASE = random_table()
 
 
 @pytest.mark.parametrize(
-    ("rows", "error", "message"),
+    ("rows", "message"),
     [
-        (BASE.slice(0, 0), FeaturesError, "none of the 0 rows"),
-        (BASE.drop_columns(["split", "embedding"]), FeaturesError, r"lacks the columns \['embedding', 'split'\]"),
-        (change(BASE, "extractor", 5, "b"), FeaturesError, r"'b' \(1 rows\), 'fake:0:fake' \(59 rows\)"),
-        (change(BASE, "extractor", 5, None), FeaturesError, "several extractors"),
-        (change(BASE, "embedding", 5, [1.0] * 5), FeaturesError, "length than the first one's 6; row 5 has 5"),
-        (change(BASE, "embedding", 5, None), FeaturesError, "row 5 has 0"),
-        (change(BASE, "embedding", 0, None), FeaturesError, "row 0: the embedding is empty"),
-        (change(BASE, "embedding", 5, [1.0] * 5 + [np.nan]), FeaturesError, r"hold NaN.*rows \[5\]"),
-        (change(BASE, "embedding", 6, [1.0] * 5 + [-np.inf]), FeaturesError, r"infinity; rows \[6\]"),
-        (change(BASE, "embedding", 8, [1.0] * 5 + [None]), FeaturesError, r"null or infinity; rows \[8\]"),
-        (retype(BASE, pa.list_(pa.float64())), FeaturesError, "double.*expected lists of float32"),
-        (append(BASE, 5), FeaturesError, "more than once.*000005.png"),
-        (append(BASE, 5, image_index="new", split="val"), DatasetIntegrityError, "'5': .'train', 'val'"),
-        (change(BASE, "patient_id", 5, None), FeaturesError, "1 labelled rows have no patient_id"),
-        (change(BASE, "image_index", 5, None), FeaturesError, "1 labelled rows have no image_index"),
-        (change(BASE, "split", 5, "dev"), FeaturesError, "split holds .'dev'.*known are .'train'"),
-        (change(BASE, "sex", 5, "X"), FeaturesError, "sex holds .'X'"),
-        (change(BASE, "augmentation", 5, "rot"), FeaturesError, "augmentation holds .'rot'"),
-        (change(BASE, "findings", 5, ["Cold"]), FeaturesError, "findings holds .'Cold'"),
-        (change(BASE, "age_years", 5, np.inf), FeaturesError, "age that is not finite; the first: 000005.png"),
-        (BASE.slice(0, 7), FeaturesError, r"no labelled row in \['val', 'test'\]; rows by split: .'train': 7"),
+        (BASE.slice(0, 0), "none of the 0 rows"),
+        (BASE.drop_columns(["split", "embedding"]), r"lacks the columns \['embedding', 'split'\]"),
+        (change(BASE, "extractor", 5, "b"), r"'b' \(1 rows\), 'fake:0:fake' \(59 rows\)"),
+        (change(BASE, "extractor", 5, None), "several extractors"),
+        (change(BASE, "embedding", 5, [1.0] * 5), "length than the first one's 6; row 5 has 5"),
+        (change(BASE, "embedding", 5, None), "row 5 has 0"),
+        (change(BASE, "embedding", 0, None), "row 0: the embedding is empty"),
+        (change(BASE, "embedding", 5, [1.0] * 5 + [np.nan]), r"hold NaN.*rows \[5\]"),
+        (change(BASE, "embedding", 6, [1.0] * 5 + [-np.inf]), r"infinity; rows \[6\]"),
+        (change(BASE, "embedding", 8, [1.0] * 5 + [None]), r"null or infinity; rows \[8\]"),
+        (retype(BASE, pa.list_(pa.float64())), "double.*expected lists of float32"),
+        (append(BASE, 5), "more than once.*000005.png"),
+        (append(BASE, 5, image_index="new", split="val"), "'5': .'train', 'val'"),
+        (change(BASE, "patient_id", 5, None), "1 labelled rows have no patient_id"),
+        (change(BASE, "image_index", 5, None), "1 labelled rows have no image_index"),
+        (change(BASE, "split", 5, "dev"), "split holds .'dev'.*known are .'train'"),
+        (change(BASE, "sex", 5, "X"), "sex holds .'X'"),
+        (change(BASE, "augmentation", 5, "rot"), "augmentation holds .'rot'"),
+        (change(BASE, "findings", 5, ["Cold"]), "findings holds .'Cold'"),
+        (change(BASE, "age_years", 5, np.inf), "age that is not finite; the first: 000005.png"),
+        (BASE.slice(0, 7), r"no labelled row in \['val', 'test'\]; rows by split: .'train': 7"),
     ],
 )
-def test_what_cannot_be_trained_on_is_refused(
-    tmp_path: Path, rows: pa.Table, error: type[CxrfeatError], message: str
-) -> None:
+def test_what_cannot_be_trained_on_is_refused(tmp_path: Path, rows: pa.Table, message: str) -> None:
     """Each fault has an error that names it, what was expected and where."""
     folder = str(write(rows, tmp_path))
-    with pytest.raises(error, match=message):
+    with pytest.raises(FeaturesError, match=message):
         load_features(folder, ())
 
 
