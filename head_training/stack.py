@@ -2,7 +2,8 @@
 
 Weights lie as (C, out, in): together they are the one big matrix of the first layer, and each head's own part is
 contiguous, so that torch's own Adam works on it as on any parameter. The gradients are written by hand into memory of
-the same layout: autograd would make them anew in every step, a hundred megabytes for 24 heads.
+the same layout: autograd would make them anew in every step. Rows of the first layer are padded with zeros to whole cache
+lines: a GEMM that writes rows of 2050 floats takes a third longer than one that writes rows of 2064. Zeros get no gradient and stay.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from torch.nn import functional as F  # noqa: N812
 
 from cxrfeat.head import Head
 
+_CACHE_LINE = 16
+"""Floats."""
+
 
 class Stack:
     """C heads with L layers each, and the gradients of a batch.
 
     Attributes:
-        weights, biases: for each layer (C, out, in) and (C, out).
+        weights, biases: for each layer (C, out, in) and (C, out); the first layer's ``in`` is padded.
         members: for each head its parameters, layer by layer weight and bias: views into the stack, with ``grad``.
     """
 
@@ -31,6 +35,8 @@ class Stack:
         same = zip(*(head.parameters() for head in heads), strict=True)
         stacked = [torch.stack([tensor.detach() for tensor in group]).to(device, dtype) for group in same]
         self.weights, self.biases = stacked[0::2], stacked[1::2]
+        self._inputs = self.weights[0].shape[2]
+        self.weights[0] = F.pad(self.weights[0], (0, -self._inputs % _CACHE_LINE))
         self._dropout = torch.tensor(dropout, device=device, dtype=dtype).view(-1, 1, 1)
         self.members = [[nn.Parameter(view) for view in self._views(number)] for number in range(len(heads))]
         self._bind()
@@ -38,6 +44,11 @@ class Stack:
     def __len__(self) -> int:
         """How many heads there are."""
         return len(self.members)
+
+    def parameters(self, number: int) -> list[torch.Tensor]:
+        """Return a head's parameters without padding, layer by layer weight and bias: views into the stack."""
+        first, *others = self.members[number]
+        return [first[:, : self._inputs], *others]
 
     def keep(self, numbers: Sequence[int]) -> None:
         """Drop all heads but these; their parameters stay the same objects, so their optimisers go on."""
@@ -81,18 +92,22 @@ class Stack:
             if self._drops:
                 delta.mul_(self._rescale)
         flat = delta.transpose(0, 1).flatten(1)
-        torch.mm(flat.T, inputs, out=self._weight_gradients[0].flatten(0, 1))
+        torch.mm(flat.T, inputs, out=self._as_one_layer(self._weight_gradients[0]))
         torch.sum(flat, 0, out=self._bias_gradients[0].flatten())
         return losses
 
     def _hidden(self, inputs: torch.Tensor, noise: torch.Generator | None) -> list[torch.Tensor]:
         """Return the (C, B, h) outputs of each hidden layer; dropout only where there is noise."""
-        first = torch.addmm(self.biases[0].flatten(), inputs, self.weights[0].flatten(0, 1).T).relu_()
+        first = torch.addmm(self.biases[0].flatten(), inputs, self._as_one_layer(self.weights[0]).T).relu_()
         outputs = [self._drop(first.view(len(inputs), *self.biases[0].shape).transpose(0, 1), noise)]
         for weight, bias in zip(self.weights[1:-1], self.biases[1:-1], strict=True):
             above = torch.baddbmm(bias.unsqueeze(1), outputs[-1], weight.transpose(1, 2)).relu_()
             outputs.append(self._drop(above, noise))
         return outputs
+
+    def _as_one_layer(self, first: torch.Tensor) -> torch.Tensor:
+        """View the (C, h, in) of all first layers as one of C·h units, without padding."""
+        return first.flatten(0, 1)[:, : self._inputs]
 
     def _last(self, hidden: torch.Tensor) -> torch.Tensor:
         return torch.baddbmm(self.biases[-1].unsqueeze(1), hidden, self.weights[-1].transpose(1, 2))

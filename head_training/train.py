@@ -73,7 +73,7 @@ class _Team:
         for member, course in enumerate(self.courses):
             auroc, f1 = self._judge(logits[member]) if logits is not None else (None, None)
             epoch = Epoch(number, rates[member], train_losses[member], val_losses[member], auroc, f1)
-            course.add(epoch, self.stack.members[member], self._settings)
+            course.add(epoch, self.stack.parameters(member), self._settings)
             self.schedules[member].step(val_losses[member])
         self._keep([member for member, course in enumerate(self.courses) if course.status is None])
 
