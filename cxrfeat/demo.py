@@ -6,6 +6,7 @@ Phantoms and, where no ImageNet weights can be had, an untrained network: it sho
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import pandas as pd
 
 from cxrfeat.backbone import BACKBONES, RANDOM, find_weights
 from cxrfeat.errors import WeightsError
+
+_EXTRACT = "spark_jobs/extract.py"
 
 _NO_WEIGHTS = """
 ********************************************************************************
@@ -34,9 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=60, help="phantoms to draw (default: 60)")
     parser.add_argument("--weights", help="weights of resnet50 (default: ImageNet's, or random where there are none)")
     options = parser.parse_args(arguments)
+    if not Path(_EXTRACT).is_file():
+        parser.error(f"{_EXTRACT} is not below {Path.cwd()}; run the demo from the project's root")
     xrays, features = options.output / "xrays", options.output / "features"
     _step("draw phantom X-rays", [sys.executable, "-m", "cxrfeat.phantom", "--count", options.count, "--output", xrays])
-    extract: list[object] = ["spark-submit", "spark_jobs/extract.py", "--images", xrays, "--output", features]
+    extract: list[object] = ["spark-submit", _EXTRACT, "--images", xrays, "--output", features]
     extract += ["--metadata", xrays / "Data_Entry_2017_v2020.csv", "--weights", options.weights or _weights()]
     extract += ["--train-val-list", xrays / "train_val_list.txt", "--test-list", xrays / "test_list.txt"]
     _step("embed them", extract)
@@ -57,7 +62,9 @@ def _step(title: str, command: Sequence[object]) -> None:
     words = [str(word) for word in command]
     shown = shlex.join([Path(words[0]).name, *words[1:]])
     print(f"\n== {title}\n$ {shown}", flush=True)
-    subprocess.run(words, check=True)
+    # The Spark and the Python of this environment, activated or not.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    subprocess.run(words, check=True, env={**os.environ, "PATH": path})
 
 
 def _show(embeddings: Path) -> None:

@@ -43,6 +43,12 @@ def from_spark(uri: str) -> str:
     return uri
 
 
+def to_spark(location: str) -> str:
+    """Turn a path or URI into what Spark must be given: without a scheme it would look on the cluster's default."""
+    location = qualify(location)
+    return location if _REMOTE.fullmatch(location) else f"file://{location}"
+
+
 def relative_to(location: str, root: str) -> str:
     """Return a qualified location's path below a qualified root.
 
@@ -98,11 +104,8 @@ def list_files(root: str, suffixes: tuple[str, ...]) -> Iterator[str]:
     Raises:
         ConfigError: the folder does not exist or is not a folder.
     """
+    _check_kind(root, pafs.FileType.Directory)
     filesystem, base = open_filesystem(root)
-    found = filesystem.get_file_info(base).type
-    if found != pafs.FileType.Directory:
-        kind = {pafs.FileType.NotFound: "not there", pafs.FileType.File: "a file"}.get(found, "neither file nor folder")
-        raise ConfigError(f"{root!r} is {kind}; expected a folder")
     for info in filesystem.get_file_info(pafs.FileSelector(base, recursive=True)):
         relative = PurePosixPath(relative_to(info.path, base))
         hidden = any(_is_hidden(part) for part in relative.parts)
@@ -126,6 +129,23 @@ def delete_folder(location: str) -> None:
 def _is_hidden(name: str) -> bool:
     """Spark's rule, org.apache.spark.util.HadoopFSUtils.shouldFilterOutPathName."""
     return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
+
+
+def check_file(location: str) -> None:
+    """Check that there is a file.
+
+    Raises:
+        ConfigError: there is none, or it is a folder.
+    """
+    _check_kind(location, pafs.FileType.File)
+
+
+def _check_kind(location: str, expected: pafs.FileType) -> None:
+    names = {pafs.FileType.NotFound: "not there", pafs.FileType.File: "a file", pafs.FileType.Directory: "a folder"}
+    filesystem, path = open_filesystem(location)
+    found = filesystem.get_file_info(path).type
+    if found != expected:
+        raise ConfigError(f"{location!r} is {names.get(found, 'neither file nor folder')}; expected {names[expected]}")
 
 
 def open_input(location: str) -> pa.NativeFile:

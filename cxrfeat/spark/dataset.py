@@ -46,7 +46,9 @@ class Dataset:
 
     def write_metadata(self, lines: DataFrame) -> None:
         """Replace the metadata table. Rounds that are committed keep what they were joined with."""
-        lines.select(METADATA_LINES.names).write.mode("overwrite").partitionBy("status").parquet(self._metadata)
+        lines.select(METADATA_LINES.names).write.mode("overwrite").partitionBy("status").parquet(
+            storage.to_spark(self._metadata)
+        )
 
     def write_round(self, rows: DataFrame, round_id: int, *, files: int) -> None:
         """Join a round's rows with their metadata and commit them, in place of any earlier attempt at the round.
@@ -81,7 +83,11 @@ class Dataset:
         for folder in storage.list_folders(self._replay):
             staged = storage.join(self._replay, folder)
             if storage.exists(storage.join(staged, "_SUCCESS")):
-                rows = self._spark.read.schema(from_arrow_schema(EMBEDDINGS)).parquet(staged).select(_IN_FILES)
+                rows = (
+                    self._spark.read.schema(from_arrow_schema(EMBEDDINGS))
+                    .parquet(storage.to_spark(staged))
+                    .select(_IN_FILES)
+                )
                 self._write(rows, storage.join(self._embeddings, folder), files=1)
             storage.delete_folder(staged)
 
@@ -100,7 +106,7 @@ class Dataset:
             .write.mode("overwrite")
             .partitionBy("status")
             .option("parquet.enable.dictionary#embedding.list.element", "false")  # float noise has no dictionary
-            .parquet(folder)
+            .parquet(storage.to_spark(folder))
         )
 
     def check(self, listed: Sequence[str], *, by_patient: bool) -> None:
@@ -134,4 +140,4 @@ class Dataset:
         spark_schema = from_arrow_schema(schema)
         if not storage.exists(location):
             return self._spark.createDataFrame([], spark_schema)
-        return self._spark.read.schema(spark_schema).parquet(location)
+        return self._spark.read.schema(spark_schema).parquet(storage.to_spark(location))

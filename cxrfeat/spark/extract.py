@@ -94,6 +94,8 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
     if not listed and config.watch is None:
         looked_for = ", ".join(imaging.SUFFIXES)
         raise ConfigError(f"no image found below {config.images}; looked for {looked_for} at any depth")
+    for location in filter(None, (config.metadata, config.split.train_val_list, config.split.test_list)):
+        storage.check_file(location)
     spec = _prepare_encoder(spark, config)
     _manifest(config, spec).write_or_check(config.output)
     dataset = Dataset(spark, config.output)
@@ -103,8 +105,9 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
         dataset.write_metadata(assign_splits(spark, read_metadata(spark, config.metadata), config.split))
     total = None if config.watch else len(listed)
     _LOG.info("embedding with %s", spec.fingerprint)
-    done = dataset.films().where((F.col("status") == Status.OK.value) | F.lit(not config.replay_quarantine)).count()
-    with Progress(spark.sparkContext, total=total, done=done) as progress:
+    films = dataset.films()
+    done = films.where(F.col("status") == Status.OK.value) if config.replay_quarantine else films
+    with Progress(spark.sparkContext, total=total, done=done.count()) as progress:
         task = EmbedTask(
             config.images, spec, config.augmentations, config.device, factory, progress.images, progress.quarantined
         )

@@ -10,6 +10,7 @@ import csv
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F  # noqa: N812
 
+from cxrfeat import storage
 from cxrfeat.errors import MetadataError
 from cxrfeat.findings import FINDINGS, NO_FINDING, SEPARATOR
 from cxrfeat.schema import METADATA, Status
@@ -42,7 +43,7 @@ def read_metadata(spark: SparkSession, path: str) -> DataFrame:
     Raises:
         MetadataError: no header, or a header without a column that is needed.
     """
-    lines = spark.read.text(path)
+    lines = spark.read.text(storage.to_spark(path))
     first = lines.first()
     if first is None:
         raise MetadataError(f"{path} is empty; expected a header with {_expected_header()}")

@@ -7,13 +7,16 @@ again repeats at most the round it was in, with the same files, to the same plac
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-from pyspark.errors import PythonException, StreamingQueryException
+from py4j.protocol import Py4JError
+from pyspark.errors import PythonException
 from pyspark.sql import DataFrame, SparkSession
 
 from cxrfeat import storage
@@ -23,8 +26,12 @@ from cxrfeat.schema import HANDLE
 _FILE_SCHEMA = "path STRING, modificationTime TIMESTAMP, length BIGINT, content BINARY"
 """Of Spark's binaryFile source; nothing of it is ever read here, the stream only lists."""
 
+_GLOB_SIGNS = re.compile(r"[\\\[\]{}*?]")
+
 _LOG_VERSION = "v1"
 """First line of the files in the checkpoint that are read here; the format has not changed since Spark 2.0."""
+
+_POLL_S = 0.1
 
 _FOR_EVER = "36500d"
 """The stream forgets and ignores files that are older than its newest by more than this; its default is a week."""
@@ -85,21 +92,26 @@ def run_rounds(spark: SparkSession, rounds: Rounds, commit: Commit) -> None:
         .option("maxFileAge", _FOR_EVER)
         # A file that is gone by the time its round starts is not ignored: its handle comes from the stream's log.
         .option("ignoreMissingFiles", True)
-        .load(re.sub(r"([\\\[\]{}*?])", r"\\\1", rounds.source))  # a folder, not a pattern
+        .load(_GLOB_SIGNS.sub(r"\\\g<0>", storage.to_spark(rounds.source)))  # a folder, not a pattern
     )
-    writer = stream.writeStream.foreachBatch(commit_round).option("checkpointLocation", rounds.checkpoint)
+    writer = stream.writeStream.foreachBatch(commit_round).option(
+        "checkpointLocation", storage.to_spark(rounds.checkpoint)
+    )
     trigger = {"availableNow": True} if rounds.watch is None else {"processingTime": f"{rounds.watch} seconds"}
     query = writer.trigger(**trigger).start()
     try:
-        query.awaitTermination()
-    except StreamingQueryException:
-        if failure and isinstance(failure[0], PythonException):
-            raise WorkerError(f"a task failed: {_last_line(failure[0])}") from failure[0]
-        if failure:
-            raise failure[0] from None
-        raise
+        # Not awaitTermination: an interrupt in the middle of a call to the JVM would leave its connection broken.
+        while query.isActive:
+            time.sleep(_POLL_S)
     finally:
-        query.stop()
+        # Ctrl-C reaches the JVM as well, which may be gone before us.
+        with contextlib.suppress(Py4JError):
+            query.stop()
+    if failure and isinstance(failure[0], PythonException):
+        raise WorkerError(f"a task failed: {_last_line(failure[0])}") from failure[0]
+    if failure:
+        raise failure[0]
+    query.awaitTermination()  # raises what stopped the stream itself
 
 
 def to_handles(spark: SparkSession, files: Sequence[str]) -> DataFrame:

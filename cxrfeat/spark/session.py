@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 
 from pyspark import SparkConf
 from pyspark.sql import SparkSession
@@ -43,12 +45,19 @@ def open_session(app_name: str) -> SparkSession:
     find_java()
     # Workers run in the interpreter that runs us, not in whatever python3 PATH finds first.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    conf = SparkConf()
-    conf.setIfMissing("spark.master", "local[*]")
-    conf.setIfMissing("spark.app.name", app_name)
-    environment = {f"spark.executorEnv.{name}": value for name, value in WORKER_ENVIRONMENT.items()}
-    for key, value in {**_DEFAULTS, **environment}.items():
-        conf.setIfMissing(key, value)
+    conf = configure(SparkConf(), app_name)
     spark = SparkSession.builder.config(conf=conf).getOrCreate()
     spark.sparkContext.setLogLevel(conf.get("spark.log.level", "WARN") or "WARN")
+    if threading.current_thread() is threading.main_thread():
+        # Spark's own handler asks the JVM to cancel jobs in the middle of whatever is being asked of it, and breaks.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return spark
+
+
+def configure(conf: SparkConf, app_name: str) -> SparkConf:
+    """Fill in what nobody has set."""
+    environment = {f"spark.executorEnv.{name}": value for name, value in WORKER_ENVIRONMENT.items()}
+    ours = {"spark.master": "local[*]", "spark.app.name": app_name, **_DEFAULTS, **environment}
+    for key, value in ours.items():
+        conf.setIfMissing(key, value)
+    return conf

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F  # noqa: N812
 
-from cxrfeat import splits
+from cxrfeat import splits, storage
 from cxrfeat.errors import ConfigError, MetadataError
 from cxrfeat.schema import Split
 from cxrfeat.splits import HASH_DIGITS, SALT, SplitLevel
@@ -83,7 +83,9 @@ def _hash_fraction(key: str) -> Column:
 
 
 def _read_list(spark: SparkSession, path: str, name: str) -> DataFrame:
-    names = spark.read.text(path).select(F.trim("value").alias("image_index")).where("image_index != ''")
+    names = (
+        spark.read.text(storage.to_spark(path)).select(F.trim("value").alias("image_index")).where("image_index != ''")
+    )
     if names.isEmpty():
         raise MetadataError(f"{path} names no image; expected one file name a line")
     return names.withColumn("list", F.lit(name))

@@ -213,3 +213,12 @@ def test_a_writer_that_dies_leaves_the_old_text(tmp_path: Path, monkeypatch: pyt
     monkeypatch.undo()
     assert storage.read_text(location) == "old"
     assert list(storage.list_files(str(tmp_path), (".json", ".tmp"))) == ["summary.json"]
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [("/data/a b%20.png", "file:///data/a b%20.png"), ("file:/data/x", "file:///data/x"), ("s3a://b/x/", "s3a://b/x")],
+)
+def test_spark_is_told_the_file_system(location: str, expected: str) -> None:
+    """A local path says so: on a cluster Spark would otherwise look for it on the default file system."""
+    assert storage.to_spark(location) == expected

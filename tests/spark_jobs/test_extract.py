@@ -152,25 +152,13 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
 
 
 def test_too_many_in_quarantine_is_an_exit_code(tmp_path: Path) -> None:
-    """The share of bad files decides between exit codes 3 and 0, and everything is written in both cases."""
+    """With more bad files than allowed the job's process ends with 3, after everything was written."""
     write_dataset(tmp_path / "in", 9, size=64)
     (tmp_path / "in" / "bad.png").write_text("not a film")
     printed = run(tmp_path / "in", tmp_path / "out", "--weights", "random", "--max-quarantined", "0.05", code=3)
     assert "error: 10.00% are in quarantine; --max-quarantined allows 5.00%" in printed
     assert "10 listed = 9 ok + 1 quarantined" in printed
     assert rows_of(tmp_path / "out").num_rows == 10
-    run(tmp_path / "in", tmp_path / "out", "--weights", "random", "--max-quarantined", "0.1")
-
-
-def test_a_gpu_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    """``--device cuda`` on a machine without a GPU ends in exit code 1 and says so; it never falls back to the CPU."""
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
-    write_dataset(tmp_path / "in", 2, size=64)
-    printed = run(tmp_path / "in", tmp_path / "out", "--weights", "random", "--device", "cuda", code=1)
-    last = printed.strip().splitlines()[-1]
-    assert last.startswith("error: a task failed: cxrfeat.errors.DeviceError: device 'cuda:0' was asked for")
-    assert not list((tmp_path / "out" / "embeddings").rglob("*.parquet"))
 
 
 OPTIONS: list[tuple[list[str], str, Any]] = [

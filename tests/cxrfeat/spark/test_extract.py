@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from pyspark.sql import SparkSession
 
@@ -24,6 +25,7 @@ from cxrfeat.spark import extract as extract_module
 from cxrfeat.spark.dataset import Dataset
 from cxrfeat.spark.extract import ExtractConfig, extract
 from cxrfeat.spark.splits import SplitRule
+from cxrfeat.spark.worker import Device
 from cxrfeat.splits import SplitLevel, split_by_hash
 from tests import fakes
 
@@ -246,6 +248,12 @@ def test_an_output_of_other_settings_is_refused(
         ({"round_size": 0}, "round size 0; expected at least 1"),
         ({"batch_size": 0}, "batch size 0; expected at least 1"),
         ({"split": SplitRule(SplitLevel.IMAGE)}, "a split needs --metadata"),
+        ({"metadata": "nowhere.csv"}, r"'nowhere.csv' is not there; expected a file"),
+        ({"metadata": ".", "split": SplitRule()}, r"'\.' is a folder; expected a file"),
+        (
+            {"metadata": "pyproject.toml", "split": SplitRule(SplitLevel.PATIENT, "a.txt", "b.txt")},
+            "'a.txt' is not there",
+        ),
     ],
 )
 def test_unusable_options_are_refused(
@@ -266,6 +274,19 @@ def test_an_unknown_error_fails_the_job_in_one_line(spark: SparkSession, tmp_pat
     with pytest.raises(WorkerError, match="a task failed: RuntimeError: the GPU is on fire"):
         extract(spark, config, fakes.make_failing)
     assert run(spark, tmp_path)["images"]["ok"] == 3
+
+
+def test_a_gpu_that_is_not_there_is_one_line(spark: SparkSession, tmp_path: Path) -> None:
+    """``--device cuda`` on a machine without a GPU fails in the first task and says so; it never falls back to the CPU."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    write_films(tmp_path / "in", 2)
+    config = ExtractConfig(str(tmp_path / "in"), str(tmp_path / "out"), weights="random", device=Device.CUDA)
+    with pytest.raises(
+        WorkerError, match=r"a task failed: cxrfeat\.errors\.DeviceError: device 'cuda:0' was asked for"
+    ):
+        extract(spark, config)
+    assert not list((tmp_path / "out" / "embeddings").rglob("*.parquet"))
 
 
 def test_broken_promises_are_found(spark: SparkSession, tmp_path: Path) -> None:

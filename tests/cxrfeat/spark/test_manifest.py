@@ -1,0 +1,55 @@
+"""dataset.json: which runs may write into one folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxrfeat.errors import DatasetMismatchError
+from cxrfeat.spark.manifest import Manifest, describe_split
+from cxrfeat.spark.splits import SplitRule
+from cxrfeat.splits import SplitLevel
+
+MANIFEST = Manifest("/xrays", "resnet50:abc:gray", ("none",), describe_split(SplitRule()), "abcdef")
+
+
+def test_the_first_run_writes_and_an_equal_one_passes(tmp_path: Path) -> None:
+    """The file names settings and versions; a second run with the same settings leaves it alone."""
+    MANIFEST.write_or_check(str(tmp_path))
+    text = (tmp_path / "dataset.json").read_text()
+    written = json.loads(text)
+    assert (written["extractor"], written["augmentations"]) == ("resnet50:abc:gray", ["none"])
+    assert {"cxrfeat", "torch", "torchvision", "pyspark"} <= set(written["created_with"])
+    MANIFEST.write_or_check(str(tmp_path))
+    assert (tmp_path / "dataset.json").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("images", "/other"),
+        ("extractor", "resnet50:def:gray"),
+        ("augmentations", ("none", "hflip")),
+        ("split", describe_split(SplitRule(SplitLevel.IMAGE))),
+        ("weights_sha256", "fedcba"),
+    ],
+)
+def test_each_setting_counts(tmp_path: Path, field: str, value: Any) -> None:
+    """A run that differs in any one setting is refused, with both values, and changes nothing."""
+    MANIFEST.write_or_check(str(tmp_path))
+    before = (tmp_path / "dataset.json").read_text()
+    with pytest.raises(DatasetMismatchError, match=f"holds another data set.*\n  {field}: .* there, .* now"):
+        dataclasses.replace(MANIFEST, **{field: value}).write_or_check(str(tmp_path))
+    assert (tmp_path / "dataset.json").read_text() == before
+
+
+def test_lists_count_by_content(tmp_path: Path) -> None:
+    """The same official lists under other names are the same rule; one more name in them is another."""
+    for name, text in (("a", "1.png\n"), ("b", "1.png\n"), ("c", "1.png\n2.png\n"), ("test", "3.png\n")):
+        (tmp_path / name).write_text(text)
+    rules = [describe_split(SplitRule(SplitLevel.PATIENT, str(tmp_path / n), str(tmp_path / "test"))) for n in "abc"]
+    assert rules[0] == rules[1] != rules[2]
