@@ -31,7 +31,7 @@ java: $(VENV)/.ready
 	  python -m cxrfeat.java; }
 
 .PHONY: demo
-demo: env  ## draw 60 phantom X-rays, embed them, show what was written
+demo: env  ## draw 60 phantom X-rays, embed them, show the table, train a head
 	python -m cxrfeat.demo
 
 .PHONY: test
