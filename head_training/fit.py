@@ -23,7 +23,7 @@ EXIT_CODES = """exit codes:
   0    done
   1    failed on the way: no GPU, or no configuration that can be ranked
   2    options or input that can't be used
-  130  interrupted; the best head so far was kept if an epoch was over
+  130  interrupted; the best head so far was kept if an epoch was over, and the last line says so
 
 Research software, not a medical device."""
 
@@ -49,6 +49,28 @@ def build_parser() -> argparse.ArgumentParser:
     add("--without", type=_extras, default=(), metavar="age,sex", help="leave out age, sex, or both")
     add("--no-standardise", dest="standardise", action="store_false", help="take the embedding as it is")
     _add_configuration(parser)
+    _add_training(parser)
+    return parser
+
+
+def _add_configuration(parser: argparse.ArgumentParser) -> None:
+    defaults = Configuration()
+    add = parser.add_argument_group("configuration").add_argument
+    add(
+        "--grid",
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help=f"train every combination of the lists in a TOML file (keys {', '.join(KEYS)}); without FILE, a grid of 24",
+    )
+    shown = " ".join(map(str, defaults.hidden))
+    add("--hidden", type=int, nargs="+", metavar="N", help=f"widths of the hidden layers (default {shown})")
+    add("--dropout", type=float, metavar="P", help=f"share of hidden units to drop (default {defaults.dropout})")
+    add("--lr", type=float, metavar="R", help=f"Adam's learning rate at the start (default {defaults.lr})")
+    add("--weight-decay", type=float, metavar="W", help=f"Adam's L2 penalty (default {defaults.weight_decay})")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("training").add_argument
     add("--preset", choices=sorted(PRESETS), help="2018: batch size 10, no standardisation, select by val_loss")
     add("--epochs", type=int, default=50, metavar="N", help="at most (default 50)")
@@ -80,24 +102,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--device", type=Device, choices=list(Device), default=Device.AUTO, help="auto (default): a GPU if there is one"
     )
     add("--quiet", action="store_true", help="no live display")
-    return parser
-
-
-def _add_configuration(parser: argparse.ArgumentParser) -> None:
-    defaults = Configuration()
-    add = parser.add_argument_group("configuration").add_argument
-    add(
-        "--grid",
-        nargs="?",
-        const=True,
-        metavar="FILE",
-        help=f"train every combination of the lists in a TOML file (keys {', '.join(KEYS)}); without FILE, a grid of 24",
-    )
-    shown = " ".join(map(str, defaults.hidden))
-    add("--hidden", type=int, nargs="+", metavar="N", help=f"widths of the hidden layers (default {shown})")
-    add("--dropout", type=float, metavar="P", help=f"share of hidden units to drop (default {defaults.dropout})")
-    add("--lr", type=float, metavar="R", help=f"Adam's learning rate at the start (default {defaults.lr})")
-    add("--weight-decay", type=float, metavar="W", help=f"Adam's L2 penalty (default {defaults.weight_decay})")
 
 
 def _extras(names: str) -> tuple[str, ...]:
@@ -143,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return FAILED if isinstance(error, RuntimeError) else UNUSABLE
     except KeyboardInterrupt:
-        print("interrupted before an epoch was over: nothing was written", file=sys.stderr)
+        print("interrupted: no head was written", file=sys.stderr)
         return INTERRUPTED
     print(format_report(report))
     print(f"written to {config.output}")

@@ -344,7 +344,7 @@ def test_ctrl_c_before_there_is_anything_leaves_nothing(
 
     monkeypatch.setattr(Progress, "on_step", interrupt)
     assert fit(features, tmp_path / "run", *FAST) == 130
-    assert "nothing was written" in capsys.readouterr().err
+    assert "no head was written" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
