@@ -28,7 +28,12 @@ EXIT_CODES = """exit codes:
 Research software, not a medical device."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "2018": {"batch_size": 10, "standardise": False, "select": Select.VAL_LOSS},
+    "2018": {
+        "batch_size": 10,
+        "standardise": False,
+        "loss_weighting": LossWeighting.FREQUENCY,
+        "select": Select.VAL_LOSS,
+    },
 }
 """Where the system of 2018 differs from our defaults; an option that is given wins over its preset."""
 
@@ -72,15 +77,19 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("training").add_argument
-    add("--preset", choices=sorted(PRESETS), help="2018: batch size 10, no standardisation, select by val_loss")
+    add(
+        "--preset",
+        choices=sorted(PRESETS),
+        help="2018: batch size 10, no standardisation, loss weighted by frequency, select by val_loss",
+    )
     add("--epochs", type=int, default=50, metavar="N", help="at most (default 50)")
     add("--batch-size", type=int, default=256, metavar="N", help="rows of a step (default 256)")
     add(
         "--loss-weighting",
         type=LossWeighting,
         choices=list(LossWeighting),
-        default=LossWeighting.FREQUENCY,
-        help="frequency (default): positives and negatives of a finding weigh the same in sum",
+        default=LossWeighting.NONE,
+        help="frequency: positives and negatives of a finding weigh the same in sum (default none)",
     )
     add("--early-stop", type=int, metavar="N", help="end a configuration after N epochs without a better one")
     add(

@@ -51,7 +51,7 @@ class FitConfig:
     settings: Settings = field(default_factory=Settings)
     extras: tuple[str, ...] = EXTRAS
     standardise: bool = True
-    loss_weighting: LossWeighting = LossWeighting.FREQUENCY
+    loss_weighting: LossWeighting = LossWeighting.NONE
     select: Select = Select.AUROC
     device: Device = Device.AUTO
     quiet: bool = False
