@@ -31,7 +31,7 @@ java: $(VENV)/.ready
 	  python -m cxrfeat.java; }
 
 .PHONY: demo
-demo: env  ## draw 60 phantom X-rays, embed them, show what was written
+demo: env  ## draw 60 phantom X-rays, embed them, show the table, train a head
 	python -m cxrfeat.demo
 
 .PHONY: test
@@ -55,6 +55,11 @@ bench: env  ## extraction against a bare loop and a naive one (BENCH_IMAGES=DIR,
 bench-memory: env  ## memory of driver and workers over 200 and 2,000 films
 	test -d "$(BENCH_IMAGES)" || python -m cxrfeat.phantom --count 200 --workers 2 --output "$(BENCH_IMAGES)"
 	python -m benchmarks.memory --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
+
+.PHONY: bench-fit
+bench-fit: env  ## the grid at once against one by one, and loading against pyarrow (BENCH_OPTIONS='--rows N')
+	python -m benchmarks.fit $(BENCH_OPTIONS)
+	python -m benchmarks.load $(BENCH_OPTIONS)
 
 .PHONY: constraints
 constraints:  ## renew constraints.txt with the newest versions that fit

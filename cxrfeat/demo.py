@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -39,13 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not Path(_EXTRACT).is_file():
         parser.error(f"{_EXTRACT} is not below {Path.cwd()}; run the demo from the project's root")
-    xrays, features = options.output / "xrays", options.output / "features"
+    xrays, features, run = (options.output / name for name in ("xrays", "features", "run"))
     _step("draw phantom X-rays", [sys.executable, "-m", "cxrfeat.phantom", "--count", options.count, "--output", xrays])
     extract: list[object] = ["spark-submit", _EXTRACT, "--images", xrays, "--output", features]
     extract += ["--metadata", xrays / "Data_Entry_2017_v2020.csv", "--weights", options.weights or _weights()]
     extract += ["--train-val-list", xrays / "train_val_list.txt", "--test-list", xrays / "test_list.txt"]
     _step("embed them", extract)
     _show(features / "embeddings")
+    shutil.rmtree(run, ignore_errors=True)  # of an earlier demo: a run is never overwritten
+    fit: list[object] = [sys.executable, "-m", "head_training.fit", "--features", features / "embeddings"]
+    _step("train 24 heads at once, and keep the best", [*fit, "--output", run, "--grid"])
     return 0
 
 

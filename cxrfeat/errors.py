@@ -58,5 +58,17 @@ class DatasetIntegrityError(CxrfeatError, RuntimeError):
     """A written data set that breaks a promise: an image lost or doubled, a patient in two splits."""
 
 
+class FeaturesError(CxrfeatError, ValueError):
+    """Embeddings that a head can't be trained on: none, mixed, of wrong length, not finite, doubled, leaking."""
+
+
+class BundleError(CxrfeatError, ValueError):
+    """A head's bundle that can't be written or read, or does not fit what it is used on."""
+
+
+class TrainingError(CxrfeatError, RuntimeError):
+    """A training that ended without a head: every configuration diverged, or none can be ranked."""
+
+
 class JavaError(CxrfeatError, RuntimeError):
     """No Java runtime that Spark can use."""

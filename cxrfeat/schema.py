@@ -10,6 +10,8 @@ from enum import StrEnum
 
 import pyarrow as pa
 
+from cxrfeat.findings import FINDINGS
+
 
 class Status(StrEnum):
     """What became of one file (ok or quarantined) or of one line of metadata (ok or rejected)."""
@@ -103,3 +105,46 @@ EMBEDDINGS = pa.schema(
     ]
 )
 """``OUT/embeddings``: what a worker made of each image, joined with its metadata."""
+
+GRID = pa.schema(
+    [
+        pa.field("index", pa.int32()),  # place in the grid, from 0
+        pa.field("name", pa.string()),  # index and hash of the settings
+        pa.field("hidden", pa.list_(pa.field("element", pa.int32()))),
+        pa.field("dropout", pa.float64()),
+        pa.field("lr", pa.float64()),
+        pa.field("weight_decay", pa.float64()),
+        pa.field("status", pa.string()),  # how the training ended
+        pa.field("epochs", pa.int32()),
+        pa.field("best_epoch", pa.int32()),  # null, like all below, where no epoch can be ranked
+        pa.field("train_loss", pa.float64()),
+        pa.field("val_loss", pa.float64()),
+        pa.field("val_auroc", pa.float64()),  # mean over val_auroc_findings findings
+        pa.field("val_auroc_findings", pa.int32()),
+        pa.field("selected", pa.bool_()),
+        *(pa.field(f"val_auroc_{finding}", pa.float64()) for finding in FINDINGS),  # null where a class is absent
+    ]
+)
+"""``RUN/grid.parquet``: one row a configuration, as it was at its best epoch."""
+
+HISTORY = pa.schema(
+    [
+        pa.field("index", pa.int32()),
+        pa.field("name", pa.string()),
+        pa.field("epoch", pa.int32()),  # from 1
+        pa.field("lr", pa.float64()),
+        pa.field("train_loss", pa.float64()),
+        pa.field("val_loss", pa.float64()),
+        pa.field("val_auroc", pa.float64()),  # null unless monitored, like the next
+        pa.field("val_f1", pa.float64()),
+    ]
+)
+"""``RUN/history.parquet``: one row an epoch of each configuration."""
+
+HEAD_PREDICTIONS = pa.schema(
+    [
+        *(METADATA.field(name) for name in ("image_index", "patient_id", "split", "findings")),
+        *(pa.field(f"score_{finding}", pa.float32()) for finding in FINDINGS),
+    ]
+)
+"""``RUN/predictions.parquet``: what the chosen head says of val and test. Scores rank; they are no probabilities."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cxrfeat import demo
+from cxrfeat.head import load_bundle
 
 
 def test_without_weights_it_says_so_loudly(
@@ -31,9 +32,11 @@ def test_without_weights_it_says_so_loudly(
 
 
 def test_the_demo_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Phantoms are drawn, embedded by a real job, and read back with pandas."""
+    """Phantoms are drawn, embedded by a real job, read back with pandas, and a head is trained on them."""
     assert demo.main(["--output", str(tmp_path), "--count", "12", "--weights", "random"]) == 0
     printed = capfd.readouterr().out
     assert "$ spark-submit spark_jobs/extract.py --images" in printed
     assert "12 listed = 12 ok + 0 quarantined" in printed
     assert "12 rows x 2048 dimensions, extractor resnet50:random-seed0:" in printed
+    assert "-m head_training.fit --features" in printed
+    assert load_bundle(tmp_path / "run" / "head").extractor.startswith("resnet50:random-seed0:")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    ("__init__", "errors", "findings", "schema", "splits"),
+    ("__init__", "errors", "findings", "schema", "splits", "inputs"),
     ("java", "storage", "imaging", "preprocess", "backbone", "head", "metrics", "phantom"),
     ("encoder",),
     ("embed", "predict"),

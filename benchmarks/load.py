@@ -1,0 +1,75 @@
+"""Loading of embeddings against ``pyarrow.parquet.read_table``, and the peak memory of both.
+
+    python -m benchmarks.load [--rows N] [--repeats N]
+
+Each runs in a process of its own; the files are in the page cache for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from benchmarks import machine
+from benchmarks.features import DIM, SHAPE, write
+from cxrfeat.inputs import EXTRAS
+from head_training.data import load_features
+
+_MIB = 2**20
+
+
+def measure(contestant: str, features: str) -> None:
+    """Load once in this process; print seconds, MiB above the empty process, and MiB of the matrix."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start = time.perf_counter()
+    if contestant == "ours":
+        matrix = load_features(features, EXTRAS).matrix.nbytes / _MIB
+    else:
+        matrix = pq.read_table(features).nbytes / _MIB
+    seconds = time.perf_counter() - start
+    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before, matrix)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run both in turn, and print medians and the ratios that we promise."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rows", type=int, default=sum(SHAPE.values()))
+    parser.add_argument("--dim", type=int, default=DIM)
+    parser.add_argument("--rows-per-file", type=int, default=4096, help="as the extraction writes them")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--contestant", choices=["ours", "read_table"], help=argparse.SUPPRESS)
+    parser.add_argument("--features", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.contestant:
+        measure(options.contestant, options.features)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        shape = {split: count * options.rows // sum(SHAPE.values()) for split, count in SHAPE.items()}
+        write(Path(folder), shape, options.dim, rows_per_file=options.rows_per_file)
+        results: dict[str, list[list[float]]] = {"read_table": [], "ours": []}
+        for _ in range(options.repeats):
+            for name, runs in results.items():
+                command = [sys.executable, "-m", "benchmarks.load", "--contestant", name, "--features", folder]
+                answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                runs.append([float(number) for number in answer.split()])
+    print(f"{machine.describe()}; {options.rows} x {options.dim}; medians of {options.repeats}")
+    median = {name: [statistics.median(column) for column in zip(*runs, strict=True)] for name, runs in results.items()}
+    for name, (seconds, peak, size) in median.items():
+        print(f"{name:<12}{seconds:7.2f} s   peak {peak:7.0f} MiB   result {size:7.0f} MiB")
+    (seconds, peak, size), reference = median["ours"], median["read_table"][0]
+    print(f"ours / read_table  {seconds / reference:5.2f}   (bar: 3)")
+    print(f"peak / matrix      {peak / size:5.2f}   (bar: 2.5)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

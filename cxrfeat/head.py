@@ -1,0 +1,216 @@
+"""The head: a small MLP from embeddings to the 14 findings, and its bundle on disk.
+
+A bundle is a folder of two files: ``head.safetensors`` (weights, and the statistics of its inputs) and ``bundle.json``
+(everything else, readable). It appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from cxrfeat import __version__
+from cxrfeat.errors import BundleError
+from cxrfeat.findings import FINDINGS
+from cxrfeat.inputs import EXTRAS, Inputs
+
+FORMAT = 1
+"""Of the bundle; raised when an older program would misread a newer bundle."""
+
+_WEIGHTS, _DESCRIPTION = "head.safetensors", "bundle.json"
+_MEAN, _SCALE = "inputs.mean", "inputs.scale"
+
+
+class Head(nn.Module):
+    """An MLP with ReLU and optional dropout after every hidden layer: (N, inputs) → (N, 14) logits.
+
+    Attributes:
+        layers: the linear layers, in order.
+    """
+
+    def __init__(self, inputs: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
+        """Make a head with torch's initial weights.
+
+        Args:
+            inputs: length of an input vector.
+            hidden: widths of the hidden layers, at least one.
+            dropout: share of hidden units that are dropped in training, [0, 1).
+        """
+        super().__init__()
+        widths = (inputs, *hidden, len(FINDINGS))
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in itertools.pairwise(widths))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return (N, 14) logits of (N, inputs) float inputs."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            inputs = self.dropout(torch.relu(layer(inputs)))
+        logits: torch.Tensor = last(inputs)
+        return logits
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained head and all that is needed to use it.
+
+    Attributes:
+        head: in eval mode.
+        inputs: how its inputs are made.
+        hidden: widths of its hidden layers.
+        extractor: fingerprint of the embeddings that it was trained on.
+        training: how it was trained and how good it is: JSON values, for the record.
+    """
+
+    head: Head
+    inputs: Inputs
+    hidden: tuple[int, ...]
+    extractor: str
+    training: Mapping[str, Any]
+
+    def check_extractor(self, extractor: str) -> None:
+        """Raise BundleError unless embeddings come from the extractor that the head was trained on."""
+        if extractor != self.extractor:
+            raise BundleError(
+                f"the embeddings come from {extractor!r}, but the head was trained on {self.extractor!r}: "
+                "embed with that extractor, or train a head on these embeddings"
+            )
+
+
+def save_bundle(bundle: Bundle, folder: Path) -> None:
+    """Write a bundle so that, killed at any moment, there is a whole bundle or none.
+
+    Raises:
+        BundleError: something is there already, or the disk refuses.
+    """
+    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(scratch, ignore_errors=True)  # of a killed process with our number
+    try:
+        scratch.mkdir(parents=True)
+        weights = _serialize(bundle)
+        description = json.dumps(_describe(bundle, hashlib.sha256(weights).hexdigest()), indent=2) + "\n"
+        _write(scratch / _WEIGHTS, weights)
+        _write(scratch / _DESCRIPTION, description.encode())
+        _sync_folder(scratch)
+        scratch.rename(folder)  # refuses a folder that is not empty
+        _sync_folder(folder.parent)
+    except OSError as error:
+        raise BundleError(f"the bundle can't be written to {folder}: {error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read a bundle.
+
+    Raises:
+        BundleError: a file is missing or damaged, a newer format, other labels, or weights that don't fit.
+    """
+    try:
+        weights = (folder / _WEIGHTS).read_bytes()
+        description = json.loads((folder / _DESCRIPTION).read_bytes())
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{folder} is no bundle that can be read: {error}") from error
+    _check_description(folder, description, weights)
+    tensors = safetensors.torch.load(weights)
+    dims, imputed, hidden = description["dims"], description["imputed"], tuple(description["dims"]["hidden"])
+    inputs = Inputs(_pop(folder, tensors, _MEAN), _pop(folder, tensors, _SCALE), imputed)
+    if (len(inputs.mean), len(inputs.scale), inputs.width) != (dims["embedding"], dims["embedding"], dims["inputs"]):
+        raise BundleError(
+            f"{folder}: statistics of {len(inputs.mean)} and {len(inputs.scale)} embedding columns and {len(imputed)} "
+            f"extra inputs don't fit the dims {dims}"
+        )
+    head = Head(inputs.width, hidden)
+    try:
+        head.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise BundleError(f"{folder}: the weights don't fit the dims {dims}: {error}") from error
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise BundleError(f"{folder}: the weights hold NaN or infinity")
+    return Bundle(head.eval(), inputs, hidden, description["extractor"], description["training"])
+
+
+def _serialize(bundle: Bundle) -> bytes:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.head.state_dict().items()}
+    tensors[_MEAN] = torch.from_numpy(bundle.inputs.mean)
+    tensors[_SCALE] = torch.from_numpy(bundle.inputs.scale)
+    return safetensors.torch.save(tensors)
+
+
+def _describe(bundle: Bundle, sha256: str) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "labels": list(FINDINGS),
+        "extractor": bundle.extractor,
+        "dims": {
+            "embedding": len(bundle.inputs.mean),
+            "inputs": bundle.inputs.width,
+            "hidden": list(bundle.hidden),
+            "outputs": len(FINDINGS),
+        },
+        "imputed": {name: bundle.inputs.imputed[name] for name in bundle.inputs.extras},
+        "training": dict(bundle.training),
+        "versions": {
+            "cxrfeat": __version__,
+            **{name: version(name) for name in ("torch", "numpy", "pyarrow", "scikit-learn", "safetensors")},
+        },
+        "sha256": sha256,
+    }
+
+
+def _check_description(folder: Path, description: Any, weights: bytes) -> None:
+    """Check all that must hold before the weights are looked at; format first, since it decides what the rest means."""
+    found = description.get("format") if isinstance(description, dict) else None
+    if not isinstance(found, int) or found < 1:
+        raise BundleError(f"{folder / _DESCRIPTION} has format {found!r}; expected a number from 1 to {FORMAT}")
+    if found > FORMAT:
+        raise BundleError(f"{folder} has format {found}, this version reads up to {FORMAT}: use a newer cxrfeat")
+    missing = {"labels", "extractor", "dims", "imputed", "training", "sha256"}.difference(description)
+    if missing:
+        raise BundleError(f"{folder / _DESCRIPTION} lacks {sorted(missing)}")
+    missing = {"embedding", "inputs", "hidden"}.difference(description["dims"])
+    if missing:
+        raise BundleError(f"{folder / _DESCRIPTION}: dims lack {sorted(missing)}")
+    if description["labels"] != list(FINDINGS):
+        raise BundleError(f"{folder} has labels {description['labels']}; expected {list(FINDINGS)} in this order")
+    if not set(description["imputed"]) <= set(EXTRAS):
+        raise BundleError(f"{folder} uses the inputs {sorted(description['imputed'])}; known are {list(EXTRAS)}")
+    digest = hashlib.sha256(weights).hexdigest()
+    if digest != description["sha256"]:
+        raise BundleError(f"{folder / _WEIGHTS} has sha256 {digest}, but {_DESCRIPTION} says {description['sha256']}")
+
+
+def _pop(folder: Path, tensors: dict[str, torch.Tensor], name: str) -> np.ndarray:
+    if name not in tensors:
+        raise BundleError(f"{folder / _WEIGHTS} lacks the tensor {name!r}; it holds {sorted(tensors)}")
+    return tensors.pop(name).numpy()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a folder's names to the disk: a file's own fsync does not."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,196 @@
+"""``python -m head_training.fit``: train a head, or a grid of heads, on embeddings."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cxrfeat.errors import CxrfeatError
+from cxrfeat.inputs import EXTRAS
+from head_training.course import Monitor, Settings
+from head_training.evaluate import Select
+from head_training.grid import DEFAULT_GRID, KEYS, Configuration, expand, read_grid
+from head_training.loss import LossWeighting
+from head_training.run import Device, FitConfig, Report, fit
+
+FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
+
+EXIT_CODES = """exit codes:
+  0    done
+  1    failed on the way: no GPU, or no configuration that can be ranked
+  2    options or input that can't be used
+  130  interrupted; the best head so far was kept if an epoch was over, and the last line says so
+
+Research software, not a medical device."""
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "2018": {
+        "batch_size": 10,
+        "standardise": False,
+        "loss_weighting": LossWeighting.FREQUENCY,
+        "select": Select.VAL_LOSS,
+    },
+}
+"""Where the system of 2018 differs from our defaults; an option that is given wins over its preset."""
+
+_SETTINGS = ("epochs", "batch_size", "early_stop", "monitor", "seed")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m head_training.fit",
+        description="Train the head: an MLP from embeddings, age and sex to the 14 findings.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument_group("data").add_argument
+    add("--features", required=True, metavar="DIR_OR_URI", help="OUT/embeddings, or any folder of such Parquet")
+    add("--output", required=True, type=Path, metavar="RUN", help="folder for the bundle and the tables")
+    add("--without", type=_extras, default=(), metavar="age,sex", help="leave out age, sex, or both")
+    add("--no-standardise", dest="standardise", action="store_false", help="take the embedding as it is")
+    _add_configuration(parser)
+    _add_training(parser)
+    return parser
+
+
+def _add_configuration(parser: argparse.ArgumentParser) -> None:
+    defaults = Configuration()
+    add = parser.add_argument_group("configuration").add_argument
+    add(
+        "--grid",
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help=f"train every combination of the lists in a TOML file (keys {', '.join(KEYS)}); without FILE, a grid of 24",
+    )
+    shown = " ".join(map(str, defaults.hidden))
+    add("--hidden", type=int, nargs="+", metavar="N", help=f"widths of the hidden layers (default {shown})")
+    add("--dropout", type=float, metavar="P", help=f"share of hidden units to drop (default {defaults.dropout})")
+    add("--lr", type=float, metavar="R", help=f"Adam's learning rate at the start (default {defaults.lr})")
+    add("--weight-decay", type=float, metavar="W", help=f"Adam's L2 penalty (default {defaults.weight_decay})")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("training").add_argument
+    add(
+        "--preset",
+        choices=sorted(PRESETS),
+        help="2018: batch size 10, no standardisation, loss weighted by frequency, select by val_loss",
+    )
+    add("--epochs", type=int, default=50, metavar="N", help="at most (default 50)")
+    add("--batch-size", type=int, default=256, metavar="N", help="rows of a step (default 256)")
+    add(
+        "--loss-weighting",
+        type=LossWeighting,
+        choices=list(LossWeighting),
+        default=LossWeighting.NONE,
+        help="frequency: positives and negatives of a finding weigh the same in sum (default none)",
+    )
+    add("--early-stop", type=int, metavar="N", help="end a configuration after N epochs without a better one")
+    add(
+        "--monitor",
+        type=Monitor,
+        choices=list(Monitor),
+        default=Monitor.VAL_LOSS,
+        help="what a better epoch is better in, on validation (default val_loss)",
+    )
+    add(
+        "--select",
+        type=Select,
+        choices=list(Select),
+        default=Select.AUROC,
+        help="what the chosen configuration is best in, on validation: mean AUROC (default), or val_loss as in 2018",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="of initial weights, batches and dropout (default 0)")
+    add(
+        "--device", type=Device, choices=list(Device), default=Device.AUTO, help="auto (default): a GPU if there is one"
+    )
+    add("--quiet", action="store_true", help="no live display")
+
+
+def _extras(names: str) -> tuple[str, ...]:
+    given = tuple(name.strip() for name in names.split(","))
+    if not set(given) <= set(EXTRAS):
+        raise argparse.ArgumentTypeError(f"{names!r}; expected some of {','.join(EXTRAS)}")
+    return given
+
+
+def parse(argv: Sequence[str] | None) -> FitConfig:
+    """Turn the command line into what is to be done.
+
+    Raises:
+        ConfigError: values that can't be carried out.
+    """
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if options.preset:
+        parser.set_defaults(**PRESETS[options.preset])
+        options = parser.parse_args(argv)
+    given = {key: getattr(options, key) for key in KEYS if getattr(options, key) is not None}
+    grid = DEFAULT_GRID if options.grid is True else read_grid(Path(options.grid)) if options.grid else {}
+    return FitConfig(
+        features=options.features,
+        output=options.output,
+        configurations=expand(grid, given),
+        settings=Settings(**{name: getattr(options, name) for name in _SETTINGS}),
+        extras=tuple(name for name in EXTRAS if name not in options.without),
+        standardise=options.standardise,
+        loss_weighting=options.loss_weighting,
+        select=options.select,
+        device=options.device,
+        quiet=options.quiet,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit code."""
+    try:
+        config = parse(argv)
+        report = fit(config)
+    except CxrfeatError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED if isinstance(error, RuntimeError) else UNUSABLE
+    except KeyboardInterrupt:
+        print("interrupted: no head was written", file=sys.stderr)
+        return INTERRUPTED
+    print(format_report(report))
+    print(f"written to {config.output}")
+    if report.interrupted:
+        print("interrupted: the best head so far was kept", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def format_report(report: Report) -> str:
+    """Return what a user wants to know at the end."""
+    counts = Counter(str(course.status) for course in report.courses)
+    best = report.course
+    settings = best.configuration
+    lines = [
+        "configurations: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())),
+        *(f"left out: {count} rows {reason}" for reason, count in report.left_out.items() if count),
+        *(f"imputed: {count} missing values of {name}" for name, count in report.imputed.items() if count),
+        f"chosen: {best.name}, best epoch {best.best.epoch.epoch if best.best else '-'} of {len(best.history)}; hidden "
+        f"{' '.join(map(str, settings.hidden))}, dropout {settings.dropout:g}, lr {settings.lr:g}, "
+        f"weight decay {settings.weight_decay:g}",
+        f"{'AUROC':<20}{'val':>8}{'test':>8}   positives in val, test",
+    ]
+    for val, test in zip(report.val.findings, report.test.findings, strict=True):
+        positives = f"{val.positives}, {test.positives}"
+        lines.append(f"{val.finding:<20}{_decimal(val.auroc):>8}{_decimal(test.auroc):>8}   {positives}")
+    means = f"{_decimal(report.val.mean):>8}{_decimal(report.test.mean):>8}"
+    lines.append(f"{'mean':<20}{means}   over {report.val.over} and {report.test.over} findings")
+    return "\n".join(lines)
+
+
+def _decimal(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""The tables of a run, next to its bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cxrfeat.findings import FINDINGS
+from cxrfeat.schema import GRID, HEAD_PREDICTIONS, HISTORY
+from head_training.course import Course
+from head_training.evaluate import Ranking
+
+
+def write_grid(path: Path, courses: Sequence[Course], rankings: Sequence[Ranking | None], chosen: int) -> None:
+    """Write one row a configuration."""
+    rows = [_grid_row(course, ranking, chosen) for course, ranking in zip(courses, rankings, strict=True)]
+    pq.write_table(pa.Table.from_pylist(rows, GRID), path)
+
+
+def _grid_row(course: Course, ranking: Ranking | None, chosen: int) -> dict[str, Any]:
+    row = {
+        "index": course.index,
+        "name": course.name,
+        **asdict(course.configuration),
+        "status": str(course.status),
+        "epochs": len(course.history),
+        "selected": course.index == chosen,
+    }
+    if course.best is not None:
+        best = course.best.epoch
+        row |= {"best_epoch": best.epoch, "train_loss": best.train_loss, "val_loss": best.val_loss}
+    if ranking is not None:
+        row |= {"val_auroc": ranking.mean, "val_auroc_findings": ranking.over}
+        row |= {f"val_auroc_{entry.finding}": entry.auroc for entry in ranking.findings}
+    return row
+
+
+def write_history(path: Path, courses: Sequence[Course]) -> None:
+    """Write one row an epoch of each configuration."""
+    rows = [
+        {"index": course.index, "name": course.name, **asdict(epoch)} for course in courses for epoch in course.history
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, HISTORY), path)
+
+
+def write_predictions(path: Path, rows: pa.Table, scores: NDArray[np.float32]) -> None:
+    """Write (N, 14) scores beside the N rows that they belong to."""
+    columns = [rows[name] for name in HEAD_PREDICTIONS.names[: -len(FINDINGS)]]
+    columns += [pa.array(np.ascontiguousarray(column)) for column in scores.T]
+    pq.write_table(pa.table(columns, schema=HEAD_PREDICTIONS), path)

@@ -1,0 +1,224 @@
+"""One run: embeddings → trained grid → the chosen head, its bundle and tables in a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cxrfeat import storage
+from cxrfeat.errors import ConfigError, DeviceError
+from cxrfeat.findings import FINDINGS
+from cxrfeat.head import Bundle, Head, save_bundle
+from cxrfeat.inputs import EXTRAS, Inputs
+from cxrfeat.schema import Split
+from head_training.course import Course, Settings, Status
+from head_training.data import Features, load_features
+from head_training.evaluate import Ranking, Select, choose, rank, score
+from head_training.grid import Configuration
+from head_training.loss import LossWeighting, label_weights
+from head_training.output import write_grid, write_history, write_predictions
+from head_training.progress import Progress
+from head_training.statistics import measure_inputs
+from head_training.train import Examples, train
+
+
+class Device(StrEnum):
+    """Where the heads are trained."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """What one run is to do; see ``python -m head_training.fit --help`` for each option.
+
+    Raises ConfigError for an output that holds a head already.
+    """
+
+    features: str
+    output: Path
+    configurations: Sequence[Configuration] = (Configuration(),)
+    settings: Settings = field(default_factory=Settings)
+    extras: tuple[str, ...] = EXTRAS
+    standardise: bool = True
+    loss_weighting: LossWeighting = LossWeighting.NONE
+    select: Select = Select.AUROC
+    device: Device = Device.AUTO
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        """Qualify the features, and refuse to mix two runs."""
+        object.__setattr__(self, "features", storage.qualify(self.features))
+        if self.head.exists():
+            raise ConfigError(f"{self.head} is there already; give another --output")
+
+    @property
+    def head(self) -> Path:
+        """Folder of the bundle."""
+        return self.output / "head"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the heads, as JSON values."""
+        return {
+            **asdict(self.settings),
+            "inputs": ["embedding", *self.extras],
+            "standardise": self.standardise,
+            "loss_weighting": self.loss_weighting,
+            "select": self.select,
+            "configurations": len(self.configurations),
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a run.
+
+    Attributes:
+        courses: of all configurations.
+        rankings: on validation, of each one's best epoch; None where there is none.
+        chosen: index of the one in the bundle.
+        head: the chosen one.
+        scores: its (N, 14) scores of val and of test.
+        test: how well it ranks the test split.
+        imputed: values that were missing, by input.
+        left_out: rows that were not used, by reason.
+    """
+
+    courses: Sequence[Course]
+    rankings: Sequence[Ranking | None]
+    chosen: int
+    head: Head
+    scores: Sequence[NDArray[np.float32]]
+    test: Ranking
+    imputed: Mapping[str, int]
+    left_out: Mapping[str, int]
+
+    @property
+    def course(self) -> Course:
+        """Of the chosen configuration."""
+        return self.courses[self.chosen]
+
+    @property
+    def val(self) -> Ranking:
+        """How well the chosen head ranks the validation split."""
+        ranking = self.rankings[self.chosen]
+        if ranking is None:
+            raise ValueError(f"configuration {self.chosen} was chosen, but never ranked")
+        return ranking
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the training."""
+        return any(course.status == Status.INTERRUPTED for course in self.courses)
+
+
+def fit(config: FitConfig) -> Report:
+    """Train all configurations, choose one on validation, test it once, and write the run.
+
+    Raises:
+        CxrfeatError: features, settings or a device that can't be used; no configuration that can be ranked.
+        KeyboardInterrupt: before there was anything to keep.
+    """
+    device = _open_device(config.device)
+    features = load_features(config.features, config.extras)
+    train_rows = features.rows(Split.TRAIN)
+    inputs = measure_inputs(features.matrix[train_rows], config.extras, standardise=config.standardise)
+    imputed = inputs.apply(features.matrix)
+    weights = label_weights(features.labels[train_rows], config.loss_weighting)
+    examples = {split: _examples(features, split, weights, device) for split in Split}
+    courses = _train(config, examples)
+    if not any(course.history for course in courses):
+        raise KeyboardInterrupt
+    val_labels, test_labels = (features.labels[features.rows(split)] for split in (Split.VAL, Split.TEST))
+    val, test = examples[Split.VAL].inputs, examples[Split.TEST].inputs
+    rankings = [rank(val_labels, score(course.head(), val)) if course.best else None for course in courses]
+    chosen = choose(courses, rankings, config.select)
+    head = courses[chosen].head()
+    scores = [score(head, val), score(head, test)]  # only now, and only once
+    ranking = rank(test_labels, scores[1])
+    report = Report(courses, rankings, chosen, head.cpu(), scores, ranking, imputed, features.index.left_out)
+    _write(config, features, inputs, report, weights)
+    return report
+
+
+def _write(config: FitConfig, features: Features, inputs: Inputs, report: Report, weights: NDArray[np.float32]) -> None:
+    """Write the tables, then the bundle: where ``output/head`` is, everything is."""
+    config.output.mkdir(parents=True, exist_ok=True)
+    write_grid(config.output / "grid.parquet", report.courses, report.rankings, report.chosen)
+    write_history(config.output / "history.parquet", report.courses)
+    judged = features.index.table.slice(features.rows(Split.VAL).start)  # val, then test: the order of the index
+    write_predictions(config.output / "predictions.parquet", judged, np.concatenate(report.scores))
+    record = _record(config, features, report, weights)
+    grid = [asdict(configuration) for configuration in config.configurations]
+    resolved = {"features": config.features, "device": config.device, **record, "grid": grid}
+    (config.output / "config.json").write_text(json.dumps(resolved, indent=2) + "\n", encoding="utf-8")
+    hidden = report.course.configuration.hidden
+    save_bundle(Bundle(report.head, inputs, hidden, features.index.extractor, record), config.head)
+
+
+def _train(config: FitConfig, examples: dict[Split, Examples]) -> list[Course]:
+    progress = Progress(
+        rows=len(examples[Split.TRAIN].inputs),
+        configurations=len(config.configurations),
+        epochs=config.settings.epochs,
+        quiet=config.quiet,
+    )
+    with progress:
+        return train(
+            examples[Split.TRAIN],
+            examples[Split.VAL],
+            config.configurations,
+            config.settings,
+            on_step=progress.on_step,
+            on_epoch=progress.on_epoch,
+        )
+
+
+def _examples(features: Features, split: Split, weights: NDArray[np.float32], device: torch.device) -> Examples:
+    """Return a split on the device; on a CPU it is a view of the matrix, not a copy."""
+    rows = features.rows(split)
+    arrays = (features.matrix[rows], features.labels[rows], weights)
+    return Examples(*(torch.from_numpy(array).to(device) for array in arrays))
+
+
+def _record(config: FitConfig, features: Features, report: Report, weights: NDArray[np.float32]) -> dict[str, Any]:
+    """Return how the head came to be, for its bundle: nothing in it depends on where the run was made."""
+    course = report.course
+    table = features.index.table
+    rows = {split.value: features.rows(split) for split in Split}
+    return {
+        "settings": config.describe(),
+        "configuration": {"name": course.name, **asdict(course.configuration)},
+        "best_epoch": course.best.epoch.epoch if course.best else None,
+        "status": str(course.status),
+        "rows": {name: part.stop - part.start for name, part in rows.items()},
+        "patients": {
+            name: len(table["patient_id"].slice(part.start, part.stop - part.start).unique())
+            for name, part in rows.items()
+        },
+        "left_out": dict(report.left_out),
+        "imputed_values": dict(report.imputed),
+        "label_weights": {
+            name: dict(zip(FINDINGS, values, strict=True))
+            for name, values in zip(("negative", "positive"), weights.tolist(), strict=True)
+        },
+        "val": report.val.describe(),
+        "test": report.test.describe(),
+    }
+
+
+def _open_device(device: Device) -> torch.device:
+    if device == Device.CUDA and not torch.cuda.is_available():
+        raise DeviceError("--device cuda, but no GPU can be used on this machine")
+    use_gpu = device == Device.CUDA or (device == Device.AUTO and torch.cuda.is_available())
+    return torch.device("cuda" if use_gpu else "cpu")

@@ -1,0 +1,71 @@
+"""What the metrics promise: scikit-learn's numbers where they are defined, and None with the counts where not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score, roc_auc_score
+
+from cxrfeat.findings import FINDINGS
+from cxrfeat.metrics import aurocs, macro_f1, mean_auroc
+
+
+def sample(seed: int, count: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    labels = (random.uniform(size=(count, 14)) < 0.3).astype(np.float32)
+    return labels, random.uniform(size=(count, 14)).astype(np.float32).round(1)
+
+
+@given(st.integers(0, 1000))
+def test_auroc_is_the_share_of_pairs_in_order(seed: int) -> None:
+    """Each finding's AUROC is P(positive above negative) + half of the ties, counted pair by pair."""
+    labels, scores = sample(seed, 12)
+    for column, entry in enumerate(aurocs(labels, scores)):
+        positive, negative = scores[labels[:, column] == 1, column], scores[labels[:, column] == 0, column]
+        assert (entry.finding, entry.positives, entry.negatives) == (FINDINGS[column], len(positive), len(negative))
+        if len(positive) == 0 or len(negative) == 0:
+            assert entry.auroc is None
+        else:
+            differences = positive[:, None] - negative
+            assert entry.auroc == pytest.approx(((differences > 0) + 0.5 * (differences == 0)).mean())
+
+
+def test_findings_without_a_class_are_left_out_of_the_mean() -> None:
+    """The mean says over how many findings it is."""
+    labels, scores = sample(0)
+    labels[:, 0], labels[:, 1] = 0, 1
+    found = aurocs(labels, scores)
+    assert (found[0].auroc, found[0].positives, found[1].auroc, found[1].negatives) == (None, 0, None, 0)
+    expected = np.mean([roc_auc_score(labels[:, column], scores[:, column]) for column in range(2, 14)])
+    mean, over = mean_auroc(found)
+    assert mean == pytest.approx(expected)
+    assert over == 12
+    assert mean_auroc(found[:2]) == (None, 0)
+
+
+def test_macro_f1_is_scikit_learns_at_one_half() -> None:
+    """Above 0.5 counts as found; a finding that is neither there nor found counts 0."""
+    labels, scores = sample(1)
+    labels[:, 0] = scores[:, 0] = 0
+    expected = np.mean([f1_score(labels[:, c], scores[:, c] > 0.5, zero_division=0) for c in range(14)])
+    assert macro_f1(labels, scores) == pytest.approx(expected)
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    """NaN never becomes a rank; the error names the finding."""
+    labels, scores = sample(2)
+    scores[3, 13] = np.nan
+    for metric in (aurocs, macro_f1):
+        with pytest.raises(ValueError, match=r"\['Hernia'\] hold NaN or infinity"):
+            metric(labels, scores)
+
+
+def test_shapes_must_agree() -> None:
+    """Scores of another number of rows or findings are refused with both shapes."""
+    labels, scores = sample(3)
+    with pytest.raises(ValueError, match=r"labels \(40, 14\) and scores \(39, 14\)"):
+        aurocs(labels, scores[1:])
+    with pytest.raises(ValueError, match=r"expected both \(N, 14\)"):
+        aurocs(labels[:, :3], scores[:, :3])

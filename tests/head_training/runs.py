@@ -1,0 +1,25 @@
+"""Runs of the command in this process, and what they left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from head_training.fit import main
+
+FAST = ("--quiet", "--epochs", "3", "--batch-size", "32", "--hidden", "8", "4", "--lr", "0.01", "--device", "cpu")
+"""Options of a run of a second."""
+
+
+def fit(features: Path, output: Path, *options: str) -> int:
+    return main(["--features", str(features), "--output", str(output), *options])
+
+
+def bundle_bytes(output: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (output / "head").iterdir()}
+
+
+def record(output: Path) -> dict[str, Any]:
+    training: dict[str, Any] = json.loads((output / "head" / "bundle.json").read_text())["training"]
+    return training
