@@ -4,73 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 from pyspark.sql import SparkSession
 
 from cxrfeat import preprocess
-from cxrfeat.errors import ConfigError, DatasetIntegrityError, DatasetMismatchError, WorkerError
+from cxrfeat.errors import ConfigError, DatasetMismatchError, WorkerError
 from cxrfeat.schema import EMBEDDINGS, Augmentation
-from cxrfeat.spark import extract as extract_module
-from cxrfeat.spark.dataset import Dataset
 from cxrfeat.spark.extract import ExtractConfig, extract
 from cxrfeat.spark.splits import SplitRule
 from cxrfeat.spark.worker import Device
 from cxrfeat.splits import SplitLevel, split_by_hash
 from tests import fakes
-
-HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n"
-
-
-def write_films(folder: Path, count: int, *, start: int = 0) -> None:
-    for index in range(start, start + count):
-        path = folder / f"images_{index % 3:03d}" / "images" / f"{index:04d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(fakes.png(fakes.film(seed=index)))
-
-
-def write_metadata(path: Path, indices: list[int]) -> str:
-    lines = [
-        f"{index:04d}.png,{'Mass' if index % 2 else 'No Finding'},0,{index // 2},{20 + index},F,PA\n"
-        for index in indices
-    ]
-    path.write_text(HEADER + "".join(lines))
-    return str(path)
-
-
-def run(spark: SparkSession, tmp_path: Path, **options: Any) -> dict[str, Any]:
-    config = ExtractConfig(
-        **{
-            "images": str(tmp_path / "in"),
-            "output": str(tmp_path / "out"),
-            "weights": "random",
-            "round_size": 7,
-            **options,
-        }
-    )
-    return dict(extract(spark, config, fakes.make_fake))
-
-
-def rows_of(output: Path) -> pa.Table:
-    table = pads.dataset(str(output / "embeddings"), partitioning="hive").to_table()
-    return table.sort_by([("image_path", "ascending"), ("augmentation", "descending")])
-
-
-@pytest.fixture(autouse=True)
-def _no_real_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The driver tries the weights by building the network; a fake encoder has none."""
-    monkeypatch.setattr(extract_module, "load_network", lambda *_: None)
-    yield
+from tests.cxrfeat.spark.samples import rows_of, run, write_films, write_metadata
 
 
 def test_every_film_becomes_a_row_joined_with_its_metadata(spark: SparkSession, tmp_path: Path) -> None:
@@ -177,44 +129,6 @@ def test_mirrored_films_are_rows_of_their_own(spark: SparkSession, tmp_path: Pat
     assert (summary["images"]["ok"], summary["images"]["rows"], summary["images"]["listed"]) == (4, 8, 5)
 
 
-def test_replay_takes_back_what_has_been_mended(spark: SparkSession, tmp_path: Path) -> None:
-    """After a replay a mended file has its embedding, a bad one stays, and good rows whose file is gone are kept."""
-    write_films(tmp_path / "in", 9)
-    bad = [
-        tmp_path / "in" / "images_000" / "images" / "0000.png",
-        tmp_path / "in" / "images_001" / "images" / "0001.png",
-    ]
-    for path in bad:
-        path.write_bytes(b"")
-    assert run(spark, tmp_path)["images"]["quarantined"] == 2
-    write_films(tmp_path / "in", 1)
-    (tmp_path / "in" / "images_002" / "images" / "0002.png").unlink()
-    assert run(spark, tmp_path)["images"]["quarantined"] == 2  # only a replay tries again
-    summary = run(spark, tmp_path, replay_quarantine=True)
-    assert (summary["images"]["ok"], summary["images"]["quarantined"], summary["images"]["listed"]) == (8, 1, 9)
-    table = rows_of(tmp_path / "out")
-    assert table.num_rows == 9
-    assert table.filter(pc.equal(table["status"], "quarantined"))["image_index"].to_pylist() == ["0001.png"]
-    mended = table.filter(pc.equal(table["image_index"], "0000.png")).to_pylist()[0]
-    np.testing.assert_allclose(
-        mended["embedding"], np.array(fakes.fake_embedding(preprocess.to_model_input(fakes.film(seed=0))), np.float32)
-    )
-
-
-def test_a_killed_replay_is_finished_or_forgotten(spark: SparkSession, tmp_path: Path) -> None:
-    """A round that a replay had completed is put in place by the next run, one that it had not is dropped."""
-    write_films(tmp_path / "in", 9)
-    run(spark, tmp_path)
-    before = rows_of(tmp_path / "out")
-    embeddings, replay = tmp_path / "out" / "embeddings", tmp_path / "out" / "_replay"
-    replay.mkdir()
-    (embeddings / "round=0").rename(replay / "round=0")  # killed between the old round's end and the new one's arrival
-    (replay / "round=1" / "status=ok").mkdir(parents=True)  # killed while this one was being made
-    run(spark, tmp_path)
-    assert rows_of(tmp_path / "out").equals(before)
-    assert not list(replay.iterdir())
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -287,30 +201,3 @@ def test_a_gpu_that_is_not_there_is_one_line(spark: SparkSession, tmp_path: Path
     ):
         extract(spark, config)
     assert not list((tmp_path / "out" / "embeddings").rglob("*.parquet"))
-
-
-def test_broken_promises_are_found(spark: SparkSession, tmp_path: Path) -> None:
-    """A lost image, a doubled row and a torn patient are each found and named."""
-    write_films(tmp_path / "in", 6)
-    metadata = write_metadata(tmp_path / "metadata.csv", [*range(6)])
-    run(spark, tmp_path, metadata=metadata, round_size=3)
-    dataset = Dataset(spark, str(tmp_path / "out"))
-    dataset.check([], by_patient=True)
-    with pytest.raises(DatasetIntegrityError, match=r"1 images were listed and have no row .*\['gone.png'\]"):
-        dataset.check(["gone.png"], by_patient=True)
-    embeddings = tmp_path / "out" / "embeddings"
-    part = next((embeddings / "round=0").rglob("*.parquet"))
-    (embeddings / "round=9" / "status=ok").mkdir(parents=True)
-    table = pq.read_table(part, partitioning=None)
-    copy = embeddings / "round=9" / "status=ok" / "copy.parquet"
-    pq.write_table(table, copy)
-    with pytest.raises(DatasetIntegrityError, match="3 images have more than one row"):
-        dataset.check([], by_patient=True)
-    moved = pa.array(["another"] * 3)
-    paths = pa.array([f"other/{index}.png" for index in range(3)])
-    table = table.set_column(table.schema.get_field_index("split"), "split", moved)
-    table = table.set_column(table.schema.get_field_index("image_path"), "image_path", paths)
-    pq.write_table(table, copy)
-    with pytest.raises(DatasetIntegrityError, match="patients are in more than one split"):
-        dataset.check([], by_patient=True)
-    dataset.check([], by_patient=False)

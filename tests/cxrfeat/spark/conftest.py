@@ -1,0 +1,13 @@
+"""What the tests of this folder share."""
+
+from __future__ import annotations
+
+import pytest
+
+from cxrfeat.spark import extract as extract_module
+
+
+@pytest.fixture(autouse=True)
+def _no_real_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver tries the weights by building the network; a fake encoder has none."""
+    monkeypatch.setattr(extract_module, "load_network", lambda *_: None)
