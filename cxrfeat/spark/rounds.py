@@ -29,7 +29,7 @@ _FILE_SCHEMA = "path STRING, modificationTime TIMESTAMP, length BIGINT, content 
 _GLOB_SIGNS = re.compile(r"[\\\[\]{}*?]")
 
 _LOG_VERSION = "v1"
-"""First line of the files in the checkpoint that are read here; the format has not changed since Spark 2.0."""
+"""First line of the files in the checkpoint that are read here, as of Spark 4.3."""
 
 _POLL_S = 0.1
 
