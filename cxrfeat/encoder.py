@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -21,18 +20,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cxrfeat import preprocess
 from cxrfeat.backbone import Weights, fingerprint, get_backbone, load_network
+from cxrfeat.device import Precision, resolve_precision, to_dtype
 from cxrfeat.errors import ConfigError, DeviceError
 
 _CPU_BATCH, _CUDA_BATCH = 8, 128
 """Images: the fastest of 1–32 on a Zen 4 core in bf16 (see benchmarks/LOG.md); enough to fill a GPU."""
-
-
-class Precision(StrEnum):
-    """Arithmetic of the network; the last pooling is always in fp32."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    BF16 = "bf16"
 
 
 class Encoder(Protocol):
@@ -62,7 +54,7 @@ class EncoderSpec:
     Attributes:
         backbone: name in the registry.
         weights: the file as the worker sees it.
-        precision: auto, fp32 or bf16.
+        precision: auto, fp32 or bf16; the last pooling is always in fp32.
         batch_size: images at once, or None for the device's default.
     """
 
@@ -102,11 +94,12 @@ class FrozenEncoder:
         """
         backbone = get_backbone(spec.backbone)
         self.device = _open_device(device)
-        self.precision = _resolve_precision(spec.precision, self.device).value
+        precision = resolve_precision(spec.precision, self.device)
+        self.precision = precision.value
         self.batch_size = spec.batch_size or (_CUDA_BATCH if self.device.type == "cuda" else _CPU_BATCH)
         self.dim = backbone.dim
         self.fingerprint = spec.fingerprint
-        self._dtype = torch.bfloat16 if self.precision == Precision.BF16 else torch.float32
+        self._dtype = to_dtype(precision)
         trunk = fold_batchnorm(load_network(backbone, spec.weights))
         self._trunk = trunk.to(self.device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean = torch.tensor(preprocess.IMAGENET_MEAN, device=self.device).view(1, 3, 1, 1)
@@ -154,19 +147,6 @@ def fold_batchnorm(network: torchvision.models.ResNet) -> nn.Sequential:
             block.downsample = fuse_conv_bn_eval(*block.downsample)
     stem = fuse_conv_bn_eval(network.conv1, network.bn1)
     return nn.Sequential(stem, network.relu, network.maxpool, *stages)
-
-
-def has_native_bf16() -> bool:
-    """Say whether this CPU computes bf16 in hardware (AVX512-BF16 or AMX); elsewhere bf16 is slower than fp32."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _resolve_precision(asked: Precision, device: torch.device) -> Precision:
-    if asked != Precision.AUTO:
-        return asked
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_native_bf16()
-    return Precision.BF16 if native else Precision.FP32
 
 
 def _open_device(name: str) -> torch.device:

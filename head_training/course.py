@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import torch
 
+from cxrfeat.device import Precision
 from cxrfeat.errors import ConfigError
 from cxrfeat.head import Head
 from head_training.grid import Configuration
@@ -31,6 +32,9 @@ class Status(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+PRECISIONS = (Precision.FP32, Precision.BF16)
+
+
 @dataclass(frozen=True)
 class Settings:
     """What all configurations of a run share.
@@ -41,6 +45,7 @@ class Settings:
         early_stop: epochs without a better one after which a configuration ends; None: never.
         monitor: what decides which epoch is better, for the one that is kept and for the early stop.
         seed: of initial weights, batches and dropout.
+        precision: of the first layer's products; everything else is in the precision of the inputs.
 
     Raises ConfigError for values that can't be carried out.
     """
@@ -50,6 +55,7 @@ class Settings:
     early_stop: int | None = None
     monitor: Monitor = Monitor.VAL_LOSS
     seed: int = 0
+    precision: Precision = Precision.FP32
 
     def __post_init__(self) -> None:
         """Check every number."""
@@ -57,6 +63,9 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise ConfigError(f"{name} is {value}; expected at least {lowest}")
+        if self.precision not in PRECISIONS:
+            # No "auto": a head would depend on the machine it was trained on without a word.
+            raise ConfigError(f"precision is {self.precision}; expected one of {[p.value for p in PRECISIONS]}")
 
 
 @dataclass(frozen=True)

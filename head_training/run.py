@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from cxrfeat import storage
+from cxrfeat.device import Device
 from cxrfeat.errors import ConfigError, DeviceError
 from cxrfeat.findings import FINDINGS
 from cxrfeat.head import Bundle, Head, save_bundle
@@ -28,14 +28,6 @@ from head_training.output import write_grid, write_history, write_predictions
 from head_training.progress import Progress
 from head_training.statistics import measure_inputs
 from head_training.train import Examples, train
-
-
-class Device(StrEnum):
-    """Where the heads are trained."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 @dataclass(frozen=True)

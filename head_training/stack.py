@@ -1,9 +1,9 @@
 """Heads of one shape side by side: one GEMM feeds all their first layers, batched ones do the rest.
 
 Weights lie as (C, out, in): together they are the one big matrix of the first layer, and each head's own part is
-contiguous, so that torch's own Adam works on it as on any parameter. The gradients are written by hand into memory of
-the same layout: autograd would make them anew in every step. Rows of the first layer are padded with zeros to whole cache
-lines: a GEMM that writes rows of 2050 floats takes a third longer than one that writes rows of 2064. Zeros get no gradient and stay.
+contiguous, so that torch's own Adam works on it as on any parameter. Activations lie as (C, units, B), the batch last:
+every product then reads and writes whole rows, and none has to be transposed. The gradients are written by hand into
+memory of the weights' layout: autograd would make them anew in every step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch.nn import functional as F  # noqa: N812
 from cxrfeat.head import Head
 
 _CACHE_LINE = 16
-"""Floats."""
+"""Floats. Rows of inputs and first layer are padded with zeros to whole lines: a GEMM that writes rows of 2050 floats
+takes half as long again as one that writes rows of 2064. Zeros get no gradient and stay."""
 
 
 class Stack:
@@ -29,14 +30,29 @@ class Stack:
     """
 
     def __init__(
-        self, heads: Sequence[Head], dropout: Sequence[float], device: torch.device, dtype: torch.dtype
+        self,
+        heads: Sequence[Head],
+        dropout: Sequence[float],
+        device: torch.device,
+        dtype: torch.dtype,
+        operands: torch.dtype,
     ) -> None:
-        """Copy the heads' weights; ``dropout`` is each one's own share of dropped units."""
+        """Copy the heads' weights.
+
+        Args:
+            heads: of one shape.
+            dropout: each one's own share of dropped units.
+            device: where they are trained.
+            dtype: of weights, gradients and activations.
+            operands: what the first layer's products are rounded to on the way in, and on the way out.
+        """
         same = zip(*(head.parameters() for head in heads), strict=True)
         stacked = [torch.stack([tensor.detach() for tensor in group]).to(device, dtype) for group in same]
         self.weights, self.biases = stacked[0::2], stacked[1::2]
         self._inputs = self.weights[0].shape[2]
+        self._operands = operands
         self.weights[0] = F.pad(self.weights[0], (0, -self._inputs % _CACHE_LINE))
+        self._padded = self.weights[0].new_zeros((0, self.weights[0].shape[2]), dtype=self._operands)
         self._dropout = torch.tensor(dropout, device=device, dtype=dtype).view(-1, 1, 1)
         self.members = [[nn.Parameter(view) for view in self._views(number)] for number in range(len(heads))]
         self._bind()
@@ -62,7 +78,8 @@ class Stack:
     @torch.no_grad()
     def logits(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return (C, B, 14) logits of (B, inputs), without dropout."""
-        return self._last(self._hidden(inputs, None)[-1])
+        hidden, _ = self._hidden(self._to_operand(inputs), None)
+        return self._last(hidden[-1]).transpose(1, 2)
 
     @torch.no_grad()
     def backward(
@@ -79,44 +96,60 @@ class Stack:
         Returns:
             (C,) loss of each head.
         """
-        hidden = self._hidden(inputs, noise)
+        operand = self._to_operand(inputs)
+        hidden, slopes = self._hidden(operand, noise)
         logits = self._last(hidden[-1])
-        labels, weights = labels.expand_as(logits), weights / labels.numel()
+        labels, weights = labels.T.expand_as(logits), weights.T / labels.numel()
         losses = F.binary_cross_entropy_with_logits(logits, labels, weights, reduction="none").sum((1, 2))
         delta = (logits.sigmoid_() - labels).mul_(weights)
         for layer in range(len(hidden), 0, -1):
-            below = hidden[layer - 1]
-            torch.bmm(delta.transpose(1, 2), below, out=self._weight_gradients[layer])
-            torch.sum(delta, 1, out=self._bias_gradients[layer])
-            delta = torch.bmm(delta, self.weights[layer]).mul_(below > 0)
-            if self._drops:
-                delta.mul_(self._rescale)
-        flat = delta.transpose(0, 1).flatten(1)
-        torch.mm(flat.T, inputs, out=self._as_one_layer(self._weight_gradients[0]))
-        torch.sum(flat, 0, out=self._bias_gradients[0].flatten())
+            torch.bmm(delta, hidden[layer - 1].transpose(1, 2), out=self._weight_gradients[layer])
+            torch.sum(delta, 2, out=self._bias_gradients[layer])
+            delta = torch.bmm(self.weights[layer].transpose(1, 2), delta).mul_(slopes[layer - 1])
+        gradient = self._weight_gradients[0].flatten(0, 1)
+        if self._operands == gradient.dtype:
+            torch.mm(delta.flatten(0, 1), operand, out=gradient)
+        else:
+            gradient.copy_(torch.mm(delta.flatten(0, 1).to(self._operands), operand))
+        torch.sum(delta, 2, out=self._bias_gradients[0])
         return losses
 
-    def _hidden(self, inputs: torch.Tensor, noise: torch.Generator | None) -> list[torch.Tensor]:
-        """Return the (C, B, h) outputs of each hidden layer; dropout only where there is noise."""
-        first = torch.addmm(self.biases[0].flatten(), inputs, self._as_one_layer(self.weights[0]).T).relu_()
-        outputs = [self._drop(first.view(len(inputs), *self.biases[0].shape).transpose(0, 1), noise)]
-        for weight, bias in zip(self.weights[1:-1], self.biases[1:-1], strict=True):
-            above = torch.baddbmm(bias.unsqueeze(1), outputs[-1], weight.transpose(1, 2)).relu_()
-            outputs.append(self._drop(above, noise))
-        return outputs
+    def _to_operand(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Copy (B, inputs) into kept memory as the first layer's products want it: padded, and rounded if asked."""
+        if len(self._padded) < len(inputs):
+            self._padded = self._padded.new_zeros(len(inputs), self._padded.shape[1])
+        operand = self._padded[: len(inputs)]
+        operand[:, : self._inputs].copy_(inputs)
+        return operand
 
-    def _as_one_layer(self, first: torch.Tensor) -> torch.Tensor:
-        """View the (C, h, in) of all first layers as one of C·h units, without padding."""
-        return first.flatten(0, 1)[:, : self._inputs]
+    def _hidden(
+        self, operand: torch.Tensor, noise: torch.Generator | None
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return each hidden layer's (C, h, B) outputs, and their derivatives by what came before ReLU and dropout.
+
+        Without noise there is no dropout.
+        """
+        first = torch.mm(self.weights[0].flatten(0, 1).to(self._operands), operand.T)
+        before = first.to(self.weights[0].dtype).view(*self.biases[0].shape, -1).add_(self.biases[0].unsqueeze(2))
+        outputs, slopes = [], []
+        for layer in range(1, len(self.weights)):
+            slope = self._slope(before, noise)
+            outputs.append(before.mul_(slope))
+            slopes.append(slope)
+            if layer < len(self.weights) - 1:
+                before = torch.baddbmm(self.biases[layer].unsqueeze(2), self.weights[layer], before)
+        return outputs, slopes
 
     def _last(self, hidden: torch.Tensor) -> torch.Tensor:
-        return torch.baddbmm(self.biases[-1].unsqueeze(1), hidden, self.weights[-1].transpose(1, 2))
+        return torch.baddbmm(self.biases[-1].unsqueeze(2), self.weights[-1], hidden)
 
-    def _drop(self, outputs: torch.Tensor, noise: torch.Generator | None) -> torch.Tensor:
+    def _slope(self, before: torch.Tensor, noise: torch.Generator | None) -> torch.Tensor:
+        """Return what ReLU and dropout multiply (C, h, B) with: 0, or 1, or 1 / (1 - dropout)."""
+        slope = (before > 0).to(before.dtype)
         if noise is None or not self._drops:
-            return outputs
-        draw = torch.rand(outputs.shape[1:], generator=noise, device=outputs.device, dtype=outputs.dtype)
-        return outputs.mul_(draw >= self._dropout).mul_(self._rescale)
+            return slope
+        draw = torch.rand(before.shape[1:], generator=noise, device=before.device, dtype=before.dtype)
+        return slope.mul_(draw >= self._dropout).mul_(self._rescale)
 
     def _views(self, number: int) -> list[torch.Tensor]:
         return _interleave(

@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from cxrfeat.device import Precision
 from cxrfeat.head import Head
 from cxrfeat.metrics import aurocs, macro_f1, mean_auroc
 from head_training.course import Course, Epoch, Monitor, Settings, Status
@@ -53,7 +54,9 @@ class _Team:
         configurations = [course.configuration for course in courses]
         head = initial_head(train.inputs.shape[1], configurations[0].hidden, settings.seed)
         dropout = [configuration.dropout for configuration in configurations]
-        self.stack = Stack([head] * len(courses), dropout, train.inputs.device, train.inputs.dtype)
+        dtype = train.inputs.dtype
+        operands = torch.bfloat16 if settings.precision == Precision.BF16 else dtype
+        self.stack = Stack([head] * len(courses), dropout, train.inputs.device, dtype, operands)
         self.optimizers = [
             # fused: one pass over the memory instead of ten, which is what a step of Adam costs
             Adam(member, lr=c.lr, betas=BETAS, eps=EPS, weight_decay=c.weight_decay, fused=True)

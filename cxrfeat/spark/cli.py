@@ -8,10 +8,9 @@ import sys
 from collections.abc import Callable
 
 from cxrfeat.backbone import BACKBONES
-from cxrfeat.encoder import Precision
+from cxrfeat.device import Device, Precision
 from cxrfeat.errors import CxrfeatError
 from cxrfeat.spark.summary import Summary, format_summary, quarantined_share
-from cxrfeat.spark.worker import Device
 
 EXIT_CODES = """exit codes:
   0    done

@@ -12,7 +12,8 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from cxrfeat import imaging, storage
 from cxrfeat.backbone import RANDOM, find_weights, get_backbone, load_network
-from cxrfeat.encoder import EncoderFactory, EncoderSpec, Precision, load_encoder
+from cxrfeat.device import Device, Precision
+from cxrfeat.encoder import EncoderFactory, EncoderSpec, load_encoder
 from cxrfeat.errors import ConfigError
 from cxrfeat.schema import EMBEDDED, Augmentation, Status
 from cxrfeat.spark.dataset import Dataset
@@ -22,7 +23,7 @@ from cxrfeat.spark.progress import Progress
 from cxrfeat.spark.rounds import Rounds, run_rounds, to_handles
 from cxrfeat.spark.splits import SplitRule, assign_splits
 from cxrfeat.spark.summary import Summary, write_summary
-from cxrfeat.spark.worker import Device, EmbedTask
+from cxrfeat.spark.worker import EmbedTask
 from cxrfeat.splits import SplitLevel
 
 _LOG = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ import gc
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,17 +15,10 @@ import torch
 from pyspark import Accumulator, SparkFiles, TaskContext
 
 from cxrfeat.backbone import Weights
+from cxrfeat.device import Device
 from cxrfeat.embed import embed_batches
 from cxrfeat.encoder import EncoderFactory, EncoderSpec
 from cxrfeat.schema import Augmentation, Status
-
-
-class Device(StrEnum):
-    """Where the network runs."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 @dataclass(frozen=True)

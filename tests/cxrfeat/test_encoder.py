@@ -17,9 +17,10 @@ from PIL import Image
 from torch import nn
 from torchvision import models, transforms
 
-from cxrfeat import encoder as encoder_module
+from cxrfeat import device as device_module
 from cxrfeat.backbone import BACKBONES, Weights, find_weights, fingerprint, get_backbone, load_network
-from cxrfeat.encoder import EncoderSpec, FrozenEncoder, Precision, fold_batchnorm, has_native_bf16, load_encoder
+from cxrfeat.device import Precision, has_native_bf16
+from cxrfeat.encoder import EncoderSpec, FrozenEncoder, fold_batchnorm, load_encoder
 from cxrfeat.errors import ConfigError, DeviceError, WeightsError
 from cxrfeat.imaging import decode
 from cxrfeat.preprocess import to_model_input
@@ -191,7 +192,7 @@ def test_every_batch_is_full_for_the_network(small: FrozenEncoder, monkeypatch: 
 @pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp32")])
 def test_auto_is_bf16_where_the_cpu_has_it(native: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Auto takes bf16 only where it is faster; what was asked for by name is taken as asked."""
-    monkeypatch.setattr(encoder_module, "has_native_bf16", lambda: native)
+    monkeypatch.setattr(device_module, "has_native_bf16", lambda: native)
     made = {asked: build_small(asked).precision for asked in Precision}
     assert made == {Precision.AUTO: precision, Precision.FP32: "fp32", Precision.BF16: "bf16"}
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from cxrfeat.errors import ConfigError
 from cxrfeat.findings import FINDINGS
 from cxrfeat.metrics import aurocs, macro_f1, mean_auroc
-from head_training.course import Course, Monitor, Settings, Status
+from head_training.course import PRECISIONS, Course, Monitor, Settings, Status
 from head_training.grid import Configuration
 from head_training.stack import Stack
 from head_training.train import Examples, _derive, initial_head, train
@@ -120,12 +120,45 @@ def test_neighbours_do_not_matter_with_dropout_either() -> None:
 def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
     """Units are zero as often as asked, and the others are scaled so that the expectation stays."""
     head = initial_head(WIDTH, (64,), 0)
-    stack = Stack([head, head], [0.0, 0.4], torch.device("cpu"), torch.float32)
-    inputs = torch.ones(2000, WIDTH)
-    clean, dropped = stack._hidden(inputs, torch.Generator().manual_seed(1))[0]
-    active = clean[0] > 0
-    torch.testing.assert_close((dropped[:, active] == 0).float().mean(), torch.tensor(0.4), atol=0.01, rtol=0)
-    torch.testing.assert_close(dropped[:, active].mean(), clean[:, active].mean(), rtol=0.03, atol=0)
+    stack = Stack([head, head], [0.0, 0.4], torch.device("cpu"), torch.float32, torch.float32)
+    inputs = stack._to_operand(torch.ones(2000, WIDTH))
+    hidden, slopes = stack._hidden(inputs, torch.Generator().manual_seed(1))
+    clean, dropped = hidden[0]
+    active = clean[:, 0] > 0
+    torch.testing.assert_close((dropped[active] == 0).float().mean(), torch.tensor(0.4), atol=0.01, rtol=0)
+    torch.testing.assert_close(dropped[active].mean(), clean[active].mean(), rtol=0.03, atol=0)
+    assert set(slopes[0][0].flatten().tolist()) == {0.0, 1.0}
+
+
+def test_bf16_rounds_the_first_products_alone() -> None:
+    """Logits and gradients are those of weights and inputs that were rounded, and the weights themselves are not."""
+    data = examples(20, seed=4, dtype=torch.float32)
+    head = initial_head(WIDTH, (8, 5), 0)
+    rounded = initial_head(WIDTH, (8, 5), 0)
+    rounded.layers[0].weight.data = rounded.layers[0].weight.data.bfloat16().float()
+    stack = Stack([head], [0.0], torch.device("cpu"), torch.float32, torch.bfloat16)
+    inputs = data.inputs.bfloat16().float()
+    torch.testing.assert_close(stack.logits(data.inputs)[0], rounded(inputs).detach(), rtol=0.02, atol=0.02)
+    assert not torch.equal(stack.logits(data.inputs)[0], head(data.inputs))
+    stack.backward(data.inputs, data.labels, data.weigh(data.labels), torch.Generator())
+    loss_of(rounded(inputs), data.labels, data).backward()  # type: ignore[no-untyped-call]
+    for mine, original, theirs in zip(stack.members[0], head.parameters(), rounded.parameters(), strict=True):
+        width = original.shape[-1]
+        torch.testing.assert_close(mine[..., :width].data, original.data, rtol=0, atol=0)
+        assert mine.grad is not None
+        torch.testing.assert_close(mine.grad[..., :width], theirs.grad, rtol=0.05, atol=0.002)
+
+
+def test_bf16_ends_close_to_fp32_but_not_at_it() -> None:
+    """The option reaches the training: other weights, nearly the same validation loss."""
+    data, val = (examples(count, seed=count, dtype=torch.float32) for count in (300, 100))
+    losses = {}
+    for precision in PRECISIONS:
+        (course,) = train(data, val, [Configuration((8, 5), lr=3e-3)], Settings(epochs=5, precision=precision))
+        losses[precision] = course.history[-1].val_loss
+    fp32, bf16 = losses.values()
+    assert fp32 != bf16
+    assert abs(fp32 - bf16) < 0.01 * fp32
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -133,14 +166,15 @@ def test_the_gradients_are_those_of_autograd(dropout: float) -> None:
     """The hand-written backward pass agrees with autograd through the same forward pass, dropout included."""
     data = examples(20, seed=4)
     heads = [initial_head(WIDTH, (8, 5), seed).double() for seed in (0, 1)]
-    stack = Stack(heads, [dropout, 0.0], torch.device("cpu"), torch.float64)
+    stack = Stack(heads, [dropout, 0.0], torch.device("cpu"), torch.float64, torch.float64)
     losses = stack.backward(data.inputs, data.labels, data.weigh(data.labels), torch.Generator().manual_seed(5))
     for member, head in enumerate(heads):
         noise = torch.Generator().manual_seed(5)
         hidden, rate = data.inputs, (dropout, 0.0)[member]
         for layer in list(head.layers)[:-1]:
             hidden = torch.relu(layer(hidden))
-            hidden = hidden * (torch.rand(hidden.shape, generator=noise, dtype=torch.float64) >= rate) / (1 - rate)
+            draw = torch.rand(hidden.T.shape, generator=noise, dtype=torch.float64)
+            hidden = hidden * (rate <= draw.T) / (1 - rate)
         loss = loss_of(head.layers[-1](hidden), data.labels, data)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.testing.assert_close(losses[member], loss.detach())

@@ -23,7 +23,7 @@ from torchvision import transforms
 
 from cxrfeat import imaging, preprocess, storage
 from cxrfeat.backbone import BACKBONES, find_weights, load_network
-from cxrfeat.encoder import has_native_bf16
+from cxrfeat.device import has_native_bf16
 from cxrfeat.phantom.dataset import write_dataset
 from cxrfeat.spark.extract import ExtractConfig
 from cxrfeat.spark.splits import SplitRule

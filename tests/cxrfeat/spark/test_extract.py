@@ -15,11 +15,11 @@ from PIL import Image
 from pyspark.sql import SparkSession
 
 from cxrfeat import preprocess
+from cxrfeat.device import Device
 from cxrfeat.errors import ConfigError, DatasetMismatchError, WorkerError
 from cxrfeat.schema import EMBEDDINGS, Augmentation
 from cxrfeat.spark.extract import ExtractConfig, extract
 from cxrfeat.spark.splits import SplitRule
-from cxrfeat.spark.worker import Device
 from cxrfeat.splits import SplitLevel, split_by_hash
 from tests import fakes
 from tests.cxrfeat.spark.samples import rows_of, run, write_films, write_metadata

@@ -13,10 +13,11 @@ from pyspark.sql import SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from cxrfeat.backbone import BACKBONES, find_weights
-from cxrfeat.encoder import EncoderFactory, EncoderSpec, Precision, load_encoder
+from cxrfeat.device import Device, Precision
+from cxrfeat.encoder import EncoderFactory, EncoderSpec, load_encoder
 from cxrfeat.schema import EMBEDDED, Augmentation
 from cxrfeat.spark.rounds import to_handles
-from cxrfeat.spark.worker import Device, EmbedTask, task_device
+from cxrfeat.spark.worker import EmbedTask, task_device
 from tests import fakes
 
 
