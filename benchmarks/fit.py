@@ -8,6 +8,7 @@ plain       one of them as torch's tutorial would: modules, autograd, Adam (x 24
 one         one default fit by our code
 2018        one fit with a DataLoader and batches of 10
 GEMM        only the first layer's two products of the stack (forward and weight gradient), nothing else
+... bf16    the same with --precision bf16
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import machine
 from benchmarks.features import DIM, SHAPE, make
+from cxrfeat.device import Precision
 from cxrfeat.schema import Split
 from head_training.course import Settings
 from head_training.grid import DEFAULT_GRID, Configuration, expand
 from head_training.train import Examples, initial_head, train
 
 EXTRAS = 2
+CACHE_LINE = 16
 SETTINGS = Settings(epochs=1)
+BF16 = Settings(epochs=1, precision=Precision.BF16)
 
 
 def examples(count: int, width: int, seed: int) -> Examples:
@@ -40,15 +44,15 @@ def examples(count: int, width: int, seed: int) -> Examples:
     return Examples(torch.from_numpy(inputs), torch.from_numpy(labels), torch.from_numpy(np.ones((2, 14), np.float32)))
 
 
-def fit(data: Examples, val: Examples, grid: Sequence[Configuration]) -> None:
+def fit(data: Examples, val: Examples, grid: Sequence[Configuration], settings: Settings = SETTINGS) -> None:
     """Train some configurations together for an epoch by our code."""
-    train(data, val, grid, SETTINGS)
+    train(data, val, grid, settings)
 
 
-def fit_one_by_one(data: Examples, val: Examples, grid: Sequence[Configuration]) -> None:
+def fit_one_by_one(data: Examples, val: Examples, grid: Sequence[Configuration], settings: Settings = SETTINGS) -> None:
     """Train them one after the other."""
     for configuration in grid:
-        fit(data, val, [configuration])
+        fit(data, val, [configuration], settings)
 
 
 def fit_plainly(batches: Iterable[Sequence[torch.Tensor]], configuration: Configuration, width: int) -> None:
@@ -73,14 +77,15 @@ def recipe_2018(data: Examples) -> None:
     fit_plainly(loader, Configuration(), data.inputs.shape[1])
 
 
-def gemm(data: Examples, units: int) -> None:
-    """Multiply as the first layers of an epoch do, on one batch and into memory that is there."""
-    size = SETTINGS.batch_size
-    inputs, weights = data.inputs[:size], torch.randn(units, data.inputs.shape[1])
-    delta, outputs, gradients = torch.randn(size, units), torch.empty(size, units), torch.empty_like(weights)
+def gemm(data: Examples, units: int, dtype: torch.dtype) -> None:
+    """Multiply as the first layers of an epoch do, in their layout, on one batch and into memory that is there."""
+    size, width = SETTINGS.batch_size, -(-data.inputs.shape[1] // CACHE_LINE) * CACHE_LINE
+    inputs, weights = torch.randn(size, width).to(dtype), torch.randn(units, width).to(dtype)
+    delta, outputs = torch.randn(units, size).to(dtype), torch.empty(units, size, dtype=dtype)
+    gradients = torch.empty_like(weights)
     for _ in range(-(-len(data.inputs) // size)):
-        torch.mm(inputs, weights.T, out=outputs)
-        torch.mm(delta.T, inputs, out=gradients)
+        torch.mm(weights, inputs.T, out=outputs)
+        torch.mm(delta, inputs, out=gradients)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,13 +98,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     width = options.dim + EXTRAS
     data, val = examples(options.rows, width, 0), examples(options.rows // 7, width, 1)
     grid = expand(DEFAULT_GRID, {})
+    units = sum(configuration.hidden[0] for configuration in grid)
     contestants: dict[str, Callable[[], None]] = {
         "stack": lambda: fit(data, val, grid),
         "one by one": lambda: fit_one_by_one(data, val, grid),
         "plain": lambda: plain(data),
         "one": lambda: fit(data, val, [Configuration()]),
         "2018": lambda: recipe_2018(data),
-        "GEMM": lambda: gemm(data, sum(configuration.hidden[0] for configuration in grid)),
+        "GEMM": lambda: gemm(data, units, torch.float32),
+        "stack bf16": lambda: fit(data, val, grid, BF16),
+        "one by one bf16": lambda: fit_one_by_one(data, val, grid, BF16),
+        "GEMM bf16": lambda: gemm(data, units, torch.bfloat16),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(options.repeats):
@@ -107,15 +116,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
-            print(f"  {name:<12}{seconds[name][-1]:8.2f} s", file=sys.stderr, flush=True)
+            print(f"  {name:<16}{seconds[name][-1]:8.2f} s", file=sys.stderr, flush=True)
     median = {name: statistics.median(times) for name, times in seconds.items()}
-    print(f"{machine.describe()}, {torch.get_num_threads()} threads; {options.rows} x {width}, fp32")
+    print(f"{machine.describe()}, {torch.get_num_threads()} threads; {options.rows} x {width}")
     print(f"seconds an epoch, median of {options.repeats} (lowest)")
     for name, times in seconds.items():
-        print(f"{name:<12}{median[name]:8.2f} ({min(times):.2f})")
+        print(f"{name:<16}{median[name]:8.2f} ({min(times):.2f})")
     print(f"stack / one by one    {median['stack'] / median['one by one']:6.2f}   (bar: 0.50)")
     print(f"stack / (24 x plain)  {median['stack'] / median['plain'] / len(grid):6.2f}")
+    print(f"GEMM / one by one     {median['GEMM'] / median['one by one']:6.2f}   (what no stack can be below)")
     print(f"stack / GEMM          {median['stack'] / median['GEMM']:6.2f}   (bar: 1.50)")
+    print(f"both in bf16          {median['stack bf16'] / median['one by one bf16']:6.2f}")
+    print(f"stack bf16 / fp32     {median['stack bf16'] / median['stack']:6.2f}")
+    print(f"stack / GEMM in bf16  {median['stack bf16'] / median['GEMM bf16']:6.2f}")
     print(f"2018 / one            {median['2018'] / median['one']:6.2f}   (bar: 10)")
     return 0
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.quality --images DIR --metadata CSV[.gz] --weights PATH --backbone resnet50-v1
 
-Each fold is once test and once val; the other three train. Our head is the best of the default grid on val, without and with weights; logistic
-regression the best of five C on val. Both see the same standardised embeddings, age and sex.
+Each fold is once test and once val; the other three train. Our head is the best of the default grid on val, without and with weights
+and in bf16; logistic regression the best of five C on val. Both see the same standardised embeddings, age and sex.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from sklearn.model_selection import GroupKFold
 
 from cxrfeat import imaging, storage
 from cxrfeat.backbone import find_weights, get_backbone
+from cxrfeat.device import Precision
 from cxrfeat.embed import embed_batches
 from cxrfeat.encoder import EncoderSpec, load_encoder
 from cxrfeat.findings import FINDINGS, parse_findings, to_multi_hot
@@ -32,7 +33,7 @@ from cxrfeat.inputs import EXTRAS
 from cxrfeat.metrics import aurocs
 from cxrfeat.schema import HANDLE
 from head_training.course import Settings
-from head_training.evaluate import Select, choose, rank, score
+from head_training.selection import Select, choose, rank, score
 from head_training.grid import DEFAULT_GRID, expand
 from head_training.loss import LossWeighting, label_weights
 from head_training.statistics import measure_inputs
@@ -54,14 +55,16 @@ def embed(images: str, backbone: str, weights: str) -> pd.DataFrame:
     return pa.Table.from_batches(list(embed_batches([handles], encoder=encoder, root=images))).to_pandas()
 
 
-def head_scores(rows: list[Floats], labels: list[Floats], weighting: LossWeighting) -> Floats:
+def head_scores(
+    rows: list[Floats], labels: list[Floats], weighting: LossWeighting, precision: Precision = Precision.FP32
+) -> Floats:
     """Train the default grid and return the chosen head's scores of the test rows; train, val, test in both lists."""
     weights = label_weights(labels[0], weighting)
     data, val, test = (
         Examples(torch.from_numpy(inputs), torch.from_numpy(hot), torch.from_numpy(weights))
         for inputs, hot in zip(rows, labels, strict=True)
     )
-    courses = train(data, val, expand(DEFAULT_GRID, {}), Settings(early_stop=10))
+    courses = train(data, val, expand(DEFAULT_GRID, {}), Settings(early_stop=10, precision=precision))
     rankings = [rank(labels[1], score(course.head(), val.inputs)) if course.best else None for course in courses]
     return score(courses[choose(courses, rankings, Select.AUROC)].head(), test.inputs)
 
@@ -79,6 +82,14 @@ def logistic_scores(rows: list[Floats], labels: list[Floats]) -> Floats:
     return best
 
 
+def draw_folds(patients: NDArray[np.int64], drawings: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield val and test rows of five folds, drawn several times over."""
+    for drawing in range(drawings):
+        split = GroupKFold(FOLDS, shuffle=True, random_state=drawing).split(patients, groups=patients)
+        folds = [test for _, test in split]
+        yield from ((folds[(number + 1) % FOLDS], test) for number, test in enumerate(folds))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Embed, train and test both in each fold, and print the means."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -86,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--metadata", type=Path, required=True)
     parser.add_argument("--weights", required=True)
     parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--drawings", type=int, default=1, metavar="N", help="of the folds (default 1)")
     options = parser.parse_args(argv)
     table = embed(options.images, options.backbone, options.weights)
     metadata = pd.read_csv(options.metadata).set_index("Image Index").loc[table["image_index"]]
@@ -94,17 +106,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     extras = np.stack([metadata["Patient Age"], sex == "M"], axis=1)
     rows = np.concatenate([np.stack(list(table["embedding"])), extras], axis=1).astype(np.float32)
     patients = metadata["Patient ID"].to_numpy()
-    folds = [test for _, test in GroupKFold(FOLDS, shuffle=True, random_state=0).split(rows, groups=patients)]
     frequent = labels.sum(axis=0) >= MIN_POSITIVES
     scorers: dict[str, Callable[[list[Floats], list[Floats]], Floats]] = {
         "head": lambda rows, labels: head_scores(rows, labels, LossWeighting.NONE),
         "weighted": lambda rows, labels: head_scores(rows, labels, LossWeighting.FREQUENCY),
+        "bf16": lambda rows, labels: head_scores(rows, labels, LossWeighting.NONE, Precision.BF16),
         "logistic": logistic_scores,
     }
     results: dict[str, list[float]] = {name: [] for name in scorers}
     warnings.simplefilter("ignore", ConvergenceWarning)
-    for fold, test in enumerate(folds):
-        val = folds[(fold + 1) % FOLDS]
+    for val, test in draw_folds(patients, options.drawings):
         parts = [np.setdiff1d(np.arange(len(rows)), np.concatenate([val, test])), val, test]
         split = [rows[part] for part in parts]
         inputs = measure_inputs(split[0], EXTRAS, standardise=True)
@@ -119,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(rows)} films of {len(set(patients))} patients; findings with {MIN_POSITIVES} positives: {findings}")
     for name, means in results.items():
         print(f"{name:<10}{np.mean(means):.4f}   folds {' '.join(f'{mean:.3f}' for mean in means)}")
+    print(f"bf16 - head      {np.mean(results['bf16']) - np.mean(results['head']):+.4f}")
     print(f"head - logistic  {np.mean(results['head']) - np.mean(results['logistic']):+.4f}   (bar: -0.01)")
     return 0
 

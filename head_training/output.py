@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cxrfeat.findings import FINDINGS
 from cxrfeat.schema import GRID, HEAD_PREDICTIONS, HISTORY
 from head_training.course import Course
-from head_training.evaluate import Ranking
+from head_training.selection import Ranking
 
 
 def write_grid(path: Path, courses: Sequence[Course], rankings: Sequence[Ranking | None], chosen: int) -> None:

@@ -21,7 +21,7 @@ from cxrfeat.inputs import EXTRAS, Inputs
 from cxrfeat.schema import Split
 from head_training.course import Course, Settings, Status
 from head_training.data import Features, load_features
-from head_training.evaluate import Ranking, Select, choose, rank, score
+from head_training.selection import Ranking, Select, choose, rank, score
 from head_training.grid import Configuration
 from head_training.loss import LossWeighting, label_weights
 from head_training.output import write_grid, write_history, write_predictions

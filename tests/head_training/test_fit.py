@@ -33,6 +33,7 @@ from tests.head_training.samples import change, random_table, write
         ("--epochs", "2"),
         ("--loss-weighting", "frequency"),
         ("--seed", "7"),
+        ("--precision", "bf16"),
     ],
 )
 def test_every_option_of_training_changes_the_head(features: Path, tmp_path: Path, options: Sequence[str]) -> None:

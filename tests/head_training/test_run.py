@@ -17,7 +17,7 @@ from cxrfeat.findings import FINDINGS, to_multi_hot
 from cxrfeat.head import Head, load_bundle
 from cxrfeat.metrics import aurocs, mean_auroc
 from cxrfeat.schema import GRID, HEAD_PREDICTIONS, HISTORY
-from head_training import evaluate
+from head_training import selection
 from head_training import run as run_module
 from tests.head_training import samples
 from tests.head_training.runs import FAST, bundle_bytes, fit, record
@@ -146,11 +146,11 @@ def test_the_test_split_is_touched_once_and_last(
 
     def watched_score(head: Head, inputs: torch.Tensor) -> np.ndarray:
         events.append(len(inputs))
-        return evaluate.score(head, inputs)
+        return selection.score(head, inputs)
 
     def watched_choose(*given: Any) -> int:
         events.append("chosen")
-        return evaluate.choose(*given)
+        return selection.choose(*given)
 
     monkeypatch.setattr(run_module, "score", watched_score)
     monkeypatch.setattr(run_module, "choose", watched_choose)

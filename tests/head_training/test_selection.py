@@ -9,7 +9,7 @@ import torch
 from cxrfeat.errors import TrainingError
 from cxrfeat.head import Head
 from head_training.course import Best, Course, Epoch, Status
-from head_training.evaluate import Ranking, Select, choose, rank, score
+from head_training.selection import Ranking, Select, choose, rank, score
 from head_training.grid import Configuration
 
 

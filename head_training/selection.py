@@ -1,4 +1,4 @@
-"""Which configuration is chosen, on validation alone, and how good it is."""
+"""Which configuration is chosen, on validation alone, and how well it ranks."""
 
 from __future__ import annotations
 
