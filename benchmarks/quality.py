@@ -33,9 +33,9 @@ from cxrfeat.inputs import EXTRAS
 from cxrfeat.metrics import aurocs
 from cxrfeat.schema import HANDLE
 from head_training.course import Settings
-from head_training.selection import Select, choose, rank, score
 from head_training.grid import DEFAULT_GRID, expand
 from head_training.loss import LossWeighting, label_weights
+from head_training.selection import Select, choose, rank, score
 from head_training.statistics import measure_inputs
 from head_training.train import Examples, train
 

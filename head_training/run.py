@@ -21,11 +21,11 @@ from cxrfeat.inputs import EXTRAS, Inputs
 from cxrfeat.schema import Split
 from head_training.course import Course, Settings, Status
 from head_training.data import Features, load_features
-from head_training.selection import Ranking, Select, choose, rank, score
 from head_training.grid import Configuration
 from head_training.loss import LossWeighting, label_weights
 from head_training.output import write_grid, write_history, write_predictions
 from head_training.progress import Progress
+from head_training.selection import Ranking, Select, choose, rank, score
 from head_training.statistics import measure_inputs
 from head_training.train import Examples, train
 

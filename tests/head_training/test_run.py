@@ -17,8 +17,8 @@ from cxrfeat.findings import FINDINGS, to_multi_hot
 from cxrfeat.head import Head, load_bundle
 from cxrfeat.metrics import aurocs, mean_auroc
 from cxrfeat.schema import GRID, HEAD_PREDICTIONS, HISTORY
-from head_training import selection
 from head_training import run as run_module
+from head_training import selection
 from tests.head_training import samples
 from tests.head_training.runs import FAST, bundle_bytes, fit, record
 from tests.head_training.samples import random_table, two_gaussians, write

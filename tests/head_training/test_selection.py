@@ -9,8 +9,8 @@ import torch
 from cxrfeat.errors import TrainingError
 from cxrfeat.head import Head
 from head_training.course import Best, Course, Epoch, Status
-from head_training.selection import Ranking, Select, choose, rank, score
 from head_training.grid import Configuration
+from head_training.selection import Ranking, Select, choose, rank, score
 
 
 def course(index: int, val_loss: float | None) -> Course:
