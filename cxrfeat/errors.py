@@ -5,6 +5,8 @@ A message says what was wrong, the actual value, the expected one, and where.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class CxrfeatError(Exception):
     """Base of every error that the project raises on purpose."""
@@ -60,6 +62,32 @@ class DatasetIntegrityError(CxrfeatError, RuntimeError):
 
 class FeaturesError(CxrfeatError, ValueError):
     """Embeddings that a head can't be trained on: none, mixed, of wrong length, not finite, doubled, leaking."""
+
+
+class VectorsError(CxrfeatError, ValueError):
+    """An Arrow column of embeddings that is no matrix of finite numbers.
+
+    Attributes:
+        reason: one of :class:`cxrfeat.schema.Reason`.
+        rows: which rows of the column are wrong; empty if all are.
+    """
+
+    def __init__(self, reason: str, message: str, rows: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.rows = rows
+
+
+class DropError(CxrfeatError, ValueError):
+    """A drop, or a row group of it, that can't be trusted.
+
+    Attributes:
+        reason: the quarantine's reason code, one of :class:`cxrfeat.schema.Reason`.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class BundleError(CxrfeatError, ValueError):

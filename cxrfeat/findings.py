@@ -32,6 +32,9 @@ FINDINGS: tuple[str, ...] = (
 """In the order of the paper: every vector of labels or probabilities in the project follows it."""
 
 NO_FINDING = "No Finding"
+ANY_FINDING = "any_finding"
+"""That at least one of the 14 is there."""
+
 SEPARATOR = "|"
 
 

@@ -24,8 +24,9 @@ import torch
 from torch import nn
 
 from cxrfeat import __version__
+from cxrfeat.calibration import Calibration
 from cxrfeat.errors import BundleError
-from cxrfeat.findings import FINDINGS
+from cxrfeat.findings import ANY_FINDING, FINDINGS
 from cxrfeat.inputs import EXTRAS, Inputs
 
 FORMAT = 1
@@ -33,6 +34,7 @@ FORMAT = 1
 
 _WEIGHTS, _DESCRIPTION = "head.safetensors", "bundle.json"
 _MEAN, _SCALE = "inputs.mean", "inputs.scale"
+_LINES = ("slope", "intercept")
 
 
 class Head(nn.Module):
@@ -73,6 +75,9 @@ class Bundle:
         inputs: how its inputs are made.
         hidden: widths of its hidden layers.
         extractor: fingerprint of the embeddings that it was trained on.
+        calibration: from its logits to probabilities.
+        thresholds: for each rule that chose them on validation, the probability from which a finding, or any finding
+            at all, counts as positive; None where validation lacked a class.
         training: how it was trained and how good it is: JSON values, for the record.
     """
 
@@ -80,7 +85,16 @@ class Bundle:
     inputs: Inputs
     hidden: tuple[int, ...]
     extractor: str
+    calibration: Calibration
+    thresholds: Mapping[str, Mapping[str, float | None]]
     training: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Name of the head in its predictions: two heads that may answer differently have different ones."""
+        decides = json.dumps([self.extractor, _describe_use(self)], sort_keys=True).encode()
+        shape = "-".join(map(str, self.hidden))
+        return f"mlp-{shape}:{hashlib.sha256(_serialize(self) + decides).hexdigest()[:12]}"
 
     def check_extractor(self, extractor: str) -> None:
         """Raise BundleError unless embeddings come from the extractor that the head was trained on."""
@@ -141,7 +155,30 @@ def load_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{folder}: the weights don't fit the dims {dims}: {error}") from error
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise BundleError(f"{folder}: the weights hold NaN or infinity")
-    return Bundle(head.eval(), inputs, hidden, description["extractor"], description["training"])
+    calibration = _read_calibration(folder, description["calibration"])
+    thresholds = _read_thresholds(folder, description["thresholds"])
+    extractor, training = description["extractor"], description["training"]
+    return Bundle(head.eval(), inputs, hidden, extractor, calibration, thresholds, training)
+
+
+def _read_calibration(folder: Path, lines: Any) -> Calibration:
+    try:
+        return Calibration(*(np.array([lines[name][finding] for finding in FINDINGS]) for name in _LINES))
+    except (TypeError, KeyError, ValueError) as error:
+        raise BundleError(f"{folder / _DESCRIPTION}: the calibration can't be used: {error!r}") from error
+
+
+def _read_thresholds(folder: Path, rules: Any) -> dict[str, dict[str, float | None]]:
+    expected = {*FINDINGS, ANY_FINDING}
+    for rule, thresholds in rules.items():
+        if set(thresholds) != expected:
+            raise BundleError(
+                f"{folder / _DESCRIPTION}: thresholds of {rule!r} are for {sorted(thresholds)}; expected {sorted(expected)}"
+            )
+        odd = {name: value for name, value in thresholds.items() if value is not None and not 0 <= value <= 1}
+        if odd:
+            raise BundleError(f"{folder / _DESCRIPTION}: thresholds of {rule!r} are no probabilities: {odd}")
+    return dict(rules)
 
 
 def _serialize(bundle: Bundle) -> bytes:
@@ -162,13 +199,25 @@ def _describe(bundle: Bundle, sha256: str) -> dict[str, Any]:
             "hidden": list(bundle.hidden),
             "outputs": len(FINDINGS),
         },
-        "imputed": {name: bundle.inputs.imputed[name] for name in bundle.inputs.extras},
+        **_describe_use(bundle),
         "training": dict(bundle.training),
         "versions": {
             "cxrfeat": __version__,
             **{name: version(name) for name in ("torch", "numpy", "pyarrow", "scikit-learn", "safetensors")},
         },
         "sha256": sha256,
+    }
+
+
+def _describe_use(bundle: Bundle) -> dict[str, Any]:
+    """Return what decides the answers beside weights and extractor."""
+    lines = (bundle.calibration.slope, bundle.calibration.intercept)
+    return {
+        "imputed": {name: bundle.inputs.imputed[name] for name in bundle.inputs.extras},
+        "calibration": {
+            name: dict(zip(FINDINGS, line.tolist(), strict=True)) for name, line in zip(_LINES, lines, strict=True)
+        },
+        "thresholds": {rule: dict(thresholds) for rule, thresholds in bundle.thresholds.items()},
     }
 
 
@@ -179,7 +228,7 @@ def _check_description(folder: Path, description: Any, weights: bytes) -> None:
         raise BundleError(f"{folder / _DESCRIPTION} has format {found!r}; expected a number from 1 to {FORMAT}")
     if found > FORMAT:
         raise BundleError(f"{folder} has format {found}, this version reads up to {FORMAT}: use a newer cxrfeat")
-    missing = {"labels", "extractor", "dims", "imputed", "training", "sha256"}.difference(description)
+    missing = {"labels", "extractor", "dims", "imputed", "calibration", "thresholds", "training", "sha256"}.difference(description)
     if missing:
         raise BundleError(f"{folder / _DESCRIPTION} lacks {sorted(missing)}")
     missing = {"embedding", "inputs", "hidden"}.difference(description["dims"])

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-from cxrfeat.findings import FINDINGS
+from cxrfeat.findings import ANY_FINDING, FINDINGS
 
 
 class Status(StrEnum):
@@ -22,7 +22,7 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a file is in quarantine."""
+    """Why a file, or a row group of a drop, is in quarantine."""
 
     EMPTY = "empty"
     MISSING = "missing"
@@ -33,6 +33,15 @@ class Reason(StrEnum):
     TOO_LARGE = "too-large"
     UNSUPPORTED_MODE = "unsupported-mode"
     COLOUR = "colour"
+    NOT_PARQUET = "not-parquet"
+    NO_ROWS = "no-rows"
+    MISSING_COLUMN = "missing-column"
+    WRONG_TYPE = "wrong-type"
+    WRONG_LENGTH = "wrong-length"
+    NOT_FINITE = "not-finite"
+    OTHER_EXTRACTOR = "other-extractor"
+    MIXED_EXTRACTORS = "mixed-extractors"
+    QUARANTINED_BEFORE = "quarantined-before"
 
 
 class Augmentation(StrEnum):
@@ -140,6 +149,40 @@ HISTORY = pa.schema(
     ]
 )
 """``RUN/history.parquet``: one row an epoch of each configuration."""
+
+ROW_GROUP = pa.schema(
+    [
+        pa.field("uri", pa.string()),
+        pa.field("row_group", pa.int32()),  # null: the file as a whole
+        pa.field("rows", pa.int64()),  # null where the footer can't be read
+        pa.field("reason", pa.string()),  # null unless it can't be trusted, like the next
+        pa.field("message", pa.string()),
+    ]
+)
+"""A row group of a drop on its way to be scored: where it is, never its numbers."""
+
+PREDICTIONS = pa.schema(
+    [
+        pa.field("image_index", pa.string()),
+        pa.field("patient_id", pa.string()),
+        pa.field("augmentation", pa.string()),
+        pa.field("drop_file", pa.string()),  # relative to the drops, or to the images: the key with row_group
+        pa.field("row_group", pa.int32()),  # null for an image, and for a file in quarantine as a whole
+        pa.field("extractor", pa.string()),
+        pa.field("head", pa.string()),  # fingerprint
+        *(pa.field(f"probability_{finding}", pa.float32()) for finding in FINDINGS),
+        pa.field(ANY_FINDING, pa.float32()),  # a score: it ranks films
+        pa.field("positives", pa.list_(pa.field("element", pa.string()))),  # findings at or above their thresholds
+        pa.field("any_finding_positive", pa.bool_()),
+        pa.field("imputed", pa.list_(pa.field("element", pa.string()))),  # inputs that were missing: age, sex
+        pa.field("rows", pa.int64()),  # 1; in quarantine what the row stands for, null where nobody knows
+        pa.field("reason", pa.string()),  # null unless in quarantine, like the next
+        pa.field("message", pa.string()),
+        pa.field("round", pa.int32()),
+        pa.field("status", pa.string()),  # ok or quarantined
+    ]
+)
+"""``PRED/predictions``: one row for each row of a drop, or for each row group or file in quarantine."""
 
 HEAD_PREDICTIONS = pa.schema(
     [

@@ -1,0 +1,114 @@
+"""Embeddings → calibrated probabilities: the one way from a bundle to an answer, for tables, images and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from cxrfeat.calibration import any_finding
+from cxrfeat.errors import BundleError
+from cxrfeat.findings import ANY_FINDING, FINDINGS
+from cxrfeat.head import Bundle
+
+_ROWS_AT_ONCE = 1024
+"""8 MB of 2048-d vectors stay in the caches between standardising and the first layer."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a head says of N rows.
+
+    Attributes:
+        probabilities: (N, 14) float32, calibrated.
+        any_finding: (N,) float32 scores that there is any finding, see :func:`cxrfeat.calibration.any_finding`.
+        imputed: for each extra input of the head (N,) bool, where it was missing.
+    """
+
+    probabilities: NDArray[np.float32]
+    any_finding: NDArray[np.float32]
+    imputed: Mapping[str, NDArray[np.bool_]]
+
+
+class Predictor:
+    """A bundle at work, on the CPU.
+
+    Attributes:
+        bundle: as given.
+        dim: length of an embedding.
+    """
+
+    def __init__(self, bundle: Bundle, operating_point: str) -> None:
+        """Take the thresholds of one rule.
+
+        Raises:
+            BundleError: the bundle has no such operating point.
+        """
+        if operating_point not in bundle.thresholds:
+            raise BundleError(
+                f"the head has no operating point {operating_point!r}; it has {sorted(bundle.thresholds)}"
+            )
+        self.bundle = bundle
+        self.dim = len(bundle.inputs.mean)
+        chosen = bundle.thresholds[operating_point]
+        # Where validation lacked a class there is no threshold, and nothing is positive.
+        self._thresholds = np.array([_or_never(chosen[finding]) for finding in FINDINGS], dtype=np.float32)
+        self._any_threshold = chosen[ANY_FINDING]
+
+    @torch.inference_mode()
+    def predict(
+        self, embeddings: NDArray[np.float32], extras: Mapping[str, NDArray[np.float32]]
+    ) -> Predictions:
+        """Answer for N films.
+
+        Args:
+            embeddings: (N, dim) float32, raw.
+            extras: for each extra input of the head (N,) float32: age in years, sex (M = 1, F = 0); NaN = missing.
+
+        Raises:
+            ValueError: embeddings of another length.
+        """
+        inputs = self.bundle.inputs
+        columns = [embeddings, *(extras[name][:, np.newaxis] for name in inputs.extras)]
+        missing = {name: np.isnan(extras[name]) for name in inputs.extras}
+        probabilities = np.empty((len(embeddings), len(FINDINGS)), dtype=np.float32)
+        for start in range(0, len(embeddings), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            rows = np.concatenate([column[part] for column in columns], axis=1)
+            inputs.apply(rows)
+            logits = self.bundle.head(torch.from_numpy(rows))
+            probabilities[part] = self.bundle.calibration.apply(logits).numpy()
+        return Predictions(probabilities, any_finding(torch.from_numpy(probabilities)).numpy(), missing)
+
+    def to_columns(self, predictions: Predictions) -> dict[str, pa.Array]:
+        """Return what the predictions say as columns of :data:`cxrfeat.schema.PREDICTIONS`."""
+        count = len(predictions.probabilities)
+        columns = {
+            f"probability_{finding}": pa.array(np.ascontiguousarray(column))
+            for finding, column in zip(FINDINGS, predictions.probabilities.T, strict=True)
+        }
+        missing = [predictions.imputed[name] for name in self.bundle.inputs.extras]
+        imputed = np.stack(missing, axis=1) if missing else np.zeros((count, 0), dtype=bool)
+        known = self._any_threshold is not None
+        any_positive = predictions.any_finding >= np.float32(_or_never(self._any_threshold))
+        return columns | {
+            ANY_FINDING: pa.array(predictions.any_finding),
+            "positives": _to_names(predictions.probabilities >= self._thresholds, FINDINGS),
+            "any_finding_positive": pa.array(any_positive, mask=np.full(count, not known)),
+            "imputed": _to_names(imputed, self.bundle.inputs.extras),
+        }
+
+
+def _or_never(threshold: float | None) -> float:
+    return np.inf if threshold is None else threshold
+
+
+def _to_names(chosen: NDArray[np.bool_], names: tuple[str, ...]) -> pa.ListArray:
+    """Return for each row of (N, K) the names of its true columns."""
+    offsets = np.concatenate([[0], np.cumsum(chosen.sum(axis=1))]).astype(np.int32)
+    values = pa.array(names, pa.string()).take(pa.array(np.nonzero(chosen)[1]))
+    return pa.ListArray.from_arrays(offsets, values, type=pa.list_(pa.field("element", pa.string())))
