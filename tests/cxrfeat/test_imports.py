@@ -13,7 +13,7 @@ import pytest
 
 LAYERS = (
     ("__init__", "errors", "findings", "schema", "splits", "inputs"),
-    ("java", "storage", "imaging", "preprocess", "device", "backbone", "head", "metrics", "phantom"),
+    ("java", "storage", "imaging", "preprocess", "device", "backbone", "head", "metrics", "operating", "phantom"),
     ("encoder",),
     ("embed", "predict"),
     ("spark",),
