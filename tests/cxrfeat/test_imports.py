@@ -13,7 +13,19 @@ import pytest
 
 LAYERS = (
     ("__init__", "errors", "findings", "schema", "splits", "inputs"),
-    ("java", "storage", "imaging", "preprocess", "device", "backbone", "head", "metrics", "operating", "phantom"),
+    (
+        "java",
+        "storage",
+        "bootstrap",
+        "imaging",
+        "preprocess",
+        "device",
+        "backbone",
+        "head",
+        "metrics",
+        "operating",
+        "phantom",
+    ),
     ("encoder",),
     ("embed", "predict"),
     ("spark",),
