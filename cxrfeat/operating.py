@@ -113,6 +113,23 @@ def confusion(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> 
     return Confusion(tp, fp, tn=len(truth) - positives - fp, fn=positives - tp)
 
 
+def rates(tp: ArrayLike, fp: ArrayLike, tn: ArrayLike, fn: ArrayLike) -> dict[str, NDArray[np.float64]]:
+    """Return the rates of :class:`Confusion` by name for arrays of counts of one shape, NaN where it has None."""
+    tp, fp, tn, fn = (np.asarray(count, dtype=np.float64) for count in (tp, fp, tn, fn))
+    fractions = {
+        "sensitivity": (tp, tp + fn),
+        "specificity": (tn, tn + fp),
+        "ppv": (tp, tp + fp),
+        "npv": (tn, tn + fn),
+        "f1": (2 * tp, 2 * tp + fp + fn),
+        "accuracy": (tp + tn, tp + fp + tn + fn),
+    }
+    return {
+        name: np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+        for name, (part, whole) in fractions.items()
+    }
+
+
 _Counts = NDArray[np.int64]
 _Gain = Callable[[_Counts, _Counts, int, int], NDArray[np.generic]]
 

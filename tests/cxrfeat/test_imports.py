@@ -17,6 +17,7 @@ LAYERS = (
         "java",
         "storage",
         "bootstrap",
+        "curves",
         "imaging",
         "preprocess",
         "device",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
 from cxrfeat.errors import ConfigError
-from cxrfeat.operating import Confusion, choose_threshold, confusion
+from cxrfeat.operating import Confusion, choose_threshold, confusion, rates
 
 RULES = ("youden", "f1", "sensitivity_0.90", "sensitivity_0.5", "sensitivity_1")
 
@@ -107,6 +107,17 @@ def test_counts_and_rates_are_scikit_learns(given_rows: list[tuple[int, int]], s
         assert value == pytest.approx(expected, abs=1e-12) if not math.isnan(expected) else value is None
     mirrored = confusion(1 - labels, -probabilities, math.nextafter(-seventh / 7, math.inf))
     assert (found.specificity, found.npv, found.accuracy) == (mirrored.sensitivity, mirrored.ppv, mirrored.accuracy)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 3)] * 4), min_size=1))
+def test_rates_of_arrays_are_those_of_each_confusion(counts: list[tuple[int, int, int, int]]) -> None:
+    """Every rate, name by name; NaN where the single one is None."""
+    found = rates(*np.transpose(counts))
+    assert set(found) == {name for name, value in vars(Confusion).items() if isinstance(value, property)}
+    for row, entry in enumerate(counts):
+        for name, values in found.items():
+            expected = getattr(Confusion(*entry), name)
+            np.testing.assert_equal(values[row], math.nan if expected is None else expected)
 
 
 @pytest.mark.parametrize(
