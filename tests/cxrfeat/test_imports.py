@@ -13,7 +13,20 @@ import pytest
 
 LAYERS = (
     ("__init__", "errors", "findings", "schema", "splits", "inputs"),
-    ("java", "storage", "imaging", "preprocess", "device", "backbone", "head", "metrics", "phantom"),
+    (
+        "java",
+        "storage",
+        "bootstrap",
+        "curves",
+        "imaging",
+        "preprocess",
+        "device",
+        "backbone",
+        "head",
+        "metrics",
+        "operating",
+        "phantom",
+    ),
     ("encoder",),
     ("embed", "predict"),
     ("spark",),
