@@ -35,7 +35,7 @@ from cxrfeat.schema import HANDLE
 from head_training.course import Settings
 from head_training.grid import DEFAULT_GRID, expand
 from head_training.loss import LossWeighting, label_weights
-from head_training.selection import Select, choose, rank, score
+from head_training.selection import Select, choose, infer, rank
 from head_training.statistics import measure_inputs
 from head_training.train import Examples, train
 
@@ -65,8 +65,8 @@ def head_scores(
         for inputs, hot in zip(rows, labels, strict=True)
     )
     courses = train(data, val, expand(DEFAULT_GRID, {}), Settings(early_stop=10, precision=precision))
-    rankings = [rank(labels[1], score(course.head(), val.inputs)) if course.best else None for course in courses]
-    return score(courses[choose(courses, rankings, Select.AUROC)].head(), test.inputs)
+    rankings = [rank(labels[1], infer(course.head(), val.inputs)) if course.best else None for course in courses]
+    return infer(courses[choose(courses, rankings, Select.AUROC)].head(), test.inputs)
 
 
 def logistic_scores(rows: list[Floats], labels: list[Floats]) -> Floats:

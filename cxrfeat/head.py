@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from cxrfeat import __version__
+from cxrfeat import __version__, storage
 from cxrfeat.calibration import Calibration
 from cxrfeat.errors import BundleError
 from cxrfeat.findings import ANY_FINDING, FINDINGS
@@ -105,6 +105,21 @@ class Bundle:
             )
 
 
+@dataclass(frozen=True)
+class BundleFiles:
+    """The two files of a bundle.
+
+    Attributes:
+        location: where they were read, for errors to name.
+        weights: ``head.safetensors``.
+        description: ``bundle.json``.
+    """
+
+    location: str
+    weights: bytes
+    description: bytes
+
+
 def save_bundle(bundle: Bundle, folder: Path) -> None:
     """Write a bundle so that, killed at any moment, there is a whole bundle or none.
 
@@ -128,19 +143,42 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def load_bundle(folder: Path) -> Bundle:
-    """Read a bundle.
+def load_bundle(folder: Path | str) -> Bundle:
+    """Read a bundle from a folder or URI.
 
     Raises:
         BundleError: a file is missing or damaged, a newer format, other labels, or weights that don't fit.
     """
+    return parse_bundle(read_bundle(folder))
+
+
+def read_bundle(folder: Path | str) -> BundleFiles:
+    """Read a bundle's files as they are, to send them where they are needed.
+
+    Raises:
+        BundleError: one of them can't be read.
+    """
+    location = str(folder)
     try:
-        weights = (folder / _WEIGHTS).read_bytes()
-        description = json.loads((folder / _DESCRIPTION).read_bytes())
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{folder} is no bundle that can be read: {error}") from error
-    _check_description(folder, description, weights)
-    tensors = safetensors.torch.load(weights)
+        contents = [storage.read_bytes(storage.join(location, name)) for name in (_WEIGHTS, _DESCRIPTION)]
+    except OSError as error:
+        raise BundleError(f"{location} is no bundle that can be read: {error}") from error
+    return BundleFiles(location, *contents)
+
+
+def parse_bundle(files: BundleFiles) -> Bundle:
+    """Turn a bundle's files into a head and all that is needed to use it.
+
+    Raises:
+        BundleError: as :func:`load_bundle`.
+    """
+    folder = files.location
+    try:
+        description = json.loads(files.description)
+    except ValueError as error:
+        raise BundleError(f"{folder} is no bundle that can be read: {_DESCRIPTION}: {error}") from error
+    _check_description(folder, description, files.weights)
+    tensors = safetensors.torch.load(files.weights)
     dims, imputed, hidden = description["dims"], description["imputed"], tuple(description["dims"]["hidden"])
     inputs = Inputs(_pop(folder, tensors, _MEAN), _pop(folder, tensors, _SCALE), imputed)
     if (len(inputs.mean), len(inputs.scale), inputs.width) != (dims["embedding"], dims["embedding"], dims["inputs"]):
@@ -161,23 +199,23 @@ def load_bundle(folder: Path) -> Bundle:
     return Bundle(head.eval(), inputs, hidden, extractor, calibration, thresholds, training)
 
 
-def _read_calibration(folder: Path, lines: Any) -> Calibration:
+def _read_calibration(folder: str, lines: Any) -> Calibration:
     try:
         return Calibration(*(np.array([lines[name][finding] for finding in FINDINGS]) for name in _LINES))
     except (TypeError, KeyError, ValueError) as error:
-        raise BundleError(f"{folder / _DESCRIPTION}: the calibration can't be used: {error!r}") from error
+        raise BundleError(f"{folder}/{_DESCRIPTION}: the calibration can't be used: {error!r}") from error
 
 
-def _read_thresholds(folder: Path, rules: Any) -> dict[str, dict[str, float | None]]:
+def _read_thresholds(folder: str, rules: Any) -> dict[str, dict[str, float | None]]:
     expected = {*FINDINGS, ANY_FINDING}
     for rule, thresholds in rules.items():
         if set(thresholds) != expected:
             raise BundleError(
-                f"{folder / _DESCRIPTION}: thresholds of {rule!r} are for {sorted(thresholds)}; expected {sorted(expected)}"
+                f"{folder}/{_DESCRIPTION}: thresholds of {rule!r} are for {sorted(thresholds)}; expected {sorted(expected)}"
             )
         odd = {name: value for name, value in thresholds.items() if value is not None and not 0 <= value <= 1}
         if odd:
-            raise BundleError(f"{folder / _DESCRIPTION}: thresholds of {rule!r} are no probabilities: {odd}")
+            raise BundleError(f"{folder}/{_DESCRIPTION}: thresholds of {rule!r} are no probabilities: {odd}")
     return dict(rules)
 
 
@@ -221,31 +259,33 @@ def _describe_use(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _check_description(folder: Path, description: Any, weights: bytes) -> None:
+def _check_description(folder: str, description: Any, weights: bytes) -> None:
     """Check all that must hold before the weights are looked at; format first, since it decides what the rest means."""
     found = description.get("format") if isinstance(description, dict) else None
     if not isinstance(found, int) or found < 1:
-        raise BundleError(f"{folder / _DESCRIPTION} has format {found!r}; expected a number from 1 to {FORMAT}")
+        raise BundleError(f"{folder}/{_DESCRIPTION} has format {found!r}; expected a number from 1 to {FORMAT}")
     if found > FORMAT:
         raise BundleError(f"{folder} has format {found}, this version reads up to {FORMAT}: use a newer cxrfeat")
-    missing = {"labels", "extractor", "dims", "imputed", "calibration", "thresholds", "training", "sha256"}.difference(description)
+    missing = {"labels", "extractor", "dims", "imputed", "calibration", "thresholds", "training", "sha256"}.difference(
+        description
+    )
     if missing:
-        raise BundleError(f"{folder / _DESCRIPTION} lacks {sorted(missing)}")
+        raise BundleError(f"{folder}/{_DESCRIPTION} lacks {sorted(missing)}")
     missing = {"embedding", "inputs", "hidden"}.difference(description["dims"])
     if missing:
-        raise BundleError(f"{folder / _DESCRIPTION}: dims lack {sorted(missing)}")
+        raise BundleError(f"{folder}/{_DESCRIPTION}: dims lack {sorted(missing)}")
     if description["labels"] != list(FINDINGS):
         raise BundleError(f"{folder} has labels {description['labels']}; expected {list(FINDINGS)} in this order")
     if not set(description["imputed"]) <= set(EXTRAS):
         raise BundleError(f"{folder} uses the inputs {sorted(description['imputed'])}; known are {list(EXTRAS)}")
     digest = hashlib.sha256(weights).hexdigest()
     if digest != description["sha256"]:
-        raise BundleError(f"{folder / _WEIGHTS} has sha256 {digest}, but {_DESCRIPTION} says {description['sha256']}")
+        raise BundleError(f"{folder}/{_WEIGHTS} has sha256 {digest}, but {_DESCRIPTION} says {description['sha256']}")
 
 
-def _pop(folder: Path, tensors: dict[str, torch.Tensor], name: str) -> np.ndarray:
+def _pop(folder: str, tensors: dict[str, torch.Tensor], name: str) -> np.ndarray:
     if name not in tensors:
-        raise BundleError(f"{folder / _WEIGHTS} lacks the tensor {name!r}; it holds {sorted(tensors)}")
+        raise BundleError(f"{folder}/{_WEIGHTS} lacks the tensor {name!r}; it holds {sorted(tensors)}")
     return tensors.pop(name).numpy()
 
 

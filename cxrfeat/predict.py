@@ -60,9 +60,7 @@ class Predictor:
         self._any_threshold = chosen[ANY_FINDING]
 
     @torch.inference_mode()
-    def predict(
-        self, embeddings: NDArray[np.float32], extras: Mapping[str, NDArray[np.float32]]
-    ) -> Predictions:
+    def predict(self, embeddings: NDArray[np.float32], extras: Mapping[str, NDArray[np.float32]]) -> Predictions:
         """Answer for N films.
 
         Args:

@@ -187,10 +187,11 @@ PREDICTIONS = pa.schema(
 HEAD_PREDICTIONS = pa.schema(
     [
         *(METADATA.field(name) for name in ("image_index", "patient_id", "split", "findings")),
-        *(pa.field(f"score_{finding}", pa.float32()) for finding in FINDINGS),
+        *(pa.field(f"score_{finding}", pa.float32()) for finding in FINDINGS),  # sigmoid of the logit, as trained
+        *(pa.field(f"probability_{finding}", pa.float32()) for finding in FINDINGS),  # calibrated on val
     ]
 )
-"""``RUN/predictions.parquet``: what the chosen head says of val and test. Scores rank; they are no probabilities."""
+"""``RUN/predictions.parquet``: what the chosen head says of val and test."""
 
 METRICS = pa.schema(
     [

@@ -158,11 +158,20 @@ def open_input(location: str) -> pa.NativeFile:
     return filesystem.open_input_file(path)
 
 
+def read_bytes(location: str) -> bytes:
+    """Read a small file.
+
+    Raises:
+        OSError: as :func:`open_input`.
+    """
+    with open_input(location) as stream:
+        return bytes(stream.read())
+
+
 def read_text(location: str) -> str | None:
     """Read a small UTF-8 file, or return None where there is none."""
     try:
-        with open_input(location) as stream:
-            return bytes(stream.read()).decode()
+        return read_bytes(location).decode()
     except FileNotFoundError:
         return None
 

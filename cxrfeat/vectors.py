@@ -30,7 +30,9 @@ def to_matrix(vectors: pa.Array, dim: int) -> NDArray[np.float32]:
     wrong = np.flatnonzero(lengths != dim)
     if len(wrong):
         raise VectorsError(
-            Reason.WRONG_LENGTH, f"{len(wrong)} embeddings have another length than {dim}, such as {lengths[wrong[0]]}", wrong
+            Reason.WRONG_LENGTH,
+            f"{len(wrong)} embeddings have another length than {dim}, such as {lengths[wrong[0]]}",
+            wrong.tolist(),
         )
     values = vectors.flatten()
     numbers = values.to_numpy(zero_copy_only=not values.null_count)
@@ -41,5 +43,5 @@ def to_matrix(vectors: pa.Array, dim: int) -> NDArray[np.float32]:
     if suspicious:
         odd = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
         if len(odd):
-            raise VectorsError(Reason.NOT_FINITE, f"{len(odd)} embeddings hold NaN, null or infinity", odd)
+            raise VectorsError(Reason.NOT_FINITE, f"{len(odd)} embeddings hold NaN, null or infinity", odd.tolist())
     return matrix

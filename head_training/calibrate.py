@@ -1,16 +1,21 @@
-"""Fits the calibration of a head on validation: label weights undone, then Platt's line where it helps."""
+"""What validation adds to a trained head: its calibration, and thresholds from which a probability is a yes.
+
+Calibration: label weights undone, then Platt's line where it helps.
+"""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
-from cxrfeat.calibration import Calibration
-from cxrfeat.findings import FINDINGS
+from cxrfeat.calibration import Calibration, any_finding
+from cxrfeat.findings import ANY_FINDING, FINDINGS
+from cxrfeat.operating import F1, YOUDEN, choose_threshold
 
 MIN_FILMS = 20
 """Of either class in validation: below that, a line is fitted to chance."""
@@ -18,6 +23,10 @@ MIN_FILMS = 20
 _FOLDS = 5
 _NO_PENALTY = 1e12
 """scikit-learn's C: far beyond any effect on two parameters."""
+
+
+RULES = (YOUDEN, F1, "sensitivity_0.90")
+"""Operating points of a bundle; the first is the default of whoever scores with it."""
 
 
 class Method(StrEnum):
@@ -53,6 +62,21 @@ def fit_calibration(
         if line is not None:
             slope[column], intercept[column] = line[0], line[0] * offset + line[1]
     return Calibration(slope, intercept), methods
+
+
+def choose_thresholds(
+    labels: NDArray[np.float32], probabilities: NDArray[np.float32]
+) -> dict[str, dict[str, float | None]]:
+    """Return for each of :data:`RULES` the threshold of each finding and of any finding; None where a class is absent.
+
+    Args:
+        labels: (N, 14) of 0 and 1, of the validation split.
+        probabilities: (N, 14), calibrated.
+    """
+    truths = {**dict(zip(FINDINGS, labels.T, strict=True)), ANY_FINDING: labels.max(axis=1)}
+    scores = dict(zip(FINDINGS, probabilities.T, strict=True))
+    scores[ANY_FINDING] = any_finding(torch.from_numpy(probabilities)).numpy()
+    return {rule: {name: choose_threshold(truths[name], scores[name], rule) for name in truths} for rule in RULES}
 
 
 def _platt(

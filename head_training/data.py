@@ -17,10 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cxrfeat.errors import FeaturesError
+from cxrfeat.errors import FeaturesError, VectorsError
 from cxrfeat.findings import FINDINGS
 from cxrfeat.inputs import AGE, SEX, SEX_CODES
 from cxrfeat.schema import Split
+from cxrfeat.vectors import to_matrix
 from head_training.index import NAMED, Index, ParquetFile, read_index
 
 _BATCH_ROWS = 2048
@@ -124,30 +125,12 @@ def _read_into(matrix: NDArray[np.float32], group: _RowGroup) -> None:
 
 
 def _to_block(vectors: pa.Array, dim: int, group: _RowGroup, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-    """View N Arrow lists as an (N, dim) float32 matrix, without a copy; ``numbers`` are their rows in the file."""
-    if not _is_float32_list(vectors.type):
-        raise FeaturesError(f"{group.file.name}: embeddings are {vectors.type}; expected lists of float32")
-    lengths = pc.fill_null(pc.list_value_length(vectors), 0).to_numpy(zero_copy_only=False)
-    wrong = lengths != dim
-    if wrong.any():
-        first = int(np.flatnonzero(wrong)[0])
-        raise FeaturesError(
-            f"{group.file.name}: {wrong.sum()} embeddings have another length than the first one's {dim}; "
-            f"row {numbers[first]} has {lengths[first]}"
-        )
-    values = vectors.flatten()
-    block: NDArray[np.float32] = values.to_numpy(zero_copy_only=not values.null_count).reshape(-1, dim)
-    if not np.isfinite(block).all():
-        rows = numbers[~np.isfinite(block).all(axis=1)]
-        raise FeaturesError(
-            f"{group.file.name}: {len(rows)} embeddings hold NaN, null or infinity; rows {rows[:NAMED].tolist()}"
-        )
-    return block
-
-
-def _is_float32_list(kind: pa.DataType) -> bool:
-    nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return bool(nested and kind.value_type == pa.float32())
+    """Return N Arrow lists as an (N, dim) matrix; ``numbers`` are their rows in the file, for an error to name."""
+    try:
+        return to_matrix(vectors, dim)
+    except VectorsError as error:
+        where = f"; rows {numbers[error.rows[:NAMED]].tolist()}" if error.rows else ""
+        raise FeaturesError(f"{group.file.name}: {error}{where}") from error
 
 
 def _extra(table: pa.Table, name: str) -> NDArray[np.float32]:

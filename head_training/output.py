@@ -50,8 +50,11 @@ def write_history(path: Path, courses: Sequence[Course]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, HISTORY), path)
 
 
-def write_predictions(path: Path, rows: pa.Table, scores: NDArray[np.float32]) -> None:
-    """Write (N, 14) scores beside the N rows that they belong to."""
-    columns = [rows[name] for name in HEAD_PREDICTIONS.names[: -len(FINDINGS)]]
-    columns += [pa.array(np.ascontiguousarray(column)) for column in scores.T]
+def write_predictions(
+    path: Path, rows: pa.Table, scores: NDArray[np.float32], probabilities: NDArray[np.float32]
+) -> None:
+    """Write (N, 14) scores and probabilities beside the N rows that they belong to."""
+    columns = {name: rows[name] for name in HEAD_PREDICTIONS.names if name in rows.column_names}
+    for prefix, values in (("score", scores), ("probability", probabilities)):
+        columns |= {f"{prefix}_{finding}": np.ascontiguousarray(values[:, i]) for i, finding in enumerate(FINDINGS)}
     pq.write_table(pa.table(columns, schema=HEAD_PREDICTIONS), path)

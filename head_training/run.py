@@ -13,19 +13,21 @@ import torch
 from numpy.typing import NDArray
 
 from cxrfeat import storage
+from cxrfeat.calibration import Calibration
 from cxrfeat.device import Device
 from cxrfeat.errors import ConfigError, DeviceError
 from cxrfeat.findings import FINDINGS
 from cxrfeat.head import Bundle, Head, save_bundle
 from cxrfeat.inputs import EXTRAS, Inputs
 from cxrfeat.schema import Split
+from head_training.calibrate import Method, choose_thresholds, fit_calibration
 from head_training.course import Course, Settings, Status
 from head_training.data import Features, load_features
 from head_training.grid import Configuration
 from head_training.loss import LossWeighting, label_weights
 from head_training.output import write_grid, write_history, write_predictions
 from head_training.progress import Progress
-from head_training.selection import Ranking, Select, choose, rank, score
+from head_training.selection import Ranking, Select, choose, infer, rank
 from head_training.statistics import measure_inputs
 from head_training.train import Examples, train
 
@@ -80,7 +82,10 @@ class Report:
         rankings: on validation, of each one's best epoch; None where there is none.
         chosen: index of the one in the bundle.
         head: the chosen one.
-        scores: its (N, 14) scores of val and of test.
+        logits: its (N, 14) logits of val and of test.
+        calibration: from them to probabilities, fitted on val.
+        methods: how each finding was calibrated.
+        thresholds: chosen on val, by rule.
         test: how well it ranks the test split.
         imputed: values that were missing, by input.
         left_out: rows that were not used, by reason.
@@ -90,7 +95,10 @@ class Report:
     rankings: Sequence[Ranking | None]
     chosen: int
     head: Head
-    scores: Sequence[NDArray[np.float32]]
+    logits: Sequence[NDArray[np.float32]]
+    calibration: Calibration
+    methods: Sequence[Method]
+    thresholds: Mapping[str, Mapping[str, float | None]]
     test: Ranking
     imputed: Mapping[str, int]
     left_out: Mapping[str, int]
@@ -133,12 +141,27 @@ def fit(config: FitConfig) -> Report:
         raise KeyboardInterrupt
     val_labels, test_labels = (features.labels[features.rows(split)] for split in (Split.VAL, Split.TEST))
     val, test = examples[Split.VAL].inputs, examples[Split.TEST].inputs
-    rankings = [rank(val_labels, score(course.head(), val)) if course.best else None for course in courses]
+    rankings = [rank(val_labels, infer(course.head(), val)) if course.best else None for course in courses]
     chosen = choose(courses, rankings, config.select)
     head = courses[chosen].head()
-    scores = [score(head, val), score(head, test)]  # only now, and only once
-    ranking = rank(test_labels, scores[1])
-    report = Report(courses, rankings, chosen, head.cpu(), scores, ranking, imputed, features.index.left_out)
+    logits = [infer(head, val), infer(head, test)]  # only now, and only once
+    ranking = rank(test_labels, logits[1])
+    patients = features.index.table["patient_id"].to_numpy()[features.rows(Split.VAL)]
+    calibration, methods = fit_calibration(logits[0], val_labels, patients, weights)
+    thresholds = choose_thresholds(val_labels, calibration.apply(torch.from_numpy(logits[0])).numpy())
+    report = Report(
+        courses=courses,
+        rankings=rankings,
+        chosen=chosen,
+        head=head.cpu(),
+        logits=logits,
+        calibration=calibration,
+        methods=methods,
+        thresholds=thresholds,
+        test=ranking,
+        imputed=imputed,
+        left_out=features.index.left_out,
+    )
     _write(config, features, inputs, report, weights)
     return report
 
@@ -149,13 +172,23 @@ def _write(config: FitConfig, features: Features, inputs: Inputs, report: Report
     write_grid(config.output / "grid.parquet", report.courses, report.rankings, report.chosen)
     write_history(config.output / "history.parquet", report.courses)
     judged = features.index.table.slice(features.rows(Split.VAL).start)  # val, then test: the order of the index
-    write_predictions(config.output / "predictions.parquet", judged, np.concatenate(report.scores))
+    logits = torch.from_numpy(np.concatenate(report.logits))
+    scores, probabilities = logits.sigmoid().numpy(), report.calibration.apply(logits).numpy()
+    write_predictions(config.output / "predictions.parquet", judged, scores, probabilities)
     record = _record(config, features, report, weights)
     grid = [asdict(configuration) for configuration in config.configurations]
     resolved = {"features": config.features, "device": config.device, **record, "grid": grid}
     (config.output / "config.json").write_text(json.dumps(resolved, indent=2) + "\n", encoding="utf-8")
-    hidden = report.course.configuration.hidden
-    save_bundle(Bundle(report.head, inputs, hidden, features.index.extractor, record), config.head)
+    bundle = Bundle(
+        head=report.head,
+        inputs=inputs,
+        hidden=report.course.configuration.hidden,
+        extractor=features.index.extractor,
+        calibration=report.calibration,
+        thresholds=report.thresholds,
+        training=record,
+    )
+    save_bundle(bundle, config.head)
 
 
 def _train(config: FitConfig, examples: dict[Split, Examples]) -> list[Course]:
@@ -204,6 +237,7 @@ def _record(config: FitConfig, features: Features, report: Report, weights: NDAr
             name: dict(zip(FINDINGS, values, strict=True))
             for name, values in zip(("negative", "positive"), weights.tolist(), strict=True)
         },
+        "calibrated_by": dict(zip(FINDINGS, report.methods, strict=True)),
         "val": report.val.describe(),
         "test": report.test.describe(),
     }

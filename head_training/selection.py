@@ -59,10 +59,10 @@ def rank(labels: NDArray[np.float32], scores: NDArray[np.float32]) -> Ranking:
 
 
 @torch.inference_mode()
-def score(head: Head, inputs: torch.Tensor) -> NDArray[np.float32]:
-    """Return the (N, 14) float32 sigmoid outputs of a head for (N, inputs), on the inputs' device."""
+def infer(head: Head, inputs: torch.Tensor) -> NDArray[np.float32]:
+    """Return the (N, 14) float32 logits of a head for (N, inputs), on the inputs' device."""
     head = head.to(inputs.device)
-    parts = [head(part).sigmoid().float().cpu() for part in torch.split(inputs, _ROWS_AT_ONCE)]
+    parts = [head(part).float().cpu() for part in torch.split(inputs, _ROWS_AT_ONCE)]
     scores: NDArray[np.float32] = torch.cat(parts).numpy()
     return scores
 

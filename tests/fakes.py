@@ -18,7 +18,11 @@ from PIL import Image
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from cxrfeat.backbone import Backbone, Weights
+from cxrfeat.calibration import Calibration
 from cxrfeat.encoder import Encoder, EncoderSpec
+from cxrfeat.findings import ANY_FINDING, FINDINGS
+from cxrfeat.head import Bundle, Head
+from cxrfeat.inputs import EXTRAS, Inputs
 from cxrfeat.schema import HANDLE
 
 Gray8 = NDArray[np.uint8]
@@ -169,3 +173,21 @@ def save_weights(path: Path, state: object) -> Weights:
     else:
         torch.save(state, path)
     return Weights(path, "0" * 64)
+
+
+def bundle(dim: int, *, extras: tuple[str, ...] = EXTRAS, extractor: str = "fake:0:fake", seed: int = 0) -> Bundle:
+    """Make a bundle of an untrained head with statistics, calibration and thresholds that all matter."""
+    random = np.random.default_rng(seed)
+    mean, scale = random.normal(size=dim).astype(np.float32), random.uniform(0.5, 2, dim).astype(np.float32)
+    imputed = {name: {"age": 46.875, "sex": 0.5625}[name] for name in extras}
+    torch.manual_seed(seed)
+    thresholds: dict[str, float | None] = {**dict.fromkeys(FINDINGS, 0.5), "Hernia": None, ANY_FINDING: 0.9}
+    return Bundle(
+        head=Head(dim + len(extras), (5, 4)).eval(),
+        inputs=Inputs(mean, scale, imputed),
+        hidden=(5, 4),
+        extractor=extractor,
+        calibration=Calibration(np.linspace(0.5, 2, 14), np.linspace(-0.5, 0.5, 14)),
+        thresholds={"youden": thresholds, "f1": dict.fromkeys(thresholds, 0.25)},
+        training={},
+    )

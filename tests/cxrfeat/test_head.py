@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,8 +18,9 @@ import safetensors.torch
 import torch
 
 from cxrfeat import head as head_module
+from cxrfeat.calibration import Calibration
 from cxrfeat.errors import BundleError
-from cxrfeat.findings import FINDINGS
+from cxrfeat.findings import ANY_FINDING, FINDINGS
 from cxrfeat.head import FORMAT, Bundle, Head, load_bundle, save_bundle
 from cxrfeat.inputs import Inputs
 
@@ -29,7 +31,10 @@ def make_bundle(seed: int = 0) -> Bundle:
     torch.manual_seed(seed)
     mean = np.linspace(-1, 1, 5, dtype=np.float32)
     inputs = Inputs(mean, np.full(5, 0.3, dtype=np.float32), {"age": 46.87654321, "sex": 1 / 3})
-    return Bundle(Head(7, (4, 3)).eval(), inputs, (4, 3), EXTRACTOR, {"seed": seed, "test": {"auroc": None}})
+    calibration = Calibration(np.linspace(0.5, 2, 14), np.linspace(-1, 1, 14))
+    thresholds: dict[str, float | None] = {**dict.fromkeys(FINDINGS, 0.25), "Hernia": None, ANY_FINDING: 0.75}
+    training = {"seed": seed, "test": {"auroc": None}}
+    return Bundle(Head(7, (4, 3)).eval(), inputs, (4, 3), EXTRACTOR, calibration, {"youden": thresholds}, training)
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -66,6 +71,10 @@ def test_a_bundle_comes_back_as_it_was(tmp_path: Path) -> None:
     assert np.array_equal(loaded.inputs.scale, bundle.inputs.scale)
     assert (loaded.inputs.imputed, loaded.hidden, loaded.extractor) == (bundle.inputs.imputed, (4, 3), EXTRACTOR)
     assert loaded.training == bundle.training
+    assert np.array_equal(loaded.calibration.slope, bundle.calibration.slope)
+    assert np.array_equal(loaded.calibration.intercept, bundle.calibration.intercept)
+    assert loaded.thresholds == bundle.thresholds
+    assert loaded.fingerprint == bundle.fingerprint
     assert not loaded.head.training
 
 
@@ -97,6 +106,14 @@ def test_the_extractor_must_be_the_one_of_the_training() -> None:
         (lambda d: d["dims"].update(embedding=6), "5 and 5 embedding columns"),
         (lambda d: d["imputed"].pop("sex"), "1 extra inputs"),
         (lambda d: d["imputed"].update(height=1.0), "height.*known are"),
+        (
+            lambda d: d["calibration"]["slope"].update(Mass=-1.0),
+            r"calibration can't be used.*\['Mass'\] are not above 0",
+        ),
+        (lambda d: d["calibration"]["intercept"].pop("Mass"), "calibration can't be used.*Mass"),
+        (lambda d: d.pop("calibration"), r"lacks \['calibration'\]"),
+        (lambda d: d["thresholds"]["youden"].pop("any_finding"), "thresholds of 'youden' are for .*expected"),
+        (lambda d: d["thresholds"]["youden"].update(Mass=1.5), "'youden' are no probabilities.*1.5"),
         (lambda d: d.update(sha256="0" * 64), "sha256 [0-9a-f]{64}, but bundle.json says 0000"),
     ],
 )
@@ -108,6 +125,21 @@ def test_a_changed_description_is_refused(
     edit(tmp_path / "head", change)
     with pytest.raises(BundleError, match=message):
         load_bundle(tmp_path / "head")
+
+
+def test_whatever_changes_an_answer_changes_the_fingerprint() -> None:
+    """Weights, inputs, calibration, thresholds and extractor are in it; the record of the training is not."""
+    bundle = make_bundle()
+    assert bundle.fingerprint.startswith("mlp-4-3:")
+    changed = [
+        make_bundle(seed=1),
+        replace(bundle, inputs=replace(bundle.inputs, imputed={"age": 1.0, "sex": 0.5})),
+        replace(bundle, calibration=replace(bundle.calibration, intercept=np.zeros(14))),
+        replace(bundle, thresholds={"f1": bundle.thresholds["youden"]}),
+        replace(bundle, extractor="other"),
+    ]
+    assert len({each.fingerprint for each in [bundle, *changed]}) == 6
+    assert replace(bundle, training={}).fingerprint == bundle.fingerprint
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "head.safetensors"])

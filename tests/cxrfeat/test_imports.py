@@ -20,6 +20,8 @@ LAYERS = (
         "curves",
         "imaging",
         "preprocess",
+        "vectors",
+        "calibration",
         "device",
         "backbone",
         "head",

@@ -16,6 +16,7 @@ import torch
 from cxrfeat.findings import FINDINGS, to_multi_hot
 from cxrfeat.head import Head, load_bundle
 from cxrfeat.metrics import aurocs, mean_auroc
+from cxrfeat.predict import Predictor
 from cxrfeat.schema import GRID, HEAD_PREDICTIONS, HISTORY
 from head_training import run as run_module
 from head_training import selection
@@ -79,6 +80,11 @@ def test_predictions_are_those_of_the_bundle(features: Path, tmp_path: Path) -> 
         expected = bundle.head(torch.from_numpy(inputs)).sigmoid().numpy()
     scores = np.stack([predictions[f"score_{finding}"].to_numpy() for finding in FINDINGS], axis=1)
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
+    embeddings = np.array([row["embedding"] for row in rows], dtype=np.float32)
+    extras = {"age": np.array(ages, np.float32), "sex": np.array([row["sex"] == "M" for row in rows], np.float32)}
+    probabilities = Predictor(bundle, "youden").predict(embeddings, extras).probabilities
+    saved = np.stack([predictions[f"probability_{finding}"].to_numpy() for finding in FINDINGS], axis=1)
+    np.testing.assert_allclose(probabilities, saved, rtol=1e-5)
     labels = to_multi_hot(predictions["findings"].to_pylist())
     for split, part in (("val", slice(0, 40)), ("test", slice(40, 120))):
         mean, over = mean_auroc(aurocs(labels[part], scores[part]))
@@ -104,6 +110,24 @@ def test_the_head_is_nearly_as_good_as_can_be(tmp_path: Path) -> None:
     assert fit(folder, tmp_path / "run", "--quiet", "--lr", "1e-3", "--epochs", "25", "--early-stop", "4") == 0
     bayes = 0.5 * (1 + math.erf(distance / 2))  # Φ(d / √2)
     assert record(tmp_path / "run")["test"]["mean_auroc"] == pytest.approx(bayes, abs=0.01)
+
+
+def test_weighted_heads_are_calibrated_to_frequencies(tmp_path: Path) -> None:
+    """Scores of a weighted head are far above the share of positives; its probabilities are close to it, on test too."""
+    random = np.random.default_rng(0)
+    labels = (random.uniform(size=(4000, 14)) < 0.05).astype(np.float32)
+    embeddings = (random.normal(size=(4000, 14)) + labels).astype(np.float32)
+    folder = write(samples.table(embeddings, labels), tmp_path / "features")
+    options = ("--quiet", "--epochs", "6", "--lr", "3e-3", "--loss-weighting", "frequency")
+    assert fit(folder, tmp_path / "run", *options) == 0
+    test = pq.read_table(tmp_path / "run" / "predictions.parquet", filters=[("split", "=", "test")])
+    means = {
+        prefix: np.mean([test[f"{prefix}_{finding}"].to_numpy().mean() for finding in FINDINGS])
+        for prefix in ("score", "probability")
+    }
+    assert means["score"] > 0.25
+    assert means["probability"] == pytest.approx(0.05, abs=0.01)
+    assert set(record(tmp_path / "run")["calibrated_by"]) == set(FINDINGS)
 
 
 def test_age_reaches_the_head_and_can_be_kept_from_it(tmp_path: Path) -> None:
@@ -144,15 +168,15 @@ def test_the_test_split_is_touched_once_and_last(
     """Scores of test are computed for the chosen head alone, after the choice."""
     events: list[object] = []
 
-    def watched_score(head: Head, inputs: torch.Tensor) -> np.ndarray:
+    def watched_infer(head: Head, inputs: torch.Tensor) -> np.ndarray:
         events.append(len(inputs))
-        return selection.score(head, inputs)
+        return selection.infer(head, inputs)
 
     def watched_choose(*given: Any) -> int:
         events.append("chosen")
         return selection.choose(*given)
 
-    monkeypatch.setattr(run_module, "score", watched_score)
+    monkeypatch.setattr(run_module, "infer", watched_infer)
     monkeypatch.setattr(run_module, "choose", watched_choose)
     grid = tmp_path / "grid.toml"
     grid.write_text("lr = [0.01, 0.001]\n")

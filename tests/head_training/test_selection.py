@@ -10,7 +10,7 @@ from cxrfeat.errors import TrainingError
 from cxrfeat.head import Head
 from head_training.course import Best, Course, Epoch, Status
 from head_training.grid import Configuration
-from head_training.selection import Ranking, Select, choose, rank, score
+from head_training.selection import Ranking, Select, choose, infer, rank
 
 
 def course(index: int, val_loss: float | None) -> Course:
@@ -52,12 +52,12 @@ def test_nothing_to_choose_from_is_an_error() -> None:
         choose([course(0, None), course(1, None)], [None, None], Select.AUROC)
 
 
-def test_scores_are_the_heads_sigmoid_in_blocks() -> None:
+def test_logits_are_the_heads_own_in_blocks() -> None:
     """A long split gets what its rows would get alone, without dropout."""
     head, inputs = Head(3, (4,), dropout=0.5).eval(), torch.randn(5000, 3)
-    scores = score(head, inputs)
-    assert scores.dtype == np.float32
-    np.testing.assert_allclose(scores, torch.sigmoid(head(inputs)).detach().numpy(), rtol=1e-5)
+    logits = infer(head, inputs)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, head(inputs).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_ranking_describes_itself_with_counts() -> None:
