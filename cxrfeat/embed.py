@@ -6,7 +6,6 @@ where Arrow's happened to end.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,17 +23,6 @@ from cxrfeat.schema import EMBEDDED, Augmentation, Reason, Status
 
 MAX_FILE_BYTES = 512 * 1024**2
 """Bytes of one file; no film is as large, and a worker must not be filled by one."""
-
-_REASON_OF_ERRNO = {
-    errno.ENOENT: Reason.MISSING,
-    errno.ENOTDIR: Reason.MISSING,  # a folder of its path has become a file
-    errno.EACCES: Reason.UNREADABLE,
-    errno.EPERM: Reason.UNREADABLE,
-    errno.EIO: Reason.UNREADABLE,
-    errno.EISDIR: Reason.UNREADABLE,
-    errno.ELOOP: Reason.UNREADABLE,
-}
-"""File errors that belong to the file. Any other (network, out of handles, …) belongs to the job and fails it."""
 
 _AUGMENT: dict[Augmentation, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     Augmentation.NONE: lambda inputs: inputs,
@@ -108,9 +96,10 @@ def _read(uri: str) -> bytes:
                 raise ImageError(Reason.TOO_LARGE, f"{stream.size()} bytes; at most {MAX_FILE_BYTES} are read")
             return bytes(stream.read())
     except OSError as error:
-        if error.errno not in _REASON_OF_ERRNO:
+        reason = storage.reason_of(error)
+        if reason is None:
             raise
-        raise ImageError(_REASON_OF_ERRNO[error.errno], str(error)) from error
+        raise ImageError(reason, str(error)) from error
 
 
 def _prepare_ahead(uris: Iterator[str], root: str, threads: int, depth: int) -> Iterator[Film]:

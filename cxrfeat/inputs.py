@@ -17,6 +17,9 @@ EXTRAS = (AGE, SEX)
 
 SEX_CODES: Mapping[str, float] = {"M": 1.0, "F": 0.0}
 
+MAX_AGE_YEARS = 123
+"""Nobody has lived longer; the 2018 system dropped such ages too."""
+
 AGE_SCALE = 100.0
 """Years by which an age is divided: 0–1.23 for every age that the metadata accepts."""
 

@@ -40,6 +40,7 @@ class Predictor:
     Attributes:
         bundle: as given.
         dim: length of an embedding.
+        fingerprint: of the bundle.
     """
 
     def __init__(self, bundle: Bundle, operating_point: str) -> None:
@@ -54,6 +55,7 @@ class Predictor:
             )
         self.bundle = bundle
         self.dim = len(bundle.inputs.mean)
+        self.fingerprint = bundle.fingerprint
         chosen = bundle.thresholds[operating_point]
         # Where validation lacked a class there is no threshold, and nothing is positive.
         self._thresholds = np.array([_or_never(chosen[finding]) for finding in FINDINGS], dtype=np.float32)

@@ -6,6 +6,7 @@ pyarrow ``s3://`` for the same thing; both are understood.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -17,6 +18,18 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from cxrfeat.errors import ConfigError
+from cxrfeat.schema import Reason
+
+_REASON_OF_ERRNO = {
+    errno.ENOENT: Reason.MISSING,
+    errno.ENOTDIR: Reason.MISSING,  # a folder of its path has become a file
+    errno.EACCES: Reason.UNREADABLE,
+    errno.EPERM: Reason.UNREADABLE,
+    errno.EIO: Reason.UNREADABLE,
+    errno.EISDIR: Reason.UNREADABLE,
+    errno.ELOOP: Reason.UNREADABLE,
+}
+"""File errors that belong to the file. Any other (network, out of handles, …) belongs to the job and fails it."""
 
 _REMOTE = re.compile(r"(?P<scheme>[a-zA-Z][\w+.-]*)://(?P<bucket>[^/]*)(?P<path>.*)", re.DOTALL)
 _SPARK_TO_ARROW_SCHEME = {"s3a": "s3", "s3n": "s3"}
@@ -63,6 +76,13 @@ def relative_to(location: str, root: str) -> str:
 def join(root: str, *parts: str) -> str:
     """Append path segments to a path or URI."""
     return "/".join([root.rstrip("/"), *parts])
+
+
+def partition_value(path: str, key: str) -> str | None:
+    """Return the value of a ``key=value`` folder in a path, as Spark writes partitions; None where there is none."""
+    prefix = f"{key}="
+    values = [part.removeprefix(prefix) for part in path.split("/")[:-1] if part.startswith(prefix)]
+    return values[-1] if values else None
 
 
 def open_filesystem(location: str) -> tuple[pafs.FileSystem, str]:
@@ -156,6 +176,11 @@ def open_input(location: str) -> pa.NativeFile:
     """
     filesystem, path = open_filesystem(location)
     return filesystem.open_input_file(path)
+
+
+def reason_of(error: OSError) -> Reason | None:
+    """Return why a file goes into quarantine, or None for an error that is not the file's own."""
+    return None if error.errno is None else _REASON_OF_ERRNO.get(error.errno)
 
 
 def read_bytes(location: str) -> bytes:

@@ -5,7 +5,6 @@ So a data set that can't be used is refused before its gigabytes are read, and t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -29,7 +28,6 @@ NAMED = 5
 _COLUMNS = (
     *("image_index", "patient_id", "age_years", "sex", "findings", "split", "augmentation", "extractor", "status"),
 )
-_STATUS_FOLDER = re.compile(r"(?:^|/)status=([^/]*)/")
 _SOURCE = "source"
 _ORDER = "order"
 
@@ -93,7 +91,7 @@ def read_index(features: str) -> Index:
     files, tables = [], []
     filesystem, base = storage.open_filesystem(features)
     for name in sorted(storage.list_files(features, (".parquet",))):
-        if _status_of(name) not in (None, Status.OK.value):
+        if storage.partition_value(name, "status") not in (None, Status.OK.value):
             continue
         path = storage.join(base, name)
         with filesystem.open_input_file(path) as stream:
@@ -118,14 +116,9 @@ def read_index(features: str) -> Index:
     return Index(files, table.drop_columns([_ORDER, _SOURCE]), places, left_out)
 
 
-def _status_of(name: str) -> str | None:
-    match = _STATUS_FOLDER.search(name)
-    return match[1] if match else None
-
-
 def _read_columns(name: str, file: pq.ParquetFile) -> pa.Table:
     """Read a file's small columns in the types of the schema; status comes from its folder if it has one."""
-    status = _status_of(name)
+    status = storage.partition_value(name, "status")
     wanted = [column for column in _COLUMNS if column != "status" or status is None]
     missing = sorted({*wanted, "embedding"}.difference(file.schema_arrow.names))
     if missing:

@@ -11,7 +11,7 @@ from cxrfeat.spark import cli
 from cxrfeat.spark.extract import ExtractConfig, extract
 from cxrfeat.spark.session import open_session
 from cxrfeat.spark.splits import SplitRule
-from cxrfeat.spark.summary import Summary
+from cxrfeat.spark.summary import format_summary, quarantined_share
 from cxrfeat.splits import SplitLevel
 
 DESCRIPTION = """\
@@ -62,10 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     augment = options.pop("augment")
     level, train_val_list, test_list = (options.pop(name) for name in ("split", "train_val_list", "test_list"))
 
-    def job() -> Summary:
+    def job() -> cli.Outcome:
         split = SplitRule(level, train_val_list, test_list)
         config = ExtractConfig(**options, split=split, augment=(augment,) if augment else ())
-        return extract(open_session("extract"), config)
+        summary = extract(open_session("extract"), config)
+        return cli.Outcome(format_summary(summary), quarantined_share(summary))
 
     return cli.run(job, max_quarantined=max_quarantined)
 

@@ -6,11 +6,11 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from cxrfeat.backbone import BACKBONES
 from cxrfeat.device import Device, Precision
 from cxrfeat.errors import CxrfeatError
-from cxrfeat.spark.summary import Summary, format_summary, quarantined_share
 
 EXIT_CODES = """exit codes:
   0    done
@@ -33,9 +33,9 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
     )
 
 
-def add_network_options(parser: argparse.ArgumentParser) -> None:
+def add_network_options(parser: argparse.ArgumentParser, *, note: str | None = None) -> None:
     """Add what decides an embedding, and where it is computed."""
-    network = parser.add_argument_group("network")
+    network = parser.add_argument_group("network", note)
     network.add_argument(
         "--backbone",
         choices=sorted(BACKBONES),
@@ -87,22 +87,37 @@ def add_work_options(parser: argparse.ArgumentParser, *, round_size: int, unit: 
     return work
 
 
-def run(job: Callable[[], Summary], *, max_quarantined: float) -> int:
-    """Run a job, print its summary or its error, and return the exit code."""
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        text: what the output holds, for people.
+        quarantined: share of what was listed that is in quarantine, 0 to 1.
+    """
+
+    text: str
+    quarantined: float
+
+
+def run(job: Callable[[], Outcome], *, max_quarantined: float) -> int:
+    """Run a job, print its outcome or its error, and return the exit code."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("cxrfeat").setLevel(logging.INFO)
     logging.getLogger("py4j").setLevel(logging.CRITICAL)  # it logs the traceback of what we report below
     try:
-        summary = job()
+        outcome = job()
     except CxrfeatError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED if isinstance(error, RuntimeError) else UNUSABLE
     except KeyboardInterrupt:
         print("interrupted: committed rounds are safe, run the same command to go on", file=sys.stderr)
         return INTERRUPTED
-    print(format_summary(summary))
-    share = quarantined_share(summary)
-    if share > max_quarantined:
-        print(f"error: {share:.2%} are in quarantine; --max-quarantined allows {max_quarantined:.2%}", file=sys.stderr)
+    print(outcome.text)
+    if outcome.quarantined > max_quarantined:
+        print(
+            f"error: {outcome.quarantined:.2%} are in quarantine; --max-quarantined allows {max_quarantined:.2%}",
+            file=sys.stderr,
+        )
         return TOO_MANY_QUARANTINED
     return 0

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
-from pyspark.sql.pandas.types import from_arrow_schema
 
 from cxrfeat import storage
 from cxrfeat.errors import DatasetIntegrityError
 from cxrfeat.schema import EMBEDDINGS, METADATA, METADATA_LINES, Augmentation, Status
+from cxrfeat.spark.table import read_table, round_folder, write_partition
 
 _IN_FILES = [name for name in EMBEDDINGS.names if name != "round"]
 """Columns of a round's files; the folder's name gives the round."""
@@ -34,7 +34,7 @@ class Dataset:
 
     def embeddings(self) -> DataFrame:
         """Return all rows of all rounds: :data:`cxrfeat.schema.EMBEDDINGS`."""
-        return self._read(self._embeddings, EMBEDDINGS)
+        return read_table(self._spark, self._embeddings, EMBEDDINGS)
 
     def films(self) -> DataFrame:
         """Return one row a file, embedded or in quarantine."""
@@ -42,13 +42,11 @@ class Dataset:
 
     def metadata(self) -> DataFrame:
         """Return all lines of the metadata file: :data:`cxrfeat.schema.METADATA_LINES`."""
-        return self._read(self._metadata, METADATA_LINES)
+        return read_table(self._spark, self._metadata, METADATA_LINES)
 
     def write_metadata(self, lines: DataFrame) -> None:
         """Replace the metadata table. Rounds that are committed keep what they were joined with."""
-        lines.select(METADATA_LINES.names).write.mode("overwrite").partitionBy("status").parquet(
-            storage.to_spark(self._metadata)
-        )
+        write_partition(lines.select(METADATA_LINES.names), self._metadata)
 
     def write_round(self, rows: DataFrame, round_id: int, *, files: int) -> None:
         """Join a round's rows with their metadata and commit them, in place of any earlier attempt at the round.
@@ -58,7 +56,7 @@ class Dataset:
             round_id: number of the round.
             files: Parquet files to write.
         """
-        self._write(self._with_metadata(rows), self._round(round_id), files=files)
+        self._write(self._with_metadata(rows), round_folder(self._embeddings, round_id), files=files)
 
     def replay_quarantine(self, embed: Callable[[Sequence[str]], DataFrame]) -> None:
         """Try again what is in quarantine, and replace each round that has some.
@@ -75,7 +73,7 @@ class Dataset:
             again = embed([row.image_path for row in rows if row["round"] == round_id])
             kept = self.embeddings().where((F.col("round") == round_id) & ~quarantined).select(_IN_FILES)
             replaced = kept.unionByName(self._with_metadata(again))
-            self._write(replaced, storage.join(self._replay, f"round={round_id}"), files=1)
+            self._write(replaced, round_folder(self._replay, round_id), files=1)
             self.finish_replay()
 
     def finish_replay(self) -> None:
@@ -83,31 +81,16 @@ class Dataset:
         for folder in storage.list_folders(self._replay):
             staged = storage.join(self._replay, folder)
             if storage.exists(storage.join(staged, "_SUCCESS")):
-                rows = (
-                    self._spark.read.schema(from_arrow_schema(EMBEDDINGS))
-                    .parquet(storage.to_spark(staged))
-                    .select(_IN_FILES)
-                )
+                rows = read_table(self._spark, staged, EMBEDDINGS).select(_IN_FILES)
                 self._write(rows, storage.join(self._embeddings, folder), files=1)
             storage.delete_folder(staged)
 
-    def _round(self, round_id: int) -> str:
-        return storage.join(self._embeddings, f"round={round_id}")
-
     def _with_metadata(self, rows: DataFrame) -> DataFrame:
-        known = self.metadata().where(F.col("status") == Status.OK.value).select(METADATA.names)
-        return rows.join(F.broadcast(known), "image_index", "left").select(_IN_FILES)
+        return join_metadata(rows, self.metadata())
 
     @staticmethod
     def _write(rows: DataFrame, folder: str, *, files: int) -> None:
-        (
-            rows.repartition(files)
-            .sortWithinPartitions("image_path", "augmentation")
-            .write.mode("overwrite")
-            .partitionBy("status")
-            .option("parquet.enable.dictionary#embedding.list.element", "false")  # float noise has no dictionary
-            .parquet(storage.to_spark(folder))
-        )
+        write_partition(rows.repartition(files).sortWithinPartitions("image_path", "augmentation"), folder)
 
     def check(self, listed: Sequence[str], *, by_patient: bool) -> None:
         """Check what the table promises.
@@ -136,8 +119,8 @@ class Dataset:
         if first:
             raise DatasetIntegrityError(f"{broken.count()} {promise} in {self._embeddings}; the first: {first}")
 
-    def _read(self, location: str, schema: pa.Schema) -> DataFrame:
-        spark_schema = from_arrow_schema(schema)
-        if not storage.exists(location):
-            return self._spark.createDataFrame([], spark_schema)
-        return self._spark.read.schema(spark_schema).parquet(storage.to_spark(location))
+
+def join_metadata(rows: DataFrame, lines: DataFrame) -> DataFrame:
+    """Give each row of :data:`cxrfeat.schema.EMBEDDED` what the accepted lines of the metadata say of its image."""
+    known = lines.where(F.col("status") == Status.OK.value).select(METADATA.names)
+    return rows.join(F.broadcast(known), "image_index", "left").select(_IN_FILES)

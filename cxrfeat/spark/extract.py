@@ -97,7 +97,7 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
         raise ConfigError(f"no image found below {config.images}; looked for {looked_for} at any depth")
     for location in filter(None, (config.metadata, config.split.train_val_list, config.split.test_list)):
         storage.check_file(location)
-    spec = _prepare_encoder(spark, config)
+    spec = prepare_encoder(spark, config)
     _manifest(config, spec).write_or_check(config.output)
     dataset = Dataset(spark, config.output)
     dataset.finish_replay()
@@ -110,7 +110,7 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
     done = films.where(F.col("status") == Status.OK.value) if config.replay_quarantine else films
     with Progress(spark.sparkContext, total=total, done=done.count()) as progress:
         task = EmbedTask(
-            config.images, spec, config.augmentations, config.device, factory, progress.images, progress.quarantined
+            config.images, spec, config.augmentations, config.device, factory, progress.done, progress.quarantined
         )
 
         def commit(files: Sequence[str], round_id: int) -> None:
@@ -141,7 +141,7 @@ def _locate(root: str, paths: Sequence[str]) -> list[str]:
     return [storage.join(root, path) for path in paths]
 
 
-def _prepare_encoder(spark: SparkSession, config: ExtractConfig) -> EncoderSpec:
+def prepare_encoder(spark: SparkSession, config: ExtractConfig) -> EncoderSpec:
     """Find the weights, try them on the driver, where an error is one line, and ship them with the job."""
     backbone = get_backbone(config.backbone)
     weights = find_weights(backbone, config.weights)

@@ -40,30 +40,43 @@ class Manifest:
         Raises:
             DatasetMismatchError: the folder was made with other settings; the message gives both for each.
         """
-        location = storage.join(output, NAME)
-        mine: dict[str, object] = {
-            "format": FORMAT,
-            "images": self.images,
-            "extractor": self.extractor,
-            "augmentations": list(self.augmentations),
-            "split": dict(self.split),
-            "weights_sha256": self.weights_sha256,
-        }
-        text = storage.read_text(location)
-        if text is None:
-            versions = {name: version(name) for name in ("torch", "torchvision", "pillow", "pyspark", "pyarrow")}
-            created_with = {"cxrfeat": __version__, **versions}
-            storage.write_text(location, json.dumps({**mine, "created_with": created_with}, indent=2) + "\n")
-            return
-        theirs = json.loads(text)
-        differences = [
-            f"{key}: {theirs.get(key)!r} there, {mine[key]!r} now" for key in mine if theirs.get(key) != mine[key]
-        ]
-        if differences:
-            raise DatasetMismatchError(
-                f"{output} holds another data set; give another --output, or the settings it was made with:\n  "
-                + "\n  ".join(differences)
-            )
+        claim(
+            output,
+            {
+                "images": self.images,
+                "extractor": self.extractor,
+                "augmentations": list(self.augmentations),
+                "split": dict(self.split),
+                "weights_sha256": self.weights_sha256,
+            },
+        )
+
+
+def claim(output: str, settings: Mapping[str, object]) -> None:
+    """Write settings into a new output folder's ``dataset.json``; in an old one, check that none differs.
+
+    Raises:
+        DatasetMismatchError: the folder was made with other settings; the message gives both for each.
+    """
+    location = storage.join(output, NAME)
+    mine = {"format": FORMAT, **settings}
+    text = storage.read_text(location)
+    if text is None:
+        versions = {name: version(name) for name in ("torch", "torchvision", "pillow", "pyspark", "pyarrow")}
+        created_with = {"cxrfeat": __version__, **versions}
+        storage.write_text(location, json.dumps({**mine, "created_with": created_with}, indent=2) + "\n")
+        return
+    theirs = json.loads(text)
+    differences = [
+        f"{key}: {theirs.get(key)!r} there, {mine.get(key)!r} now"
+        for key in dict.fromkeys([*mine, *theirs])
+        if key != "created_with" and theirs.get(key) != mine.get(key)
+    ]
+    if differences:
+        raise DatasetMismatchError(
+            f"{output} holds another data set; give another --output, or the settings it was made with:\n  "
+            + "\n  ".join(differences)
+        )
 
 
 def describe_split(rule: SplitRule) -> dict[str, str | None]:

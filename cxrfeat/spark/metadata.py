@@ -13,10 +13,8 @@ from pyspark.sql import functions as F  # noqa: N812
 from cxrfeat import storage
 from cxrfeat.errors import MetadataError
 from cxrfeat.findings import FINDINGS, NO_FINDING, SEPARATOR
+from cxrfeat.inputs import MAX_AGE_YEARS
 from cxrfeat.schema import METADATA, Status
-
-MAX_AGE_YEARS = 123
-"""Nobody has lived longer; the 2018 system dropped such ages too."""
 
 _COLUMNS = {
     "image_index": ("Image Index",),

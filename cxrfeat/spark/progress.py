@@ -1,4 +1,4 @@
-"""A live bar for a running job: images done of total, images/s, quarantined, time left."""
+"""A live bar for a running job: done of total, rate, quarantined, time left."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Progress:
     Only for the eye: a task that Spark repeats is counted again. What is true is in the table.
     """
 
-    def __init__(self, context: SparkContext, *, total: int | None, done: int = 0) -> None:
+    def __init__(self, context: SparkContext, *, total: int | None, done: int = 0, unit: str = "img") -> None:
         """Make the counters; ``total`` None means that nobody knows (a watched folder)."""
-        self.images: Accumulator[int] = context.accumulator(0)
+        self.done: Accumulator[int] = context.accumulator(0)
         self.quarantined: Accumulator[int] = context.accumulator(0)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._refresh_until_stopped, name="progress", daemon=True)
         # spark-submit hands our output on through a pipe, so the width can't be asked for.
         self._bar: tqdm[Any] = tqdm(
-            total=total, initial=done, unit="img", ncols=100, mininterval=_REFRESH_S, smoothing=0.1
+            total=total, initial=done, unit=unit, ncols=100, mininterval=_REFRESH_S, smoothing=0.1
         )
-        self._done = done
+        self._done_before = done
 
     def __enter__(self) -> Progress:
         """Show the bar."""
@@ -48,4 +48,4 @@ class Progress:
 
     def _refresh(self) -> None:
         self._bar.set_postfix(quarantined=self.quarantined.value, refresh=False)
-        self._bar.update(self._done + self.images.value - self._bar.n)
+        self._bar.update(self._done_before + self.done.value - self._bar.n)

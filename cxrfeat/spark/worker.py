@@ -1,4 +1,4 @@
-"""What runs in an executor's Python worker: fetch the weights, take the device, embed a task's handles."""
+"""What runs in an executor's Python worker: fetch weights or head, take the device, and do a task's handles."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
-from pyspark import Accumulator, SparkFiles, TaskContext
+from pyspark import Accumulator, Broadcast, SparkFiles, TaskContext
 
+from cxrfeat import drops
 from cxrfeat.backbone import Weights
 from cxrfeat.device import Device
 from cxrfeat.embed import embed_batches
 from cxrfeat.encoder import EncoderFactory, EncoderSpec
+from cxrfeat.head import BundleFiles, parse_bundle
+from cxrfeat.predict import Predictor
 from cxrfeat.schema import Augmentation, Status
+from cxrfeat.score import score_films
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,86 @@ class EmbedTask:
             self.images.add((rows.num_rows - refused) // len(self.augmentations) + refused)
             self.quarantined.add(refused)
             yield rows
+
+
+@dataclass(frozen=True)
+class ShippedHead:
+    """A bundle on its way to the workers, as its own two files: no shared file system, and no pickled model.
+
+    Attributes:
+        files: the bundle.
+        operating_point: whose thresholds count.
+    """
+
+    files: Broadcast[BundleFiles]
+    operating_point: str
+
+    def load(self) -> Predictor:
+        """Return the head, or the one that this process loaded before."""
+        context = TaskContext.get()
+        return _load_predictor(self.files.value, self.operating_point, context.cpus() if context else 1)
+
+
+@functools.lru_cache(maxsize=2)
+def _load_predictor(files: BundleFiles, operating_point: str, threads: int) -> Predictor:
+    torch.set_num_threads(threads)
+    return Predictor(parse_bundle(files), operating_point)
+
+
+@dataclass(frozen=True)
+class OpenDropsTask:
+    """Turns drops into their row groups, for ``mapInArrow``."""
+
+    head: ShippedHead
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Turn :data:`cxrfeat.schema.HANDLE` batches into :data:`cxrfeat.schema.ROW_GROUP` ones."""
+        predictor = self.head.load()
+        for batch in batches:
+            for uri in batch.column("uri").to_pylist():
+                yield drops.open_drop(uri, predictor)
+
+
+@dataclass(frozen=True)
+class ScoreRowGroupsTask:
+    """Reads and scores row groups, for ``mapInArrow``.
+
+    Attributes:
+        root: qualified folder of the drops.
+        head: the head.
+        rows, quarantined: progress, counted in rows.
+    """
+
+    root: str
+    head: ShippedHead
+    rows: Accumulator[int]
+    quarantined: Accumulator[int]
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Turn :data:`cxrfeat.schema.ROW_GROUP` batches into :data:`cxrfeat.score.SCORED` ones."""
+        predictor = self.head.load()
+        _spare_from_collection()
+        for batch in batches:
+            for handle in batch.to_pylist():
+                for scored in drops.score_row_group(handle, self.root, predictor):
+                    count = pc.sum(scored.column("rows")).as_py() or 0
+                    ok = scored.column("status")[0].as_py() == Status.OK
+                    self.rows.add(count if ok else 0)
+                    self.quarantined.add(0 if ok else count)
+                    yield scored
+
+
+@dataclass(frozen=True)
+class ScoreFilmsTask:
+    """Scores films that were embedded and joined with their metadata, for ``mapInArrow``."""
+
+    head: ShippedHead
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Turn :data:`cxrfeat.schema.EMBEDDINGS` batches into :data:`cxrfeat.score.SCORED` ones."""
+        predictor = self.head.load()
+        for batch in batches:
+            yield from score_films(batch, predictor)
 
 
 @functools.cache

@@ -31,6 +31,8 @@ LAYERS = (
     ),
     ("encoder",),
     ("embed", "predict"),
+    ("score",),
+    ("drops",),
     ("spark",),
     ("demo",),
 )

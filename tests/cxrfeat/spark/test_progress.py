@@ -11,7 +11,7 @@ from cxrfeat.spark.progress import Progress
 def test_the_bar_ends_with_the_counts(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
     """Images done by this run and an earlier one, the total and the quarantined are on the last line."""
     with Progress(spark.sparkContext, total=10, done=3) as progress:
-        progress.images.add(7)
+        progress.done.add(7)
         progress.quarantined.add(2)
     last = capsys.readouterr().err.rstrip().split("\r")[-1]
     assert "100%" in last
@@ -22,6 +22,6 @@ def test_the_bar_ends_with_the_counts(spark: SparkSession, capsys: pytest.Captur
 def test_a_failing_job_leaves_the_bar_where_it_was(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
     """An error passes through, and the bar is closed with what had been done."""
     with pytest.raises(InterruptedError), Progress(spark.sparkContext, total=10) as progress:
-        progress.images.add(4)
+        progress.done.add(4)
         raise InterruptedError
     assert "4/10" in capsys.readouterr().err

@@ -1,0 +1,169 @@
+"""Stage 3: Parquet drops, or images, → ``PRED/predictions``, round by round."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from cxrfeat import drops, imaging, storage
+from cxrfeat.encoder import EncoderFactory, load_encoder
+from cxrfeat.errors import ConfigError
+from cxrfeat.head import parse_bundle, read_bundle
+from cxrfeat.predict import Predictor
+from cxrfeat.schema import METADATA_LINES, ROW_GROUP, Augmentation
+from cxrfeat.score import SCORED
+from cxrfeat.spark.dataset import join_metadata
+from cxrfeat.spark.extract import ExtractConfig, embed_files, prepare_encoder
+from cxrfeat.spark.manifest import claim
+from cxrfeat.spark.metadata import read_metadata
+from cxrfeat.spark.predictions import Predictions, PredictionSummary
+from cxrfeat.spark.progress import Progress
+from cxrfeat.spark.rounds import Rounds, run_rounds, to_handles
+from cxrfeat.spark.splits import assign_splits
+from cxrfeat.spark.worker import EmbedTask, OpenDropsTask, ScoreFilmsTask, ScoreRowGroupsTask, ShippedHead
+
+_LOG = logging.getLogger(__name__)
+
+FILES_PER_OPENING_TASK = 16
+"""A footer and a column of names each: milliseconds on a disk, tens of them on an object store."""
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """What one scoring is to do; see ``spark_jobs/score.py --help`` for each option.
+
+    Attributes:
+        source: folder or URI of drops, or, with ``embedding``, of images.
+        head: folder or URI of the bundle.
+        output: folder or URI of the predictions.
+        operating_point: the rule whose thresholds say what is positive.
+        round_size: files a commit.
+        watch: seconds between looks at the source, or None to stop when all is done.
+        embedding: how images are embedded first; None for drops, which hold embeddings.
+
+    Raises ConfigError for values that can't be carried out.
+    """
+
+    source: str
+    head: str
+    output: str
+    operating_point: str = "youden"
+    round_size: int = 256
+    watch: float | None = None
+    embedding: ExtractConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Qualify the folders and check them against each other."""
+        for name in ("source", "head", "output"):
+            object.__setattr__(self, name, storage.qualify(getattr(self, name)))
+        if f"{self.output}/".startswith(f"{self.source}/"):
+            raise ConfigError(f"output {self.output!r} lies inside the folder that is scored, {self.source!r}")
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Of the files that count."""
+        return drops.SUFFIXES if self.embedding is None else imaging.SUFFIXES
+
+    @property
+    def rounds(self) -> Rounds:
+        """The stream of files."""
+        return Rounds(self.source, self.suffixes, storage.join(self.output, "_checkpoint"), self.round_size, self.watch)
+
+
+def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = load_encoder) -> PredictionSummary:
+    """Score every file that has not been scored yet, and return the summary of the whole output.
+
+    Args:
+        spark: the session.
+        config: what to do.
+        factory: builds the encoder in each worker, for images.
+
+    Raises:
+        CxrfeatError: settings or a head that can't be used, or an output of other settings.
+        WorkerError: a task failed; run again to go on.
+        DatasetIntegrityError: the output breaks a promise; see :meth:`Predictions.check`.
+    """
+    listed = sorted(storage.list_files(config.source, config.suffixes))
+    if not listed and config.watch is None:
+        raise ConfigError(
+            f"nothing to score below {config.source}; looked for {', '.join(config.suffixes)} at any depth"
+        )
+    files = read_bundle(config.head)
+    head = Predictor(parse_bundle(files), config.operating_point)  # here an error is one line
+    shipped = ShippedHead(spark.sparkContext.broadcast(files), config.operating_point)
+    predictions = Predictions(spark, config.output)
+    with Progress(spark.sparkContext, total=None, unit="row") as progress:
+        if config.embedding is None:
+            to_rows = _drops_scorer(spark, config.source, shipped, progress)
+        else:
+            to_rows = _images_scorer(spark, config.embedding, head, shipped, progress, factory=factory)
+        claim(
+            config.output,
+            {
+                "scored": config.source,
+                "suffixes": list(config.suffixes),
+                "head": head.fingerprint,
+                "extractor": head.bundle.extractor,
+                "operating_point": config.operating_point,
+            },
+        )
+        _LOG.info("scoring %s with %s", config.source, head.fingerprint)
+
+        def commit(files: Sequence[str], round_id: int) -> None:
+            predictions.write_round(to_rows(files), round_id)
+            if config.watch is not None:
+                predictions.write_summary(head.fingerprint)
+
+        run_rounds(spark, config.rounds, commit)
+    predictions.check(listed)
+    return predictions.write_summary(head.fingerprint)
+
+
+_Scorer = Callable[[Sequence[str]], DataFrame]
+"""From the files of a round to its lazy table of :data:`cxrfeat.score.SCORED`."""
+
+
+def _drops_scorer(spark: SparkSession, root: str, head: ShippedHead, progress: Progress) -> _Scorer:
+    """Score row groups where they lie: only their handles pass through the JVM on the way in."""
+    slots = spark.sparkContext.defaultParallelism
+    open_drops = OpenDropsTask(head)
+    score_row_groups = ScoreRowGroupsTask(root, head, progress.done, progress.quarantined)
+
+    def to_rows(files: Sequence[str]) -> DataFrame:
+        openers = min(slots, -(-len(files) // FILES_PER_OPENING_TASK))
+        row_groups = to_handles(spark, files).repartition(openers).mapInArrow(open_drops, from_arrow_schema(ROW_GROUP))
+        return row_groups.repartition(slots).mapInArrow(score_row_groups, from_arrow_schema(SCORED))
+
+    return to_rows
+
+
+def _images_scorer(
+    spark: SparkSession,
+    config: ExtractConfig,
+    head: Predictor,
+    shipped: ShippedHead,
+    progress: Progress,
+    *,
+    factory: EncoderFactory,
+) -> _Scorer:
+    """Embed as the extraction does, join the metadata, and score what comes of it; nothing in between is on disk."""
+    spec = prepare_encoder(spark, config)
+    head.bundle.check_extractor(spec.fingerprint)
+    lines = spark.createDataFrame([], from_arrow_schema(METADATA_LINES))
+    if config.metadata is not None:
+        storage.check_file(config.metadata)
+        lines = assign_splits(spark, read_metadata(spark, config.metadata), config.split).cache()
+    embed = EmbedTask(
+        config.images, spec, (Augmentation.NONE,), config.device, factory, progress.done, progress.quarantined
+    )
+    score_films = ScoreFilmsTask(shipped)
+
+    def to_rows(files: Sequence[str]) -> DataFrame:
+        films = join_metadata(embed_files(spark, files, embed), lines)
+        return films.mapInArrow(score_films, from_arrow_schema(SCORED))
+
+    return to_rows

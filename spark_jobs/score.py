@@ -1,0 +1,69 @@
+"""spark-submit spark_jobs/score.py: Parquet drops of embeddings, or images → probabilities of the 14 findings."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from cxrfeat.errors import ConfigError
+from cxrfeat.spark import cli
+from cxrfeat.spark.extract import ExtractConfig
+from cxrfeat.spark.predictions import format_summary, quarantined_share
+from cxrfeat.spark.score import ScoreConfig, score
+from cxrfeat.spark.session import open_session
+
+DESCRIPTION = """\
+Score Parquet drops of embeddings, or images, with a trained head.
+
+Writes OUTPUT/predictions and OUTPUT/summary.json. Run the same command again to go on after a crash or to score new
+files: no file is scored twice."""
+
+_EMBEDDING = ("metadata", "weights", "backbone", "precision", "device", "batch_size")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = cli.make_parser("score.py", DESCRIPTION)
+    data = parser.add_argument_group("data")
+    source = data.add_mutually_exclusive_group(required=True)
+    source.add_argument("--drops", metavar="DIR_OR_URI", help="Parquet files with embeddings, in folders of any depth")
+    source.add_argument("--images", metavar="DIR_OR_URI", help="films, embedded on the way; nothing in between on disk")
+    data.add_argument("--head", required=True, metavar="DIR_OR_URI", help="RUN/head, as head_training.fit writes it")
+    data.add_argument(
+        "--output", required=True, metavar="DIR_OR_URI", help="a new folder, or one made with the same settings"
+    )
+    data.add_argument(
+        "--operating-point",
+        default="youden",
+        metavar="RULE",
+        help="whose thresholds say what is positive (default youden)",
+    )
+    data.add_argument("--metadata", metavar="CSV[.gz]", help="for --images: age and sex; without it both are imputed")
+    cli.add_network_options(parser, note="for --images alone")
+    cli.add_work_options(parser, round_size=256, unit="files")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; return the exit code."""
+    parser = build_parser()
+    options = vars(parser.parse_args(argv))
+    max_quarantined = options.pop("max_quarantined")
+    drops, images = options.pop("drops"), options.pop("images")
+    embedding = {name: options.pop(name) for name in _EMBEDDING}
+
+    def job() -> cli.Outcome:
+        given = [f"--{name.replace('_', '-')}" for name in _EMBEDDING if embedding[name] != parser.get_default(name)]
+        if images is None and given:
+            raise ConfigError(f"{', '.join(given)}: for --images only; drops hold embeddings and their own metadata")
+        embed = None if images is None else ExtractConfig(images, options["output"], **embedding)
+        config = ScoreConfig(images or drops, embedding=embed, **options)
+        summary = score(open_session("score"), config)
+        return cli.Outcome(format_summary(summary), quarantined_share(summary))
+
+    return cli.run(job, max_quarantined=max_quarantined)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
