@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,40 +25,15 @@ from cxrfeat.spark.extract import ExtractConfig
 from cxrfeat.spark.splits import SplitRule
 from cxrfeat.splits import SplitLevel
 from spark_jobs import extract as job
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.spark_jobs import jobs
 
 
 def start(images: Path, output: Path, *options: str) -> subprocess.Popen[str]:
-    """Start the job in a process group of its own, with the Spark of this environment."""
-    command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]", "spark_jobs/extract.py"]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    return subprocess.Popen(
-        [*command, "--images", str(images), "--output", str(output), *options],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    return jobs.start("extract", "--images", str(images), "--output", str(output), *options)
 
 
 def run(images: Path, output: Path, *options: str, code: int = 0) -> str:
-    """Run the job to its end, expect its exit code, and return what it printed."""
-    with start(images, output, *options) as process:
-        printed, _ = process.communicate()
-    assert process.returncode == code, printed
-    return printed
-
-
-def kill_when(process: subprocess.Popen[str], due: Callable[[], bool]) -> None:
-    """Kill the driver, its JVM and its workers with SIGKILL as soon as ``due`` says so."""
-    with process:
-        while not due():
-            assert process.poll() is None, f"the job ended before it could be killed:\n{process.communicate()[0]}"
-            time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
+    return jobs.run("extract", "--images", str(images), "--output", str(output), *options, code=code)
 
 
 def rows_of(output: Path) -> pa.Table:
@@ -142,7 +113,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
         lambda: (rounds / "round=3" / "_SUCCESS").exists() and not (checkpoint / "commits" / "3").exists(),
     ]
     for due in points:
-        kill_when(start(tmp_path / "in", output, *options), due)
+        jobs.kill_when(start(tmp_path / "in", output, *options), due)
     printed = run(tmp_path / "in", output, *options)
     run(tmp_path / "in", tmp_path / "whole", *options)
     assert "30 listed = 30 ok + 0 quarantined" in printed
@@ -194,7 +165,7 @@ def test_every_option_reaches_the_job(
 
     monkeypatch.setattr(job, "open_session", lambda _: None)
     monkeypatch.setattr(job, "extract", record)
-    monkeypatch.setattr("cxrfeat.spark.cli.format_summary", lambda _: "")
+    monkeypatch.setattr(job, "format_summary", lambda _: "")
     for arguments in ([], words):
         assert job.main(["--images", "in", "--output", "out", *arguments]) == 0
     default, changed = (getattr(config, name) for config in seen)

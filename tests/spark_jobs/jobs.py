@@ -1,0 +1,45 @@
+"""Jobs as a user starts them, and as a power cut ends them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(job: str, *options: str) -> subprocess.Popen[str]:
+    """Start a job in a process group of its own, with the Spark of this environment."""
+    command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]", f"spark_jobs/{job}.py"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.Popen(
+        [*command, *options],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(job: str, *options: str, code: int = 0) -> str:
+    """Run a job to its end, expect its exit code, and return what it printed."""
+    with start(job, *options) as process:
+        printed, _ = process.communicate()
+    assert process.returncode == code, printed
+    return printed
+
+
+def kill_when(process: subprocess.Popen[str], due: Callable[[], bool]) -> None:
+    """Kill the driver, its JVM and its workers with SIGKILL as soon as ``due`` says so."""
+    with process:
+        while not due():
+            assert process.poll() is None, f"the job ended before it could be killed:\n{process.communicate()[0]}"
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,118 @@
+"""The scoring job as a user runs it: spark-submit, kill -9, exit codes, options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pytest
+
+from cxrfeat.head import save_bundle
+from cxrfeat.spark.score import ScoreConfig
+from spark_jobs import score as job
+from tests import fakes
+from tests.cxrfeat.drops import DIM, rows, write
+from tests.spark_jobs import jobs
+
+
+def write_drops(folder: Path, count: int) -> None:
+    for number in range(count):
+        write(folder / f"{number}.parquet", rows(50, seed=number))
+
+
+def predictions(output: Path) -> pa.Table:
+    table = pads.dataset(str(output / "predictions"), partitioning="hive").to_table()
+    return table.sort_by([("drop_file", "ascending"), ("image_index", "ascending")])
+
+
+def test_killed_again_and_again(tmp_path: Path) -> None:
+    """Killed with SIGKILL at three points and started again, the job ends with the rows of an undisturbed run."""
+    write_drops(tmp_path / "drops", 12)
+    save_bundle(fakes.bundle(DIM), tmp_path / "head")
+    options = ["--drops", str(tmp_path / "drops"), "--head", str(tmp_path / "head"), "--round-size", "3"]
+    output = tmp_path / "killed"
+    checkpoint, rounds = output / "_checkpoint", output / "predictions"
+    points: list[Callable[[], bool]] = [
+        (checkpoint / "offsets" / "0").exists,  # planned, nothing written
+        (rounds / "round=1" / "_temporary").exists,  # half written
+        lambda: (rounds / "round=3" / "_SUCCESS").exists() and not (checkpoint / "commits" / "3").exists(),
+    ]
+    for due in points:
+        jobs.kill_when(jobs.start("score", *options, "--output", str(output)), due)
+    printed = jobs.run("score", *options, "--output", str(output))
+    jobs.run("score", *options, "--output", str(tmp_path / "whole"))
+    assert "600 listed = 600 scored + 0 quarantined" in printed
+    killed, whole = predictions(output), predictions(tmp_path / "whole")
+    assert killed.drop_columns(["round"]).equals(whole.drop_columns(["round"]))
+    (tmp_path / "drops" / "bad.parquet").write_text("no drop")
+    options += ["--max-quarantined", "0.05"]
+    printed = jobs.run("score", *options, "--output", str(output), code=3)
+    assert "error: 7.69% are in quarantine; --max-quarantined allows 5.00%" in printed
+    assert predictions(output).num_rows == 601
+
+
+OPTIONS: list[tuple[list[str], str, Any]] = [
+    (["--operating-point", "f1"], "operating_point", "f1"),
+    (["--round-size", "5"], "round_size", 5),
+    (["--watch", "2.5"], "watch", 2.5),
+]
+OF_IMAGES: list[tuple[list[str], str, Any]] = [
+    (["--metadata", "m.csv"], "metadata", "m.csv"),
+    (["--backbone", "resnet50-v1"], "backbone", "resnet50-v1"),
+    (["--weights", "w.pth"], "weights", "w.pth"),
+    (["--precision", "bf16"], "precision", "bf16"),
+    (["--device", "cuda"], "device", "cuda"),
+    (["--batch-size", "3"], "batch_size", 3),
+]
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[ScoreConfig]:
+    """Return what the job would do, instead of doing it."""
+    configs: list[ScoreConfig] = []
+
+    def record(_: object, config: ScoreConfig) -> dict[str, Any]:
+        configs.append(config)
+        return {"files": {"listed": 0}}
+
+    monkeypatch.setattr(job, "open_session", lambda _: None)
+    monkeypatch.setattr(job, "score", record)
+    monkeypatch.setattr(job, "format_summary", lambda _: "")
+    return configs
+
+
+@pytest.mark.parametrize(("words", "name", "value"), OPTIONS, ids=[" ".join(words) for words, _, _ in OPTIONS])
+def test_every_option_reaches_the_job(seen: list[ScoreConfig], words: list[str], name: str, value: object) -> None:
+    """Each option changes the one setting it names, from a default that is another."""
+    for arguments in ([], words):
+        assert job.main(["--drops", "in", "--head", "head", "--output", "out", *arguments]) == 0
+    default, changed = (getattr(config, name) for config in seen)
+    assert changed == value
+    assert default != value
+    assert {config.embedding for config in seen} == {None}
+
+
+@pytest.mark.parametrize(("words", "name", "value"), OF_IMAGES, ids=[" ".join(words) for words, _, _ in OF_IMAGES])
+def test_options_of_images_reach_the_embedding_and_are_refused_for_drops(
+    seen: list[ScoreConfig], words: list[str], name: str, value: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What decides an embedding has no effect on a drop, so there it is an error."""
+    for arguments in ([], words):
+        assert job.main(["--images", "in", "--head", "head", "--output", "out", *arguments]) == 0
+    default, changed = (getattr(config.embedding, name) for config in seen)
+    assert changed == value
+    assert default != value
+    assert job.main(["--drops", "in", "--head", "head", "--output", "out", *words]) == 2
+    assert f"error: {words[0]}: for --images only" in capsys.readouterr().err
+
+
+def test_drops_or_images_and_not_both(capsys: pytest.CaptureFixture[str]) -> None:
+    """One of the two is needed."""
+    for source in ([], ["--drops", "a", "--images", "b"]):
+        with pytest.raises(SystemExit) as left:
+            job.main([*source, "--head", "head", "--output", "out"])
+        assert left.value.code == 2
+    assert "not allowed with argument" in capsys.readouterr().err
