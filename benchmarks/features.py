@@ -19,6 +19,7 @@ SHAPE = {Split.TRAIN: 78_484, Split.VAL: 11_212, Split.TEST: 22_424}
 """Rows of a 70/10/20 split of the 112,120 films."""
 
 DIM = 2048
+EXTRACTOR = "noise"
 _ROWS_AT_ONCE = 4096
 
 
@@ -55,7 +56,7 @@ def _table(split: Split, first: int, count: int, dim: int) -> pa.Table:
         "findings": from_multi_hot(labels),
         "split": [split.value] * count,
         "augmentation": ["none"] * count,
-        "extractor": ["noise"] * count,
+        "extractor": [EXTRACTOR] * count,
     }
     arrays = {name: pa.array(values, EMBEDDINGS.field(name).type) for name, values in columns.items()}
     offsets = pa.array(np.arange(0, (count + 1) * dim, dim, dtype=np.int32))

@@ -1,0 +1,146 @@
+"""Scoring of drops against the best bare program: rows/s after start-up, side by side in one run.
+
+    python -m benchmarks.score [--rows N] [--repeats N] [--memory]
+
+spark   our job's own function in one session that is warm: read, check, score, write, commit a round
+bare    two threads with pyarrow and torch: read row groups, forward pass, write Parquet; no checks, no rounds
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from benchmarks import machine
+from benchmarks.features import DIM, EXTRACTOR, SHAPE, write
+from cxrfeat.calibration import identity
+from cxrfeat.findings import ANY_FINDING, FINDINGS
+from cxrfeat.head import Bundle, Head, load_bundle, save_bundle
+from cxrfeat.inputs import EXTRAS, SEX_CODES, Inputs
+from cxrfeat.spark.score import ScoreConfig, score
+from cxrfeat.spark.session import open_session
+
+THREADS = 2
+
+
+def make_head(folder: Path, dim: int) -> Path:
+    """Write a bundle of an untrained head of the default shape."""
+    inputs = Inputs(np.zeros(dim, np.float32), np.ones(dim, np.float32), dict.fromkeys(EXTRAS, 0.5))
+    thresholds = {"youden": dict.fromkeys((*FINDINGS, ANY_FINDING), 0.5)}
+    head = Head(dim + len(EXTRAS), (128, 32)).eval()
+    save_bundle(Bundle(head, inputs, (128, 32), EXTRACTOR, identity(), thresholds, {}), folder)
+    return folder
+
+
+def score_bare(drops: Path, head: Path, output: Path) -> None:
+    """Score every row group in a thread and write one file for each."""
+    output.mkdir(parents=True)
+    bundle = load_bundle(head)
+    work = [
+        (path, group)
+        for path in sorted(drops.rglob("*.parquet"))
+        for group in range(pq.ParquetFile(path).num_row_groups)
+    ]
+    with ThreadPoolExecutor(THREADS) as pool:
+        names = (output / f"{number}.parquet" for number in range(len(work)))
+        for _ in pool.map(lambda job, name: _score_row_group(*job, bundle, name), work, names):
+            pass
+
+
+@torch.inference_mode()
+def _score_row_group(path: Path, group: int, bundle: Bundle, output: Path) -> None:
+    columns = ["image_index", "patient_id", "augmentation", "extractor", "age_years", "sex", "embedding"]
+    table = pq.ParquetFile(path).read_row_group(group, columns=columns, use_threads=False).combine_chunks()
+    embeddings = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+    sex = table["sex"].to_pandas().map(SEX_CODES).to_numpy(np.float32)
+    rows = np.concatenate([embeddings, table["age_years"].to_numpy()[:, None], sex[:, None]], axis=1)
+    bundle.inputs.apply(rows)
+    probabilities = bundle.calibration.apply(bundle.head(torch.from_numpy(rows))).numpy()
+    kept = table.drop_columns(["embedding", "age_years", "sex"])
+    for index, finding in enumerate(FINDINGS):
+        kept = kept.append_column(f"probability_{finding}", pa.array(probabilities[:, index].copy()))
+    pq.write_table(kept, output, compression="zstd")
+
+
+def compare(rows: int, dim: int, repeats: int) -> None:
+    """Run both in turn over the same drops, and print rates and their ratio run by run."""
+    torch.set_num_threads(1)
+    spark = open_session("bench-score")
+    rates: dict[str, list[float]] = {"spark": [], "bare": []}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        head = make_head(folder / "head", dim)
+        shape = {split: count * rows // sum(SHAPE.values()) for split, count in SHAPE.items()}
+        write(folder / "warm", dict.fromkeys(SHAPE, 100), dim)
+        write(folder / "drops", shape, dim)
+        score(spark, ScoreConfig(str(folder / "warm"), str(head), str(folder / "out-warm")))
+        for repeat in range(repeats):
+            start = time.perf_counter()
+            score(spark, ScoreConfig(str(folder / "drops"), str(head), str(folder / f"spark-{repeat}")))
+            middle = time.perf_counter()
+            score_bare(folder / "drops", head, folder / f"bare-{repeat}")
+            for name, seconds in (("spark", middle - start), ("bare", time.perf_counter() - middle)):
+                rates[name].append(sum(shape.values()) / seconds)
+                print(f"  {name:<8}{rates[name][-1]:10,.0f} rows/s", file=sys.stderr, flush=True)
+    ratios = [ours / bare for ours, bare in zip(rates["spark"], rates["bare"], strict=True)]
+    print(f"{machine.describe()}; {sum(shape.values())} x {dim}; medians of {repeats}")
+    for name, values in rates.items():
+        print(f"{name:<8}{statistics.median(values):10,.0f} rows/s")
+    print(
+        f"spark / bare  {statistics.median(ratios):5.2f}   ({', '.join(f'{ratio:.2f}' for ratio in ratios)}; bar: 0.6)"
+    )
+
+
+def memory(sizes: Sequence[int], dim: int) -> None:
+    """Run the job as a user does over more and more rows, and print peak memory by process."""
+    print(f"{machine.describe()}; peak proportional set size, MiB")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        head = make_head(folder / "head", dim)
+        for size in sizes:
+            drops = folder / f"drops-{size}"
+            write(drops, {split: count * size // sum(SHAPE.values()) for split, count in SHAPE.items()}, dim)
+            submit = [str(Path(sys.executable).with_name("spark-submit")), "spark_jobs/score.py", "--drops", str(drops)]
+            command = [*submit, "--head", str(head), "--output", str(folder / f"out-{size}")]
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            start = time.perf_counter()
+            peak = machine.run_and_watch(command, cwd=Path.cwd(), environment={"PATH": path})
+            seconds = time.perf_counter() - start
+            shutil.rmtree(drops)
+            print(
+                f"{size:>9,} rows  {seconds:6.1f} s   JVM {peak.jvm:6.0f}   driver {peak.driver:6.0f}   "
+                f"largest worker {peak.worker:6.0f}   all {peak.tree:6.0f}",
+                flush=True,
+            )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare rates, or measure memory."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rows", type=int, default=sum(SHAPE.values()))
+    parser.add_argument("--dim", type=int, default=DIM)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory", type=int, nargs="+", metavar="ROWS", help="measure memory at these sizes instead")
+    options = parser.parse_args(argv)
+    if options.memory:
+        memory(options.memory, options.dim)
+    else:
+        compare(options.rows, options.dim, options.repeats)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
