@@ -23,6 +23,7 @@ LAYERS = (
         "device",
         "backbone",
         "head",
+        "metadata",
         "metrics",
         "operating",
         "phantom",
