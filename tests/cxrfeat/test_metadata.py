@@ -12,7 +12,6 @@ from cxrfeat.metadata import parse_age, read_truth
 
 V2020 = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n"
 V2017 = V2020.replace("Gender", "Sex").replace("Position\n", "Position,OriginalImage[Width,Height],\n")
-NIH = Path(__file__).resolve().parents[3] / "shared" / "nih"
 
 
 def write(folder: Path, text: str) -> Path:
@@ -91,10 +90,9 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not NIH.is_dir(), reason="no folder shared beside the checkout")
-def test_the_file_of_nih_has_its_published_counts() -> None:
+def test_the_file_of_nih_has_its_published_counts(shared: Path) -> None:
     """All 112,120 lines, 60,361 without a finding and 227 hernias; every age can be used."""
-    truth = read_truth(NIH / "Data_Entry_2017_v2020.csv.gz")
+    truth = read_truth(shared / "nih" / "Data_Entry_2017_v2020.csv.gz")
     findings = truth.table["findings"].to_pylist()
     assert len(findings) == 112_120
     assert sum(not names for names in findings) == 60_361
