@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from cxrfeat.errors import ConfigError, CxrfeatError
-from head_training.evaluation import ANY_FINDING, Evaluation, evaluate
+from head_training.evaluation import Evaluation, evaluate
 from head_training.fit import FAILED, INTERRUPTED, UNUSABLE
 from head_training.sources import Sources, open_files, open_run
+from head_training.views import ANY_FINDING
 
 EPILOG = """exit codes:
   0    done
@@ -111,8 +112,9 @@ def format_evaluation(evaluation: Evaluation) -> str:
         auroc = numbers.get(("predictions", scope, "auroc", None))
         if auroc is not None:
             precision = numbers["predictions", scope, "average_precision", None]
-            lines.append(f"{scope:<20}{_interval(auroc)}{_interval(precision)}{auroc['positives']:>11}")
-    lines.append("AUROC without the film (macro)")
+            beside = f"   {protocol['name']}, labels {labels['digest'][:8]}" if scope == "macro" else ""
+            lines.append(f"{scope:<20}{_interval(auroc)}{_interval(precision)}{auroc['positives']:>11}{beside}")
+    lines.append("mean AUROC of what does not see the film, or has not learnt:")
     lines += [
         f"  {model:<18}{_interval(row)}"
         for (model, scope, metric, _), row in numbers.items()
@@ -124,6 +126,7 @@ def format_evaluation(evaluation: Evaluation) -> str:
     missing = metrics["predictions"]["missing_findings"]
     left_out = metrics["predictions"]["left_out"]
     lines += [
+        *([f"{labels['ages_unusable']} ages can't be used"] if labels["ages_unusable"] else []),
         *([f"not predicted: {', '.join(missing)}"] if missing else []),
         *([f"left out: {left_out} predictions that are neither val nor test"] if left_out else []),
         f"{split['images']} images of {split['patients']} patients{without}",
