@@ -18,7 +18,7 @@ EPILOG = """exit codes:
   0    done
   1    failed on the way
   2    options or input that can't be used
-  130  interrupted; nothing was written
+  130  interrupted; there is no metrics.json
 
 Research software, not a medical device."""
 
@@ -63,6 +63,8 @@ def open_sources(options: argparse.Namespace) -> Sources:
             raise ConfigError(f"--{name} is {getattr(options, name)}; expected at least {lowest}")
     if (options.output / "metrics.json").exists():
         raise ConfigError(f"{options.output / 'metrics.json'} is there already; give another --output")
+    if options.output.exists() and not options.output.is_dir():
+        raise ConfigError(f"{options.output} is a file; expected a folder, or nothing")
     if options.run is not None:
         given = [name for name in ("truth", "val_list", "prefix") if getattr(options, name) is not None]
         if given:
@@ -91,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return FAILED if isinstance(error, RuntimeError) else UNUSABLE
     except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
+        print("interrupted: there is no metrics.json", file=sys.stderr)
         return INTERRUPTED
     print(format_evaluation(evaluation))
     print(f"written to {options.output}")

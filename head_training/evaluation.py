@@ -86,8 +86,8 @@ FIXED = {"fixed_0.20": 0.2}
 
 TRIAGE_RULES = ("youden", "sensitivity_0.90", "sensitivity_0.95", "sensitivity_0.99")
 
-_DIGITS = 4
-"""Of a curve's points: finer than they are thinned."""
+_DIGITS = 6
+"""Of the points of curves, which are to be drawn; numbers are not rounded."""
 
 Thresholds = dict[str, dict[str, float | None]]
 

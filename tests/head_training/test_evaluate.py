@@ -247,7 +247,7 @@ def test_a_run_is_measured_as_fit_measured_it(
         (("--predictions", "p.parquet"), "--predictions without --truth"),
         (("--run", "r", "--truth", "t.csv"), "['truth'] with --run"),
         (("--run", "nowhere"), "nowhere lacks"),
-        (("--predictions", "p.parquet", "--truth", "t.csv"), "p.parquet can't be read"),
+        (("--predictions", "p.parquet", "--truth", "t.csv"), "p.parquet is no file"),
         (("--run", "r", "--resamples", "0"), "--resamples is 0; expected at least 1"),
         (("--run", "r", "--seed", "-1"), "--seed is -1; expected at least 0"),
     ],
@@ -268,3 +268,9 @@ def test_an_evaluation_is_never_overwritten(
     assert main(case.options("whole")) == 2
     assert "is there already; give another --output" in capsys.readouterr().err
     assert read(case.folder / "whole") == metrics
+
+
+def test_an_output_that_is_a_file_is_refused(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is measured."""
+    assert main(case.options("truth.csv")) == 2
+    assert "is a file; expected a folder" in capsys.readouterr().err
