@@ -56,12 +56,13 @@ def score_bare(drops: Path, head: Path, output: Path) -> None:
     ]
     with ThreadPoolExecutor(THREADS) as pool:
         names = (output / f"{number}.parquet" for number in range(len(work)))
-        for _ in pool.map(lambda job, name: _score_row_group(*job, bundle, name), work, names):
+        for _ in pool.map(lambda job, name: _score_row_group(job, bundle, name), work, names):
             pass
 
 
 @torch.inference_mode()
-def _score_row_group(path: Path, group: int, bundle: Bundle, output: Path) -> None:
+def _score_row_group(job: tuple[Path, int], bundle: Bundle, output: Path) -> None:
+    path, group = job
     columns = ["image_index", "patient_id", "augmentation", "extractor", "age_years", "sex", "embedding"]
     table = pq.ParquetFile(path).read_row_group(group, columns=columns, use_threads=False).combine_chunks()
     embeddings = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)

@@ -25,11 +25,11 @@ from head_training.course import Course, Settings, Status
 from head_training.data import Features, load_features
 from head_training.grid import Configuration
 from head_training.loss import LossWeighting, label_weights
-from head_training.output import write_grid, write_history, write_predictions
+from head_training.output import write_cohort, write_grid, write_history, write_predictions
 from head_training.progress import Progress
 from head_training.selection import Ranking, Select, choose, infer, rank
 from head_training.statistics import measure_inputs
-from head_training.train import Examples, train
+from head_training.train import Examples, initial_head, train
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class Report:
         methods: how each finding was calibrated.
         thresholds: chosen on val, by rule.
         test: how well it ranks the test split.
+        untrained: how well the head that its training started from ranks val and test: what training must beat.
         imputed: values that were missing, by input.
         left_out: rows that were not used, by reason.
     """
@@ -100,6 +101,7 @@ class Report:
     methods: Sequence[Method]
     thresholds: Mapping[str, Mapping[str, float | None]]
     test: Ranking
+    untrained: Mapping[Split, Ranking]
     imputed: Mapping[str, int]
     left_out: Mapping[str, int]
 
@@ -149,6 +151,11 @@ def fit(config: FitConfig) -> Report:
     patients = features.index.table["patient_id"].to_numpy()[features.rows(Split.VAL)]
     calibration, methods = fit_calibration(logits[0], val_labels, patients, weights)
     thresholds = choose_thresholds(val_labels, calibration.apply(torch.from_numpy(logits[0])).numpy())
+    initial = initial_head(val.shape[1], courses[chosen].configuration.hidden, config.settings.seed)
+    untrained = {
+        split: rank(labels, infer(initial, examples[split].inputs))
+        for split, labels in ((Split.VAL, val_labels), (Split.TEST, test_labels))
+    }
     report = Report(
         courses=courses,
         rankings=rankings,
@@ -159,6 +166,7 @@ def fit(config: FitConfig) -> Report:
         methods=methods,
         thresholds=thresholds,
         test=ranking,
+        untrained=untrained,
         imputed=imputed,
         left_out=features.index.left_out,
     )
@@ -175,6 +183,7 @@ def _write(config: FitConfig, features: Features, inputs: Inputs, report: Report
     logits = torch.from_numpy(np.concatenate(report.logits))
     scores, probabilities = logits.sigmoid().numpy(), report.calibration.apply(logits).numpy()
     write_predictions(config.output / "predictions.parquet", judged, scores, probabilities)
+    write_cohort(config.output / "cohort.parquet", features.index.table)
     record = _record(config, features, report, weights)
     grid = [asdict(configuration) for configuration in config.configurations]
     resolved = {"features": config.features, "device": config.device, **record, "grid": grid}
@@ -240,6 +249,7 @@ def _record(config: FitConfig, features: Features, report: Report, weights: NDAr
         "calibrated_by": dict(zip(FINDINGS, report.methods, strict=True)),
         "val": report.val.describe(),
         "test": report.test.describe(),
+        "untrained": {split.value: ranking.describe() for split, ranking in report.untrained.items()},
     }
 
 

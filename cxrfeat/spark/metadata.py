@@ -1,7 +1,4 @@
-"""The metadata CSV → one clean row an image, and one rejected row with a reason for everything else. All in Spark SQL.
-
-Both headers of ChestX-ray14 load: Data_Entry_2017 (trailing comma, ages as ``058Y``) and Data_Entry_2017_v2020.
-"""
+"""The metadata CSV → one clean row an image, and one rejected row with a reason for everything else. All in Spark SQL."""
 
 from __future__ import annotations
 
@@ -14,21 +11,9 @@ from cxrfeat import storage
 from cxrfeat.errors import MetadataError
 from cxrfeat.findings import FINDINGS, NO_FINDING, SEPARATOR
 from cxrfeat.inputs import MAX_AGE_YEARS
+from cxrfeat.metadata import AGE, HEADERS, UNITS_PER_YEAR
 from cxrfeat.schema import METADATA, Status
 
-_COLUMNS = {
-    "image_index": ("Image Index",),
-    "findings": ("Finding Labels",),
-    "follow_up": ("Follow-up #",),
-    "patient_id": ("Patient ID",),
-    "age": ("Patient Age",),
-    "sex": ("Patient Gender", "Patient Sex"),
-    "view_position": ("View Position",),
-}
-"""Our name → the header's names."""
-
-_AGE = r"^(-?\d+(?:\.\d+)?)([YMWD]?)$"
-_UNITS_PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
 _MALFORMED = "_malformed"
 
 
@@ -74,16 +59,16 @@ def _width(header: str) -> int:
 
 
 def _expected_header() -> list[str]:
-    return [" or ".join(names) for names in _COLUMNS.values()]
+    return [" or ".join(names) for names in HEADERS.values()]
 
 
 def _read_header(path: str, header: str) -> dict[str, int]:
     actual = [name.strip().lower() for name in next(csv.reader([header.lstrip("\ufeff")]))]
     found = {
         ours: next((actual.index(name.lower()) for name in names if name.lower() in actual), -1)
-        for ours, names in _COLUMNS.items()
+        for ours, names in HEADERS.items()
     }
-    missing = [" or ".join(_COLUMNS[ours]) for ours, index in found.items() if index < 0]
+    missing = [" or ".join(HEADERS[ours]) for ours, index in found.items() if index < 0]
     if missing:
         raise MetadataError(f"{path} has no column {missing}; its header is {header!r}, expected {_expected_header()}")
     return found
@@ -91,8 +76,8 @@ def _read_header(path: str, header: str) -> dict[str, int]:
 
 def _parse(raw: DataFrame) -> DataFrame:
     """Add the typed columns beside the raw ones; what can't be read is null."""
-    number = F.regexp_extract("age_raw", _AGE, 1).try_cast("double")
-    per_year = F.create_map(*(F.lit(part) for pair in _UNITS_PER_YEAR.items() for part in pair))
+    number = F.regexp_extract("age_raw", AGE, 1).try_cast("double")
+    per_year = F.create_map(*(F.lit(part) for pair in UNITS_PER_YEAR.items() for part in pair))
     # Not F.trim itself: given two parameters, transform would pass the index as the characters to trim.
     split = F.transform(F.split("findings_raw", rf"\{SEPARATOR}"), lambda label: F.trim(label))  # noqa: PLW0108
     labels = F.array_distinct(split)
@@ -100,7 +85,7 @@ def _parse(raw: DataFrame) -> DataFrame:
         raw.withColumn("image_index", F.col("image_index_raw"))
         .withColumn("patient_id", F.col("patient_id_raw"))
         .withColumn("follow_up", F.col("follow_up_raw").try_cast("int"))
-        .withColumn("age_years", (number / per_year[F.regexp_extract("age_raw", _AGE, 2)]).cast("float"))
+        .withColumn("age_years", (number / per_year[F.regexp_extract("age_raw", AGE, 2)]).cast("float"))
         .withColumn("sex", F.when(F.upper("sex_raw").isin("M", "F"), F.upper("sex_raw")))
         .withColumn("view_position", F.col("view_position_raw"))
         .withColumn("labels", labels)
@@ -116,7 +101,7 @@ def _all_findings() -> Column:
 
 def _reject_unreadable(parsed: DataFrame) -> DataFrame:
     """Add ``verdict``: reason and message of the first check that a line fails by itself, or null."""
-    quoted = {name: F.concat(F.lit(f"{name} '"), f"{name}_raw", F.lit("'")) for name in _COLUMNS}
+    quoted = {name: F.concat(F.lit(f"{name} '"), f"{name}_raw", F.lit("'")) for name in HEADERS}
     checks = (
         (F.col(_MALFORMED), "malformed", F.lit("the number of fields differs from the header's")),
         (F.col("image_index").isNull(), "image-index-missing", F.lit("Image Index is empty")),

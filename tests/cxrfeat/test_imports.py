@@ -25,6 +25,7 @@ LAYERS = (
         "device",
         "backbone",
         "head",
+        "metadata",
         "metrics",
         "operating",
         "phantom",
