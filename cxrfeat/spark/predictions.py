@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-from pyspark.sql import DataFrame, Row, SparkSession
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from cxrfeat import storage
 from cxrfeat.errors import DatasetIntegrityError
 from cxrfeat.findings import FINDINGS
 from cxrfeat.inputs import EXTRAS
-from cxrfeat.schema import PREDICTIONS, Reason, Status
+from cxrfeat.schema import PREDICTIONS, Reason
 from cxrfeat.spark.table import read_table, round_folder, write_partition
 
 SUMMARY = "summary.json"
@@ -38,84 +37,78 @@ class Predictions:
         """Commit a round's rows of :data:`cxrfeat.score.SCORED`, in place of any earlier attempt at the round."""
         write_partition(rows, round_folder(self._location, round_id))
 
-    def check(self, listed: Sequence[str]) -> None:
-        """Check that each file that was listed is in exactly one round.
+    def count(self) -> pd.DataFrame:
+        """Count the rows of each file in one pass over the table: what :func:`check` and :func:`summarise` need.
 
-        Args:
-            listed: files relative to their root.
-
-        Raises:
-            DatasetIntegrityError: a file without a row, or in two rounds.
+        Returns:
+            One line a ``drop_file`` and ``reason`` (None for what was scored): ``lines, rows, first_round,
+            last_round``, and how often each input was imputed and each finding positive.
         """
-        rounds = self.table().groupBy("drop_file").agg(F.count_distinct("round").alias("rounds"))
-        files = self._spark.createDataFrame(pa.table({"drop_file": pa.array(listed, pa.string())}))
-        lost = files.join(rounds, "drop_file", "left_anti")
-        for broken, promise in (
-            (lost, "were listed and have no row"),
-            (rounds.where("rounds > 1"), "are in two rounds"),
-        ):
-            first = [row.drop_file for row in broken.orderBy("drop_file").take(5)]
-            if first:
-                raise DatasetIntegrityError(f"{broken.count()} files {promise} in {self._location}; the first: {first}")
-
-    def write_summary(self, head: str) -> PredictionSummary:
-        """Count everything, write ``summary.json``, and return the counts."""
-        summary = {"head": head, **self._count()}
-        storage.write_text(storage.join(self._output, SUMMARY), json.dumps(summary, indent=2) + "\n")
-        return summary
-
-    def _count(self) -> dict[str, Any]:
-        ok = F.col("status") == Status.OK.value
-        table = self.table().withColumn(
-            # What extraction had refused is known already: it is listed, but no new trouble of the drops.
-            "trouble",
-            ~ok & (F.col("reason") != Reason.QUARANTINED_BEFORE.value),
-        )
-        files = table.groupBy("drop_file").agg(F.max("trouble").alias("trouble"), F.max(ok).alias("scored"))
-        of_files = files.agg(
-            F.count("*").alias("listed"), F.count_if("scored").alias("scored"), F.count_if("trouble").alias("trouble")
-        ).first()
-        reasons = (
-            table.where(~ok)
-            .groupBy("reason")
-            .agg(F.sum("rows").alias("rows"), F.count_if(F.col("rows").isNull()).alias("unknown"))
-        ).collect()
-        of_rows = (
-            table.where(ok)
+        return (
+            self.table()
+            .groupBy("drop_file", "reason")
             .agg(
-                F.count("*").alias("scored"),
+                F.count("*").alias("lines"),
+                F.sum("rows").alias("rows"),  # null: a file of unknown length
+                F.min("round").alias("first_round"),
+                F.max("round").alias("last_round"),
                 *(F.count_if(F.array_contains("imputed", name)).alias(name) for name in EXTRAS),
                 *(F.count_if(F.array_contains("positives", finding)).alias(finding) for finding in FINDINGS),
             )
-            .first()
+            .toArrow()
+            .to_pandas()
         )
-        assert of_files is not None  # an aggregate without groups has one row  # noqa: S101
-        assert of_rows is not None  # noqa: S101
-        quarantined = sum(row["rows"] or 0 for row in reasons)
-        return {
-            "files": {
-                "listed": of_files["listed"],
-                "scored": of_files["scored"],  # with at least one row
-                "with_quarantine": of_files["trouble"],  # those of the extraction not counted
-            },
-            "rows": {
-                "listed": of_rows["scored"] + quarantined,
-                "scored": of_rows["scored"],
-                "quarantined": quarantined,
-                "files_of_unknown_length": sum(row["unknown"] for row in reasons),
-            },
-            "reasons": _by_reason(reasons),
-            "imputed": {name: of_rows[name] for name in EXTRAS},
-            "positives": {finding: of_rows[finding] for finding in FINDINGS},
-        }
+
+    def write_summary(self, summary: PredictionSummary) -> None:
+        """Write ``summary.json``."""
+        storage.write_text(storage.join(self._output, SUMMARY), json.dumps(summary, indent=2) + "\n")
 
 
 PredictionSummary = Mapping[str, Any]
 
 
-def _by_reason(reasons: list[Row]) -> dict[str, int]:
-    """Return rows by reason, the most frequent first; a file whose length nobody knows counts as none."""
-    return dict(Counter({row["reason"]: row["rows"] or 0 for row in reasons}).most_common())
+def check(counts: pd.DataFrame, listed: Sequence[str]) -> None:
+    """Check that each file that was listed is in exactly one round.
+
+    Args:
+        counts: of :meth:`Predictions.count`.
+        listed: files relative to their root.
+
+    Raises:
+        DatasetIntegrityError: a file without a row, or in two rounds.
+    """
+    rounds = counts.groupby("drop_file").agg(first=("first_round", "min"), last=("last_round", "max"))
+    lost = sorted(set(listed).difference(rounds.index))
+    twice = sorted(rounds.index[rounds["first"] != rounds["last"]])
+    for broken, promise in ((lost, "were listed and have no row"), (twice, "are in two rounds")):
+        if broken:
+            raise DatasetIntegrityError(f"{len(broken)} files {promise}; the first: {broken[:5]}")
+
+
+def summarise(counts: pd.DataFrame, head: str) -> PredictionSummary:
+    """Add up the counts of :meth:`Predictions.count`; ``head`` is the fingerprint."""
+    scored = counts[counts["reason"].isna()]
+    quarantined = counts[counts["reason"].notna()]
+    # What the extraction had refused is known already: it is listed, but no new trouble of the drops.
+    trouble = quarantined[quarantined["reason"] != Reason.QUARANTINED_BEFORE]
+    of_reason = quarantined.groupby("reason")["rows"].sum().sort_values(ascending=False)
+    return {
+        "head": head,
+        "files": {
+            "listed": counts["drop_file"].nunique(),
+            "scored": scored["drop_file"].nunique(),  # with at least one row
+            "with_quarantine": trouble["drop_file"].nunique(),  # not by the extraction
+        },
+        "rows": {
+            "listed": int(counts["rows"].sum()),
+            "scored": int(scored["lines"].sum()),
+            "quarantined": int(quarantined["rows"].sum()),
+            "files_of_unknown_length": int(quarantined["rows"].isna().sum()),
+        },
+        "reasons": {str(reason): int(rows) for reason, rows in of_reason.items()},
+        "imputed": {name: int(scored[name].sum()) for name in EXTRAS},
+        "positives": {finding: int(scored[finding].sum()) for finding in FINDINGS},
+    }
 
 
 def quarantined_share(summary: PredictionSummary) -> float:

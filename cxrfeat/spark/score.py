@@ -20,7 +20,7 @@ from cxrfeat.spark.dataset import join_metadata
 from cxrfeat.spark.extract import ExtractConfig, embed_files, prepare_encoder
 from cxrfeat.spark.manifest import claim
 from cxrfeat.spark.metadata import read_metadata
-from cxrfeat.spark.predictions import Predictions, PredictionSummary
+from cxrfeat.spark.predictions import Predictions, PredictionSummary, check, summarise
 from cxrfeat.spark.progress import Progress
 from cxrfeat.spark.rounds import Rounds, run_rounds, to_handles
 from cxrfeat.spark.splits import assign_splits
@@ -85,7 +85,7 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = lo
     Raises:
         CxrfeatError: settings or a head that can't be used, or an output of other settings.
         WorkerError: a task failed; run again to go on.
-        DatasetIntegrityError: the output breaks a promise; see :meth:`Predictions.check`.
+        DatasetIntegrityError: the output breaks a promise; see :func:`cxrfeat.spark.predictions.check`.
     """
     listed = sorted(storage.list_files(config.source, config.suffixes))
     if not listed and config.watch is None:
@@ -116,11 +116,14 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = lo
         def commit(files: Sequence[str], round_id: int) -> None:
             predictions.write_round(to_rows(files), round_id)
             if config.watch is not None:
-                predictions.write_summary(head.fingerprint)
+                predictions.write_summary(summarise(predictions.count(), head.fingerprint))
 
         run_rounds(spark, config.rounds, commit)
-    predictions.check(listed)
-    return predictions.write_summary(head.fingerprint)
+    counts = predictions.count()
+    check(counts, listed)
+    summary = summarise(counts, head.fingerprint)
+    predictions.write_summary(summary)
+    return summary
 
 
 _Scorer = Callable[[Sequence[str]], DataFrame]

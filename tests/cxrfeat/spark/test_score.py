@@ -21,7 +21,7 @@ from cxrfeat.findings import FINDINGS
 from cxrfeat.head import save_bundle
 from cxrfeat.schema import PREDICTIONS
 from cxrfeat.spark.extract import ExtractConfig
-from cxrfeat.spark.predictions import Predictions, format_summary, quarantined_share
+from cxrfeat.spark.predictions import Predictions, check, format_summary, quarantined_share
 from cxrfeat.spark.rounds import to_handles
 from cxrfeat.spark.score import ScoreConfig, score
 from tests import fakes
@@ -220,9 +220,9 @@ def test_broken_promises_are_found(spark: SparkSession, tmp_path: Path, head: Pa
     write_drops(tmp_path / "drops")
     run(spark, tmp_path, head)
     table = Predictions(spark, str(tmp_path / "out"))
-    with pytest.raises(DatasetIntegrityError, match=r"1 files were listed and have no row .*: \['lost.parquet'\]"):
-        table.check(["ward0/0.parquet", "lost.parquet"])
+    with pytest.raises(DatasetIntegrityError, match=r"1 files were listed and have no row.*: \['lost.parquet'\]"):
+        check(table.count(), ["ward0/0.parquet", "lost.parquet"])
     folder = tmp_path / "out" / "predictions"
     shutil.copytree(folder / "round=0", folder / "round=9")
-    with pytest.raises(DatasetIntegrityError, match=r"2 files are in two rounds .*ward0/0.parquet"):
-        table.check([])
+    with pytest.raises(DatasetIntegrityError, match=r"2 files are in two rounds.*ward0/0.parquet"):
+        check(table.count(), [])
