@@ -31,7 +31,7 @@ java: $(VENV)/.ready
 	  python -m cxrfeat.java; }
 
 .PHONY: demo
-demo: env  ## draw 60 phantom X-rays, embed them, show the table, train a head
+demo: env  ## draw 60 phantom X-rays, embed them, show the table, train a head, score two drops
 	python -m cxrfeat.demo
 
 .PHONY: test
@@ -64,6 +64,10 @@ bench-fit: env  ## the grid at once against one by one, and loading against pyar
 .PHONY: bench-bootstrap
 bench-bootstrap: env  ## intervals of 1,000 resamples against loops over scikit-learn
 	python -m benchmarks.bootstrap $(BENCH_OPTIONS)
+
+.PHONY: bench-score
+bench-score: env  ## scoring against a bare pyarrow + torch program (BENCH_OPTIONS='--memory 100000 1000000' for memory)
+	python -m benchmarks.score $(BENCH_OPTIONS)
 
 .PHONY: constraints
 constraints:  ## renew constraints.txt with the newest versions that fit

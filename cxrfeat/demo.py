@@ -19,7 +19,7 @@ import pandas as pd
 from cxrfeat.backbone import BACKBONES, RANDOM, find_weights
 from cxrfeat.errors import WeightsError
 
-_EXTRACT = "spark_jobs/extract.py"
+_EXTRACT, _SCORE = "spark_jobs/extract.py", "spark_jobs/score.py"
 
 _NO_WEIGHTS = """
 ********************************************************************************
@@ -50,7 +50,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shutil.rmtree(run, ignore_errors=True)  # of an earlier demo: a run is never overwritten
     fit: list[object] = [sys.executable, "-m", "head_training.fit", "--features", features / "embeddings"]
     _step("train 24 heads at once, and keep the best", [*fit, "--output", run, "--grid"])
+    _score_drops(features / "embeddings", run / "head", options.output)
     return 0
+
+
+def _score_drops(embeddings: Path, head: Path, output: Path) -> None:
+    """Let one drop arrive and be scored, and then another: the second run scores that one alone."""
+    drops, predictions = output / "drops", output / "predictions"
+    for folder in (drops, predictions):
+        shutil.rmtree(folder, ignore_errors=True)
+    drops.mkdir(parents=True)
+    table = pd.read_parquet(embeddings).sort_values("image_index")
+    half = len(table) // 2
+    for name, rows in (("monday", table[:half]), ("tuesday", table[half:])):
+        path = drops / f"{name}.parquet"
+        print(f"\n>>> table.to_parquet({str(path)!r})   # {len(rows)} rows", flush=True)
+        rows.to_parquet(path, index=False)
+        _step(
+            f"score what is new: {path.name}",
+            ["spark-submit", _SCORE, "--drops", drops, "--head", head, "--output", predictions],
+        )
+    scored = pd.read_parquet(predictions / "predictions")
+    print(f"\n== read them\n>>> pandas.read_parquet({str(predictions / 'predictions')!r})", flush=True)
+    columns = ["image_index", "drop_file", "round", "probability_Effusion", "any_finding", "positives"]
+    print(scored[columns].groupby("drop_file").head(4).to_string(index=False, max_colwidth=48))
 
 
 def _weights() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -24,6 +25,7 @@ def test_without_weights_it_says_so_loudly(
     commands: list[list[str]] = []
     monkeypatch.setattr("subprocess.run", lambda words, **_: commands.append(words))
     monkeypatch.setattr(demo, "_show", lambda _: None)
+    monkeypatch.setattr(demo, "_score_drops", lambda *_: None)
     assert demo.main(["--output", str(tmp_path / "demo"), "--count", "3"]) == 0
     assert commands[1][commands[1].index("--weights") + 1] == "random"
     printed = capsys.readouterr().out
@@ -32,11 +34,18 @@ def test_without_weights_it_says_so_loudly(
 
 
 def test_the_demo_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Phantoms are drawn, embedded by a real job, read back with pandas, and a head is trained on them."""
+    """Phantoms are drawn, embedded by a real job and read back; a head is trained on them, and scores what pandas wrote."""
     assert demo.main(["--output", str(tmp_path), "--count", "12", "--weights", "random"]) == 0
     printed = capfd.readouterr().out
     assert "$ spark-submit spark_jobs/extract.py --images" in printed
     assert "12 listed = 12 ok + 0 quarantined" in printed
     assert "12 rows x 2048 dimensions, extractor resnet50:random-seed0:" in printed
     assert "-m head_training.fit --features" in printed
+    assert "6 listed = 6 scored + 0 quarantined" in printed  # monday
+    assert "12 listed = 12 scored + 0 quarantined" in printed  # and tuesday
+    scored = pd.read_parquet(tmp_path / "predictions" / "predictions")
+    assert dict(zip(scored["drop_file"], scored["round"].astype(int), strict=True)) == {
+        "monday.parquet": 0,
+        "tuesday.parquet": 1,
+    }
     assert load_bundle(tmp_path / "run" / "head").extractor.startswith("resnet50:random-seed0:")
