@@ -13,24 +13,9 @@ from pyspark.sql import functions as F  # noqa: N812
 from cxrfeat import storage
 from cxrfeat.errors import MetadataError
 from cxrfeat.findings import FINDINGS, NO_FINDING, SEPARATOR
+from cxrfeat.metadata import AGE_PATTERN, COLUMNS, MAX_AGE_YEARS, UNITS_PER_YEAR, expected_header, find_columns
 from cxrfeat.schema import METADATA, Status
 
-MAX_AGE_YEARS = 123
-"""Nobody has lived longer; the 2018 system dropped such ages too."""
-
-_COLUMNS = {
-    "image_index": ("Image Index",),
-    "findings": ("Finding Labels",),
-    "follow_up": ("Follow-up #",),
-    "patient_id": ("Patient ID",),
-    "age": ("Patient Age",),
-    "sex": ("Patient Gender", "Patient Sex"),
-    "view_position": ("View Position",),
-}
-"""Our name → the header's names."""
-
-_AGE = r"^(-?\d+(?:\.\d+)?)([YMWD]?)$"
-_UNITS_PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
 _MALFORMED = "_malformed"
 
 
@@ -46,7 +31,7 @@ def read_metadata(spark: SparkSession, path: str) -> DataFrame:
     lines = spark.read.text(storage.to_spark(path))
     first = lines.first()
     if first is None:
-        raise MetadataError(f"{path} is empty; expected a header with {_expected_header()}")
+        raise MetadataError(f"{path} is empty; expected a header with {expected_header()}")
     names = _read_header(path, first.value)
     schema = ", ".join(f"`{index}` STRING" for index in range(_width(first.value))) + f", {_MALFORMED} STRING"
     options = {"columnNameOfCorruptRecord": _MALFORMED, "mode": "PERMISSIVE"}
@@ -75,26 +60,17 @@ def _width(header: str) -> int:
     return len(next(csv.reader([header])))
 
 
-def _expected_header() -> list[str]:
-    return [" or ".join(names) for names in _COLUMNS.values()]
-
-
 def _read_header(path: str, header: str) -> dict[str, int]:
-    actual = [name.strip().lower() for name in next(csv.reader([header.lstrip("\ufeff")]))]
-    found = {
-        ours: next((actual.index(name.lower()) for name in names if name.lower() in actual), -1)
-        for ours, names in _COLUMNS.items()
-    }
-    missing = [" or ".join(_COLUMNS[ours]) for ours, index in found.items() if index < 0]
-    if missing:
-        raise MetadataError(f"{path} has no column {missing}; its header is {header!r}, expected {_expected_header()}")
-    return found
+    try:
+        return find_columns(next(csv.reader([header.lstrip("\ufeff")])))
+    except ValueError as error:
+        raise MetadataError(f"{path} has {error}") from error
 
 
 def _parse(raw: DataFrame) -> DataFrame:
     """Add the typed columns beside the raw ones; what can't be read is null."""
-    number = F.regexp_extract("age_raw", _AGE, 1).try_cast("double")
-    per_year = F.create_map(*(F.lit(part) for pair in _UNITS_PER_YEAR.items() for part in pair))
+    number = F.regexp_extract("age_raw", AGE_PATTERN, 1).try_cast("double")
+    per_year = F.create_map(*(F.lit(part) for pair in UNITS_PER_YEAR.items() for part in pair))
     # Not F.trim itself: given two parameters, transform would pass the index as the characters to trim.
     split = F.transform(F.split("findings_raw", rf"\{SEPARATOR}"), lambda label: F.trim(label))  # noqa: PLW0108
     labels = F.array_distinct(split)
@@ -102,7 +78,7 @@ def _parse(raw: DataFrame) -> DataFrame:
         raw.withColumn("image_index", F.col("image_index_raw"))
         .withColumn("patient_id", F.col("patient_id_raw"))
         .withColumn("follow_up", F.col("follow_up_raw").try_cast("int"))
-        .withColumn("age_years", (number / per_year[F.regexp_extract("age_raw", _AGE, 2)]).cast("float"))
+        .withColumn("age_years", (number / per_year[F.regexp_extract("age_raw", AGE_PATTERN, 2)]).cast("float"))
         .withColumn("sex", F.when(F.upper("sex_raw").isin("M", "F"), F.upper("sex_raw")))
         .withColumn("view_position", F.col("view_position_raw"))
         .withColumn("labels", labels)
@@ -118,7 +94,7 @@ def _all_findings() -> Column:
 
 def _reject_unreadable(parsed: DataFrame) -> DataFrame:
     """Add ``verdict``: reason and message of the first check that a line fails by itself, or null."""
-    quoted = {name: F.concat(F.lit(f"{name} '"), f"{name}_raw", F.lit("'")) for name in _COLUMNS}
+    quoted = {name: F.concat(F.lit(f"{name} '"), f"{name}_raw", F.lit("'")) for name in COLUMNS}
     checks = (
         (F.col(_MALFORMED), "malformed", F.lit("the number of fields differs from the header's")),
         (F.col("image_index").isNull(), "image-index-missing", F.lit("Image Index is empty")),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    ("__init__", "errors", "findings", "schema", "splits", "inputs"),
+    ("__init__", "errors", "findings", "schema", "splits", "inputs", "metadata"),
     ("java", "storage", "imaging", "preprocess", "device", "backbone", "head", "metrics", "phantom"),
     ("encoder",),
     ("embed", "predict"),
