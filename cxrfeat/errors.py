@@ -72,3 +72,7 @@ class TrainingError(CxrfeatError, RuntimeError):
 
 class JavaError(CxrfeatError, RuntimeError):
     """No Java runtime that Spark can use."""
+
+
+class ReportError(CxrfeatError, ValueError):
+    """A run or an evaluation that can't be reported on: a file is missing, damaged, or of another format."""

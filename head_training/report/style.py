@@ -120,6 +120,11 @@ def decimal(value: float | None, digits: int = 3) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
+def general(value: float) -> str:
+    """Write a setting without digits that say nothing: 0.0003, 1e-6."""
+    return f"{value:g}".replace("e-0", "e-")
+
+
 def spell(name: str) -> str:
     """Write a name from a file for readers: Pleural_Thickening with a blank."""
     return name.replace("_", " ")
