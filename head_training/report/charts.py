@@ -10,7 +10,8 @@ from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 
 from cxrfeat.findings import FINDINGS
-from head_training.report.style import BLUE, INK, MUTED, count, percent, spell
+from head_training.report.sources import Number
+from head_training.report.style import BLUE, CONTEXT, INK, MUTED, VERMILLION, count, percent, spell
 
 
 def labelled_bars(axes: Axes, names: Sequence[str], counts: NDArray[np.integer], total: int) -> None:
@@ -59,3 +60,43 @@ def heat_map(
     axes.tick_params(axis="x", length=0, labelcolor=INK)
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
+
+
+def forest(axes: Axes, names: Sequence[str], numbers: Sequence[Number], *, bold: Sequence[int] = ()) -> None:
+    """Draw values with their intervals, the first on top, each written out at the right edge.
+
+    Args:
+        axes: to draw onto.
+        names: of the rows.
+        numbers: of the rows; one that is not defined has its name and a dash.
+        bold: rows that stand out, such as a mean.
+    """
+    edge = axes.get_yaxis_transform()
+    for row, number in enumerate(numbers):
+        colour, weight = (VERMILLION, "bold") if row in bold else (BLUE, "normal")
+        axes.hlines(row, number.low, number.high, color=colour, linewidth=2.2)
+        axes.scatter(number.value, row, color=colour, s=36, zorder=3)
+        axes.text(1.03, row, number.text(), transform=edge, va="center", fontsize=9.5, color=MUTED, weight=weight)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.3, -0.7)
+    axes.grid(visible=False, axis="y")
+
+
+def curve(axes: Axes, x: Sequence[float], y: Sequence[float], *, level: float | None) -> None:
+    """Draw a curve in the unit square, and what mere chance would do: the level, or the diagonal where it is None."""
+    if level is None:
+        axes.plot([0, 1], [0, 1], color=CONTEXT, linewidth=1)
+    else:
+        axes.axhline(level, color=CONTEXT, linewidth=1)
+    axes.plot(x, y, color=BLUE, clip_on=False)
+    unit_square(axes)
+
+
+def unit_square(axes: Axes, side: float = 1.0) -> None:
+    """Make both axes run from 0 to ``side``, with three ticks each."""
+    axes.set(xlim=(0, side), ylim=(0, side), aspect="equal")
+    ticks = [0.0, side / 2, side]
+    names = [f"{tick:.2g}" for tick in ticks]
+    axes.set_xticks(ticks, names)
+    axes.set_yticks(ticks, names)
+    axes.tick_params(length=0)

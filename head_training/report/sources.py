@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,15 @@ import pyarrow.parquet as pq
 
 from cxrfeat.errors import ReportError
 from cxrfeat.schema import GRID, HISTORY
+from head_training.report.style import with_interval
 
 METRICS_FORMAT = 1
+
+PREDICTIONS = "predictions"
+"""The model that was evaluated; the others are honesty models."""
+
+Key = tuple[str | None, ...]
+_KEY = ("split", "group", "model", "scope", "point", "scale", "metric")
 
 _METRICS_KEYS = (
     *("predictions", "labels", "protocol", "settings", "splits", "thresholds", "numbers", "curves", "reliability"),
@@ -45,46 +54,76 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Number:
+    """One row of ``numbers`` in metrics.json; NaN where it has null."""
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    threshold: float = math.nan
+    images: float = math.nan
+    patients: float = math.nan
+    positives: float = math.nan
+
+    @property
+    def defined(self) -> bool:
+        """Whether there is a value."""
+        return math.isfinite(self.value)
+
+    def text(self, digits: int = 3) -> str:
+        """Write the value with its interval."""
+        return with_interval(self.value, self.low, self.high, digits)
+
+
+ABSENT = Number()
+"""What was not computed."""
+
+
+@dataclass(frozen=True)
 class Metrics:
     """What ``python -m head_training.evaluation`` left; its docstring says what is in it.
 
     Attributes:
         content: all of metrics.json but the numbers.
-        numbers: one row a number.
+        numbers: by split, group, model, scope, point, scale and metric.
     """
 
     content: dict[str, Any]
-    numbers: pd.DataFrame
+    numbers: Mapping[Key, Number]
 
     @property
     def scale(self) -> str:
         """Prefix of the predictions that were evaluated: probability, or score where nothing was calibrated."""
         return str(self.content["predictions"]["scale"])
 
-    def select(self, metric: str, **where: str | None) -> pd.DataFrame:
-        """Return the rows of a metric of the predictions on all of test, unless ``where`` says otherwise.
+    def number(
+        self,
+        metric: str,
+        scope: str,
+        *,
+        group: str = "all",
+        model: str = PREDICTIONS,
+        point: str | None = None,
+        scale: str | None = None,
+    ) -> Number:
+        """Return a number of the test split, :data:`ABSENT` where it was not computed.
 
-        Rows of the evaluated scale, at no operating point; None stands for null.
+        Args:
+            metric: such as auroc.
+            scope: a finding, an average, or any finding.
+            group: of patients or films.
+            model: the predictions, or an honesty model.
+            point: operating point; None for numbers without a threshold.
+            scale: prefix of the predictions; by default the evaluated one.
         """
-        wanted: dict[str, str | None] = {"split": "test", "group": "all", "model": "predictions", "point": None}
-        wanted |= {"metric": metric, **where}
-        if wanted["model"] == "predictions":
-            wanted.setdefault("scale", self.scale)
-        kept = pd.Series(data=True, index=self.numbers.index)
-        for column, value in wanted.items():
-            kept &= self.numbers[column].isna() if value is None else self.numbers[column] == value
-        return self.numbers[kept]
+        scale = (scale or self.scale) if model == PREDICTIONS else None
+        return self.numbers.get(("test", group, model, scope, point, scale, metric), ABSENT)
 
-    def one(self, metric: str, scope: str, **where: str | None) -> pd.Series | None:
-        """Return the one row of a scope, or None where it was not computed.
-
-        Raises:
-            ReportError: there are several.
-        """
-        found = self.select(metric, scope=scope, **where)
-        if len(found) > 1:
-            raise ReportError(f"metrics.json has {len(found)} rows of {metric}, {scope}, {where}; expected one")
-        return None if found.empty else found.iloc[0]
+    def values(self, column: str) -> list[str]:
+        """Return the values of a column of the numbers on test that are not null, each once, in their order."""
+        place = _KEY.index(column)
+        found = (key[place] for key in self.numbers if key[0] == "test")
+        return list(dict.fromkeys(value for value in found if value is not None))
 
 
 def read_run(folder: Path) -> Run:
@@ -117,14 +156,16 @@ def read_metrics(path: Path) -> Metrics:
     )
 
 
-def _numbers(path: Path, rows: list[dict[str, Any]]) -> pd.DataFrame:
-    names = ("split", "group", "model", "scope", "point", "scale", "metric")
-    numbers = ("value", "low", "high", "threshold", "images", "patients", "positives")
-    table = pd.DataFrame(rows)
-    missing = {*names, *numbers}.difference(table.columns)
-    if missing:
-        raise ReportError(f"{path}: the rows of numbers lack {sorted(missing)}")
-    return table.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(names, "object"))
+def _numbers(path: Path, rows: list[dict[str, Any]]) -> dict[Key, Number]:
+    numbers: dict[Key, Number] = {}
+    names = [field.name for field in fields(Number)]
+    for place, row in enumerate(rows):
+        _check_keys(path, row, (*_KEY, *names))
+        key = tuple(row[name] for name in _KEY)
+        if key in numbers:
+            raise ReportError(f"{path}: row {place} of numbers is there twice: {dict(zip(_KEY, key, strict=True))}")
+        numbers[key] = Number(*(math.nan if row[name] is None else float(row[name]) for name in names))
+    return numbers
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -106,8 +106,8 @@ def _to_inline(svg: str, label: str, width: float) -> Markup:
 
 
 def count(number: float) -> str:
-    """Write 112120 as 112,120."""
-    return f"{number:,.0f}"
+    """Write 112120 as 112,120, and what is not there as a dash."""
+    return f"{number:,.0f}" if math.isfinite(number) else "–"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -118,6 +118,13 @@ def percent(share: float | None, digits: int = 1) -> str:
 def decimal(value: float | None, digits: int = 3) -> str:
     """Write 0.8417 as 0.842, and what is not defined as a dash."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def with_interval(value: float | None, low: float | None, high: float | None, digits: int = 3) -> str:
+    """Write 0.807 (0.801–0.813), without the bracket where there is no interval."""
+    if low is None or high is None or not math.isfinite(low) or not math.isfinite(high):
+        return decimal(value, digits)
+    return f"{decimal(value, digits)} ({decimal(low, digits)}–{decimal(high, digits)})"
 
 
 def general(value: float) -> str:
