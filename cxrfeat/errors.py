@@ -66,6 +66,10 @@ class BundleError(CxrfeatError, ValueError):
     """A head's bundle that can't be written or read, or does not fit what it is used on."""
 
 
+class PredictionsError(CxrfeatError, ValueError):
+    """Predictions that can't be evaluated: unreadable, doubled, no probabilities, of images that the truth lacks."""
+
+
 class TrainingError(CxrfeatError, RuntimeError):
     """A training that ended without a head: every configuration diverged, or none can be ranked."""
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.metrics import f1_score, roc_auc_score
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support, roc_auc_score
 
 from cxrfeat.findings import FINDINGS
 
@@ -63,6 +63,48 @@ def macro_f1(labels: NDArray[np.floating], probabilities: NDArray[np.floating]) 
     """
     _check(labels, probabilities)
     return float(f1_score(labels, probabilities > 0.5, average="macro", zero_division=0))
+
+
+def rank_quality(labels: ArrayLike, scores: ArrayLike) -> tuple[float | None, float | None]:
+    """Return AUROC and average precision of one ranking, None where a class is absent: no ranking can be judged there.
+
+    Args:
+        labels: (N,) of 0 and 1.
+        scores: (N,) finite, higher for more likely.
+    """
+    truth = np.asarray(labels)
+    if not truth.any() or truth.all():
+        return None, None
+    return float(roc_auc_score(truth, scores)), float(average_precision_score(truth, scores))
+
+
+def averaged(labels: ArrayLike, called: ArrayLike) -> dict[str, dict[str, float]]:
+    """Return precision, recall and F1, averaged as multi-label papers do.
+
+    ``micro`` counts all findings together, ``macro`` is the mean over findings, ``weighted`` the mean by their positives,
+    ``samples`` the mean over images. 0 / 0 counts 0, as there: a finding that is neither there nor called, and an image
+    without a finding and without a call, so ``samples`` is low where most films show nothing.
+
+    Args:
+        labels: (N, F) of 0 and 1.
+        called: (N, F) of 0 and 1: what is over its threshold.
+    """
+    names = ("precision", "recall", "f1")
+    return {
+        average: dict(zip(names, _averaged(labels, called, average), strict=True))
+        for average in ("micro", "macro", "weighted", "samples")
+    }
+
+
+def any_finding(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return (N,) probabilities of at least one finding, 1 - Π(1 - p), from (N, F) as if findings were independent."""
+    none: NDArray[np.float64] = np.prod(1 - probabilities.astype(np.float64), axis=1)
+    return 1 - none
+
+
+def _averaged(labels: ArrayLike, called: ArrayLike, average: str) -> list[float]:
+    *found, _ = precision_recall_fscore_support(labels, called, average=average, zero_division=0)
+    return [float(value) for value in found]
 
 
 def _check(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> None:

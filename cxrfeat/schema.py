@@ -148,3 +148,28 @@ HEAD_PREDICTIONS = pa.schema(
     ]
 )
 """``RUN/predictions.parquet``: what the chosen head says of val and test. Scores rank; they are no probabilities."""
+
+METRICS = pa.schema(
+    [
+        pa.field("split", pa.string()),
+        pa.field("group", pa.string()),  # all, or a subgroup: sex=F, age=0-17, view=PA, …
+        pa.field("model", pa.string()),  # predictions, or what they must beat: view, age+sex, untrained, …
+        pa.field("scope", pa.string()),  # a finding, macro, micro, weighted, samples, any finding
+        pa.field("point", pa.string()),  # operating point; null where no threshold is involved
+        pa.field("scale", pa.string()),  # prefix of the columns that were measured
+        pa.field("metric", pa.string()),
+        pa.field("value", pa.float64()),  # null where it is not defined: note says why
+        pa.field("low", pa.float64()),  # of the interval; null, like the next, where there is none
+        pa.field("high", pa.float64()),
+        pa.field("resamples", pa.int32()),  # that define the number
+        pa.field("threshold", pa.float64()),
+        pa.field("images", pa.int32()),
+        pa.field("patients", pa.int32()),
+        pa.field("positives", pa.int32()),
+        pa.field("note", pa.string()),
+    ]
+)
+"""``EVAL/metrics.parquet``: one row a number; :mod:`head_training.evaluation` says what the words mean."""
+
+COHORT = pa.schema([field for field in METADATA if field.name != "follow_up"])
+"""``RUN/cohort.parquet``: the metadata of every image of the run, training included, without the embeddings."""

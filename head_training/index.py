@@ -27,7 +27,8 @@ NAMED = 5
 """Rows that an error names: enough to find the cause, few enough to read."""
 
 _COLUMNS = (
-    *("image_index", "patient_id", "age_years", "sex", "findings", "split", "augmentation", "extractor", "status"),
+    *("image_index", "patient_id", "age_years", "sex", "view_position", "findings", "split"),
+    *("augmentation", "extractor", "status"),
 )
 _STATUS_FOLDER = re.compile(r"(?:^|/)status=([^/]*)/")
 _SOURCE = "source"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -16,7 +16,7 @@ import pyarrow as pa
 from cxrfeat import splits, storage
 from cxrfeat.errors import ConfigError, MetadataError
 from cxrfeat.findings import FINDINGS, NO_FINDING, SEPARATOR, format_findings
-from cxrfeat.metadata import AGE_PATTERN, COLUMNS, MAX_AGE_YEARS, UNITS_PER_YEAR, expected_header, find_columns
+from cxrfeat.metadata import AGE, HEADERS, MAX_AGE_YEARS, UNITS_PER_YEAR
 from cxrfeat.schema import Split
 
 _CONTENT = ("patient_id", "follow_up", "age_years", "sex", "view_position", "findings")
@@ -120,12 +120,9 @@ def _read_raw(location: str) -> pd.DataFrame:
     lines = _lines(location)
     _, header = next(lines, (0, ""))
     if not header:
-        raise MetadataError(f"{location} is empty; expected a header with {expected_header()}")
+        raise MetadataError(f"{location} is empty; expected a header with {_expected_header()}")
     names = next(csv.reader([header]))
-    try:
-        places = find_columns(names)
-    except ValueError as error:
-        raise MetadataError(f"{location} has {error}") from error
+    places = _find_columns(location, names)
     rows = []
     for number, line in lines:
         if line != header:
@@ -138,11 +135,27 @@ def _read_raw(location: str) -> pd.DataFrame:
     )
 
 
+def _find_columns(location: str, header: Sequence[str]) -> dict[str, int]:
+    """Return the place of each column; letters' case and blanks around names do not matter."""
+    actual = [name.strip().lower() for name in header]
+    known = {ours: [name.lower() for name in names if name.lower() in actual] for ours, names in HEADERS.items()}
+    missing = [" or ".join(HEADERS[ours]) for ours, found in known.items() if not found]
+    if missing:
+        raise MetadataError(
+            f"{location} has no column {missing}; its header is {header}, expected {_expected_header()}"
+        )
+    return {ours: actual.index(found[0]) for ours, found in known.items()}
+
+
+def _expected_header() -> list[str]:
+    return [" or ".join(names) for names in HEADERS.values()]
+
+
 def _parse(raw: pd.DataFrame) -> pd.DataFrame:
     """Return the typed columns; what can't be read is missing, and a label that can't is _UNKNOWN or _CONTRADICTION."""
-    text = raw.astype(dict.fromkeys(COLUMNS, "string"))
+    text = raw.astype(dict.fromkeys(HEADERS, "string"))
     number = text["follow_up"].where(text["follow_up"].str.fullmatch(_FOLLOW_UP, flags=re.ASCII).fillna(value=False))
-    age = text["age"].str.extract(AGE_PATTERN, flags=re.ASCII)
+    age = text["age"].str.extract(AGE, flags=re.ASCII)
     years = pd.to_numeric(age[0]).astype("Float64") / age[1].map(dict(UNITS_PER_YEAR)).astype("Float64")
     sex = text["sex"].str.upper()
     labels = {label: _parse_label(label) for label in raw["findings"].dropna().unique()}
@@ -198,7 +211,7 @@ def _reject_unreadable(raw: pd.DataFrame, parsed: pd.DataFrame) -> pd.DataFrame:
         first = fails.astype(bool) & verdicts["reason"].isna()
         verdicts.loc[first, "reason"] = reason
         verdicts.loc[first, "message"] = [
-            message.format(**row) for row in raw.loc[first, list(COLUMNS)].to_dict("records")
+            message.format(**row) for row in raw.loc[first, list(HEADERS)].to_dict("records")
         ]
     return verdicts
 

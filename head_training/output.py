@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cxrfeat.findings import FINDINGS
-from cxrfeat.schema import GRID, HEAD_PREDICTIONS, HISTORY
+from cxrfeat.schema import COHORT, GRID, HEAD_PREDICTIONS, HISTORY, Augmentation
 from head_training.course import Course
 from head_training.selection import Ranking
 
@@ -55,3 +56,9 @@ def write_predictions(path: Path, rows: pa.Table, scores: NDArray[np.float32]) -
     columns = [rows[name] for name in HEAD_PREDICTIONS.names[: -len(FINDINGS)]]
     columns += [pa.array(np.ascontiguousarray(column)) for column in scores.T]
     pq.write_table(pa.table(columns, schema=HEAD_PREDICTIONS), path)
+
+
+def write_cohort(path: Path, rows: pa.Table) -> None:
+    """Write who was in the run, one row an image: what an evaluation needs to know of training, val and test."""
+    films = rows.filter(pc.equal(rows["augmentation"], Augmentation.NONE.value))
+    pq.write_table(films.select(COHORT.names).cast(COHORT), path)

@@ -23,11 +23,11 @@ from head_training.course import Course, Settings, Status
 from head_training.data import Features, load_features
 from head_training.grid import Configuration
 from head_training.loss import LossWeighting, label_weights
-from head_training.output import write_grid, write_history, write_predictions
+from head_training.output import write_cohort, write_grid, write_history, write_predictions
 from head_training.progress import Progress
 from head_training.selection import Ranking, Select, choose, rank, score
 from head_training.statistics import measure_inputs
-from head_training.train import Examples, train
+from head_training.train import Examples, initial_head, train
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Report:
         head: the chosen one.
         scores: its (N, 14) scores of val and of test.
         test: how well it ranks the test split.
+        untrained: how well the head that its training started from ranks val and test: what training must beat.
         imputed: values that were missing, by input.
         left_out: rows that were not used, by reason.
     """
@@ -92,6 +93,7 @@ class Report:
     head: Head
     scores: Sequence[NDArray[np.float32]]
     test: Ranking
+    untrained: Mapping[Split, Ranking]
     imputed: Mapping[str, int]
     left_out: Mapping[str, int]
 
@@ -138,7 +140,13 @@ def fit(config: FitConfig) -> Report:
     head = courses[chosen].head()
     scores = [score(head, val), score(head, test)]  # only now, and only once
     ranking = rank(test_labels, scores[1])
-    report = Report(courses, rankings, chosen, head.cpu(), scores, ranking, imputed, features.index.left_out)
+    initial = initial_head(val.shape[1], courses[chosen].configuration.hidden, config.settings.seed)
+    untrained = {
+        split: rank(labels, score(initial, examples[split].inputs))
+        for split, labels in ((Split.VAL, val_labels), (Split.TEST, test_labels))
+    }
+    left_out = features.index.left_out
+    report = Report(courses, rankings, chosen, head.cpu(), scores, ranking, untrained, imputed, left_out)
     _write(config, features, inputs, report, weights)
     return report
 
@@ -150,6 +158,7 @@ def _write(config: FitConfig, features: Features, inputs: Inputs, report: Report
     write_history(config.output / "history.parquet", report.courses)
     judged = features.index.table.slice(features.rows(Split.VAL).start)  # val, then test: the order of the index
     write_predictions(config.output / "predictions.parquet", judged, np.concatenate(report.scores))
+    write_cohort(config.output / "cohort.parquet", features.index.table)
     record = _record(config, features, report, weights)
     grid = [asdict(configuration) for configuration in config.configurations]
     resolved = {"features": config.features, "device": config.device, **record, "grid": grid}
@@ -206,6 +215,7 @@ def _record(config: FitConfig, features: Features, report: Report, weights: NDAr
         },
         "val": report.val.describe(),
         "test": report.test.describe(),
+        "untrained": {split.value: ranking.describe() for split, ranking in report.untrained.items()},
     }
 
 

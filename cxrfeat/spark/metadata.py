@@ -1,7 +1,4 @@
-"""The metadata CSV → one clean row an image, and one rejected row with a reason for everything else. All in Spark SQL.
-
-Both headers of ChestX-ray14 load: Data_Entry_2017 (trailing comma, ages as ``058Y``) and Data_Entry_2017_v2020.
-"""
+"""The metadata CSV → one clean row an image, and one rejected row with a reason for everything else. All in Spark SQL."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from pyspark.sql import functions as F  # noqa: N812
 from cxrfeat import storage
 from cxrfeat.errors import MetadataError
 from cxrfeat.findings import FINDINGS, NO_FINDING, SEPARATOR
-from cxrfeat.metadata import AGE_PATTERN, COLUMNS, MAX_AGE_YEARS, UNITS_PER_YEAR, expected_header, find_columns
+from cxrfeat.metadata import AGE, HEADERS, MAX_AGE_YEARS, UNITS_PER_YEAR
 from cxrfeat.schema import METADATA, Status
 
 _MALFORMED = "_malformed"
@@ -31,7 +28,7 @@ def read_metadata(spark: SparkSession, path: str) -> DataFrame:
     lines = spark.read.text(storage.to_spark(path))
     first = lines.first()
     if first is None:
-        raise MetadataError(f"{path} is empty; expected a header with {expected_header()}")
+        raise MetadataError(f"{path} is empty; expected a header with {_expected_header()}")
     names = _read_header(path, first.value)
     schema = ", ".join(f"`{index}` STRING" for index in range(_width(first.value))) + f", {_MALFORMED} STRING"
     options = {"columnNameOfCorruptRecord": _MALFORMED, "mode": "PERMISSIVE"}
@@ -60,16 +57,25 @@ def _width(header: str) -> int:
     return len(next(csv.reader([header])))
 
 
+def _expected_header() -> list[str]:
+    return [" or ".join(names) for names in HEADERS.values()]
+
+
 def _read_header(path: str, header: str) -> dict[str, int]:
-    try:
-        return find_columns(next(csv.reader([header.lstrip("\ufeff")])))
-    except ValueError as error:
-        raise MetadataError(f"{path} has {error}") from error
+    actual = [name.strip().lower() for name in next(csv.reader([header.lstrip("\ufeff")]))]
+    found = {
+        ours: next((actual.index(name.lower()) for name in names if name.lower() in actual), -1)
+        for ours, names in HEADERS.items()
+    }
+    missing = [" or ".join(HEADERS[ours]) for ours, index in found.items() if index < 0]
+    if missing:
+        raise MetadataError(f"{path} has no column {missing}; its header is {header!r}, expected {_expected_header()}")
+    return found
 
 
 def _parse(raw: DataFrame) -> DataFrame:
     """Add the typed columns beside the raw ones; what can't be read is null."""
-    number = F.regexp_extract("age_raw", AGE_PATTERN, 1).try_cast("double")
+    number = F.regexp_extract("age_raw", AGE, 1).try_cast("double")
     per_year = F.create_map(*(F.lit(part) for pair in UNITS_PER_YEAR.items() for part in pair))
     # Not F.trim itself: given two parameters, transform would pass the index as the characters to trim.
     split = F.transform(F.split("findings_raw", rf"\{SEPARATOR}"), lambda label: F.trim(label))  # noqa: PLW0108
@@ -78,7 +84,7 @@ def _parse(raw: DataFrame) -> DataFrame:
         raw.withColumn("image_index", F.col("image_index_raw"))
         .withColumn("patient_id", F.col("patient_id_raw"))
         .withColumn("follow_up", F.col("follow_up_raw").try_cast("int"))
-        .withColumn("age_years", (number / per_year[F.regexp_extract("age_raw", AGE_PATTERN, 2)]).cast("float"))
+        .withColumn("age_years", (number / per_year[F.regexp_extract("age_raw", AGE, 2)]).cast("float"))
         .withColumn("sex", F.when(F.upper("sex_raw").isin("M", "F"), F.upper("sex_raw")))
         .withColumn("view_position", F.col("view_position_raw"))
         .withColumn("labels", labels)
@@ -94,7 +100,7 @@ def _all_findings() -> Column:
 
 def _reject_unreadable(parsed: DataFrame) -> DataFrame:
     """Add ``verdict``: reason and message of the first check that a line fails by itself, or null."""
-    quoted = {name: F.concat(F.lit(f"{name} '"), f"{name}_raw", F.lit("'")) for name in COLUMNS}
+    quoted = {name: F.concat(F.lit(f"{name} '"), f"{name}_raw", F.lit("'")) for name in HEADERS}
     checks = (
         (F.col(_MALFORMED), "malformed", F.lit("the number of fields differs from the header's")),
         (F.col("image_index").isNull(), "image-index-missing", F.lit("Image Index is empty")),

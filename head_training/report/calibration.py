@@ -17,6 +17,7 @@ from head_training.report.sources import Metrics
 from head_training.report.style import decimal, spell
 
 _SCALES = {"score": "the head's score", "probability": "calibrated probability"}
+_SIDES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 _ERRORS = {"ece": "ECE", "brier": "Brier score"}
 
 
@@ -27,7 +28,7 @@ def calibration_section(metrics: Metrics) -> Section:
     blocks: list[Block] = []
     if scales:
         blocks = [_errors(metrics, scales, metric) for metric in _ERRORS]
-        blocks.append(_reliability(bins, scales))
+        blocks.append(_reliability(metrics, bins, scales))
     lead = [
         "A probability is calibrated if, of the films with 0.3, three in ten have the finding. ECE is the mean gap between "
         "the two over 15 bins; the Brier score is the mean squared error."
@@ -78,7 +79,7 @@ def _dumbbell(values: dict[str, NDArray[np.float64]], name: str, title: str) -> 
     return style.draw(plot, f"{name} of each finding. {title}", height=4.3)
 
 
-def _reliability(bins: dict[str, dict[str, Any]], scales: list[str]) -> Multiples:
+def _reliability(metrics: Metrics, bins: dict[str, dict[str, Any]], scales: list[str]) -> Multiples:
     panels = []
     for finding in FINDINGS:
         series = {scale: bins[scale][finding] for scale in scales if finding in bins[scale]}
@@ -88,7 +89,13 @@ def _reliability(bins: dict[str, dict[str, Any]], scales: list[str]) -> Multiple
         "Observed share of positives over mean probability, bin by bin; on the gray line both are equal. Larger dots: more "
         f"films. {_legend(scales)} Each panel ends where its values do."
     )
-    return Multiples("Where predicted and observed frequencies part", panels, caption)
+    errors = {finding: metrics.number("ece", finding, scale=scales[-1]).value for finding in FINDINGS}
+    known = {finding: error for finding, error in errors.items() if np.isfinite(error)}
+    title = "Predicted and observed frequencies"
+    if known:
+        worst = max(known, key=known.__getitem__)
+        title = f"{spell(worst)} is farthest from its observed frequencies (ECE {decimal(known[worst])})"
+    return Multiples(title, panels, caption)
 
 
 def _panel(series: dict[str, dict[str, list[float]]], colours: dict[str, str], label: str) -> Markup:
@@ -101,7 +108,7 @@ def _panel(series: dict[str, dict[str, list[float]]], colours: dict[str, str], l
             axes.plot(mean[filled], observed[filled], color=colours[scale], linewidth=1.2, clip_on=False)
             axes.scatter(mean[filled], observed[filled], s=sizes, color=colours[scale], zorder=3, clip_on=False)
             highest = max(highest, *mean[filled], *observed[filled])
-        side = min(1.0, float(np.ceil(highest * 10) / 10))
+        side = next(side for side in _SIDES if side >= highest)
         axes.plot([0, side], [0, side], color=style.CONTEXT, linewidth=1, zorder=1)
         unit_square(axes, side)
 

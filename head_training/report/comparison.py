@@ -45,7 +45,7 @@ def _baselines_plot(metrics: Metrics, models: list[str]) -> Plot:
     numbers = {model: metrics.number("auroc", "macro", model=model) for model in models}
     order = sorted(models, key=lambda model: numbers[model].value, reverse=True)
     best = next(model for model in order if model != PREDICTIONS)
-    title = f"{_name(best).capitalize()} reaches a mean AUROC of {decimal(numbers[best].value)}"
+    title = f"The best baseline ({_name(best)}) has a mean AUROC of {decimal(numbers[best].value)}"
 
     def plot(axes: Axes) -> None:
         bold = [order.index(PREDICTIONS)] if PREDICTIONS in order else []
@@ -54,7 +54,7 @@ def _baselines_plot(metrics: Metrics, models: list[str]) -> Plot:
         axes.set_xlabel("mean AUROC on test")
 
     svg = style.draw(plot, f"Baselines. {title}", height=1.0 + 0.36 * len(order))
-    return Plot(title, svg, "Logistic regression on train rows; dotted: chance.")
+    return Plot(title, svg, "Logistic regressions and the head before its training; dotted: chance.")
 
 
 def _baselines_table(metrics: Metrics, models: list[str]) -> Table:

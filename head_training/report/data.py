@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
-from numpy.typing import NDArray
 
-from cxrfeat.errors import MetadataError
-from cxrfeat.findings import FINDINGS, NO_FINDING, parse_findings, to_multi_hot
+from cxrfeat.findings import FINDINGS, NO_FINDING
 from cxrfeat.schema import Split
 from head_training.metadata import Metadata
 from head_training.report import style
 from head_training.report.charts import heat_map, labelled_bars
 from head_training.report.correlation import correlate, strongest_pair
-from head_training.report.page import Block, Plot, Section, Table
+from head_training.report.dataset import Dataset
+from head_training.report.page import Block, Plot, Section, Sheet, Table
 from head_training.report.style import count, decimal, percent, spell
 
 _AGE_STEP = 5
@@ -27,50 +24,8 @@ _FILMS_PER_PATIENT = (1, 2, 3, 5, 9, 17, 33)
 _VIEWS_SHOWN = 5
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """The images of a metadata file, their findings and their split.
-
-    Attributes:
-        metadata: what was read.
-        splits: train, val or test of each image.
-        protocol: how they were divided, in words.
-
-    Raises MetadataError where no line can be used.
-    """
-
-    metadata: Metadata
-    splits: pd.Series
-    protocol: str
-
-    def __post_init__(self) -> None:
-        """Refuse a file that says nothing."""
-        if self.metadata.images.empty:
-            reasons = self.metadata.rejected["reason"].value_counts().to_dict()
-            raise MetadataError(f"none of {self.metadata.lines} lines of metadata can be used; rejected: {reasons}")
-
-    @property
-    def images(self) -> pd.DataFrame:
-        """One row an image."""
-        return self.metadata.images
-
-    @cached_property
-    def labelled(self) -> NDArray[np.bool_]:
-        """(N,): whether an image has a label; No Finding is one."""
-        labelled: NDArray[np.bool_] = self.images["findings"].notna().to_numpy()
-        return labelled
-
-    @cached_property
-    def labels(self) -> NDArray[np.float32]:
-        """(labelled images, 14) of 0 and 1."""
-        texts = self.images.loc[self.labelled, "findings"]
-        codes, names = pd.factorize(texts)
-        labels: NDArray[np.float32] = to_multi_hot([parse_findings(name) for name in names])[codes]
-        return labels
-
-
-def data_section(data: Dataset) -> Section:
-    """Return counts, prevalence, people, views, co-occurrence, correlation, splits and rejected lines."""
+def data_section(data: Dataset, sheet: Sheet | None = None) -> Section:
+    """Return counts, prevalence, people, views, co-occurrence, correlation, splits, rejected lines and, if given, films."""
     images = data.images
     unlabelled = len(images) - len(data.labels)
     healthy = float((data.labels.sum(axis=1) == 0).mean()) if len(data.labels) else None
@@ -91,6 +46,7 @@ def data_section(data: Dataset) -> Section:
         _films_per_patient(images),
         _view_and_findings(data),
         _finding_table(data),
+        sheet,
         _rejected_table(data.metadata),
     ]
     facts = [

@@ -8,6 +8,7 @@ from matplotlib.ticker import FuncFormatter
 
 from cxrfeat.findings import FINDINGS
 from head_training.report import style
+from head_training.report.charts import curve
 from head_training.report.page import Block, Plot, Section, Table
 from head_training.report.sources import Metrics, Number
 from head_training.report.style import count, decimal, percent, spell
@@ -37,10 +38,13 @@ def triage_section(metrics: Metrics) -> Section:
         point: metrics.number("specificity", _ANY, point=point) for point in points if point.startswith("sensitivity_")
     }
     blocks: list[Block] = [_triage_plot(targets)] if targets else []
+    curves = metrics.content["curves"].get("test", {})
+    if _ANY in curves:
+        blocks.append(_triage_curve(metrics, curves[_ANY]["roc"]))
     if points:
         blocks.append(_triage_table(metrics, points))
     lead = [
-        "Could a film without any of the 14 findings be set aside unread? The score of any finding is 1 − Π(1 − p), as if "
+        "Could a film without any of the 14 findings be set aside unread? The score of any finding is 1\u00a0−\u00a0Π(1\u00a0−\u00a0p), as if "
         "findings were independent. No Finding is not healthy, and a label is not a diagnosis: this measures a ranking, "
         "not a way of working."
     ]
@@ -108,6 +112,18 @@ def _triage_plot(targets: dict[str, Number]) -> Plot:
 
     caption = "Thresholds reach the named sensitivity on val; what they reach on test is in the table."
     return Plot(title, style.draw(plot, f"Triage. {title}", height=1.0 + 0.5 * len(names)), caption)
+
+
+def _triage_curve(metrics: Metrics, points: dict[str, list[float]]) -> Plot:
+    auroc = metrics.number("auroc", _ANY)
+    title = f"Any finding is ranked above none with an AUROC of {decimal(auroc.value, 2)}"
+
+    def plot(axes: Axes) -> None:
+        curve(axes, points["fpr"], points["tpr"], level=None)
+        axes.set_xlabel("1 − specificity")
+        axes.set_ylabel("sensitivity")
+
+    return Plot(title, style.draw(plot, f"ROC curve of any finding. {title}", height=3.4), "ROC on test; gray: chance.")
 
 
 def _triage_table(metrics: Metrics, points: list[str]) -> Table:

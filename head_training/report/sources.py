@@ -133,7 +133,7 @@ def read_run(folder: Path) -> Run:
         ReportError: a file is missing or damaged, or no configuration was selected.
     """
     config, bundle = _read_json(folder / "config.json"), _read_json(folder / "head" / "bundle.json")
-    grid, history = _read_table(folder / "grid.parquet", GRID), _read_table(folder / "history.parquet", HISTORY)
+    grid, history = read_table(folder / "grid.parquet", GRID), read_table(folder / "history.parquet", HISTORY)
     if int(grid["selected"].sum()) != 1:
         raise ReportError(f"{folder / 'grid.parquet'} has {grid['selected'].sum()} selected rows; expected one")
     _check_keys(folder / "config.json", config, ("settings", "configuration", "rows", "patients"))
@@ -178,9 +178,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
+def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
+    """Read a Parquet file that must have the columns of a schema.
+
+    Raises:
+        ReportError: it is missing or damaged, or lacks a column.
+    """
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowException) as error:
         raise ReportError(f"{path} can't be read: {error}") from error
     missing = sorted(set(schema.names).difference(table.column_names))

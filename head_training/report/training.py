@@ -18,6 +18,7 @@ from head_training.report.style import count, decimal, general, spell
 
 _SETTINGS = ("hidden", "dropout", "lr", "weight_decay")
 _SHOWN = 8
+_SELECTED_BY = {"auroc": "mean AUROC", "val_loss": "loss"}
 _MONITORS = {"val_loss": ("val_loss", "loss"), "auroc": ("val_auroc", "mean AUROC"), "f1": ("val_f1", "macro F1")}
 
 
@@ -35,7 +36,7 @@ def training_section(run: Run) -> Section:
     ]
     rows = run.config["rows"]
     lead = [
-        f"Trained on {count(rows['train'])} films, chosen on {count(rows['val'])} by {settings['select']}; "
+        f"Trained on {count(rows['train'])} films, chosen on {count(rows['val'])} by {_SELECTED_BY[settings['select']]}; "
         "test films decide nothing here.",
         f"Embeddings of {run.extractor}.",
     ]

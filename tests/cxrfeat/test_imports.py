@@ -12,8 +12,22 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    ("__init__", "errors", "findings", "schema", "splits", "inputs", "metadata"),
-    ("java", "storage", "imaging", "preprocess", "device", "backbone", "head", "metrics", "phantom"),
+    ("__init__", "errors", "findings", "schema", "splits", "inputs"),
+    (
+        "java",
+        "storage",
+        "bootstrap",
+        "curves",
+        "imaging",
+        "preprocess",
+        "device",
+        "backbone",
+        "head",
+        "metadata",
+        "metrics",
+        "operating",
+        "phantom",
+    ),
     ("encoder",),
     ("embed", "predict"),
     ("spark",),

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from cxrfeat.findings import FINDINGS
-from cxrfeat.metrics import aurocs, macro_f1, mean_auroc
+from cxrfeat.metrics import any_finding, aurocs, averaged, macro_f1, mean_auroc, rank_quality
 
 
 def sample(seed: int, count: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -69,3 +69,36 @@ def test_shapes_must_agree() -> None:
         aurocs(labels, scores[1:])
     with pytest.raises(ValueError, match=r"expected both \(N, 14\)"):
         aurocs(labels[:, :3], scores[:, :3])
+
+
+@given(st.integers(0, 1000))
+def test_rank_quality_is_scikit_learns_or_none(seed: int) -> None:
+    """Ties and all; None for both where a class is absent, with no warning."""
+    labels, scores = (part[:, 0] for part in sample(seed, 4))
+    auroc, average_precision = rank_quality(labels, scores)
+    if 0 < labels.sum() < 4:
+        assert auroc == roc_auc_score(labels, scores)
+        assert average_precision == average_precision_score(labels, scores)
+    else:
+        assert (auroc, average_precision) == (None, None)
+
+
+def test_averages_are_what_multi_label_papers_report() -> None:
+    """By hand: micro over all calls, macro and weighted over findings, samples over images; 0 / 0 counts 0."""
+    labels = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 0, 0]])
+    called = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0]])
+    found = averaged(labels, called)
+    for average, precision, recall, f1 in (
+        ("micro", 2 / 3, 2 / 4, 4 / 7),
+        ("macro", (1 + 0 + 0) / 3, (2 / 3) / 3, (4 / 5) / 3),
+        ("weighted", 3 / 4, (3 * 2 / 3) / 4, (3 * 4 / 5) / 4),
+        ("samples", (1 + 1 / 2) / 4, (1 / 2 + 1) / 4, (2 / 3 + 2 / 3) / 4),
+    ):
+        assert found[average] == pytest.approx({"precision": precision, "recall": recall, "f1": f1}, abs=1e-12)
+
+
+def test_any_finding_is_the_complement_of_none() -> None:
+    """1 - the product, in float64 even from float32; certain findings and certain absence are exact."""
+    probabilities = np.array([[0.5, 0.5], [0.1, 0.2], [1, 0.3], [0, 0]], dtype=np.float32)
+    np.testing.assert_allclose(any_finding(probabilities), [0.75, 1 - 0.9 * 0.8, 1, 0], rtol=1e-7)
+    assert any_finding(probabilities).dtype == np.float64

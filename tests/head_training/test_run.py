@@ -16,7 +16,7 @@ import torch
 from cxrfeat.findings import FINDINGS, to_multi_hot
 from cxrfeat.head import Head, load_bundle
 from cxrfeat.metrics import aurocs, mean_auroc
-from cxrfeat.schema import GRID, HEAD_PREDICTIONS, HISTORY
+from cxrfeat.schema import COHORT, GRID, HEAD_PREDICTIONS, HISTORY
 from head_training import run as run_module
 from head_training import selection
 from tests.head_training import samples
@@ -32,7 +32,7 @@ def test_a_run_is_whole_and_agrees_with_itself(
     grid.write_text("hidden = [[8, 4], [6]]\nlr = [1e-2, 1e-3]\n")
     options = ("--quiet", "--epochs", "3", "--batch-size", "32", "--grid", str(grid), "--device", "cpu")
     assert fit(features, tmp_path / "run", *options) == 0
-    names = {"config.json", "grid.parquet", "head", "history.parquet", "predictions.parquet"}
+    names = {"cohort.parquet", "config.json", "grid.parquet", "head", "history.parquet", "predictions.parquet"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == names
     tables = {name: pq.read_table(tmp_path / "run" / f"{name}.parquet") for name in ("grid", "history", "predictions")}
     assert tables["grid"].schema == GRID
@@ -141,7 +141,7 @@ def test_a_finding_that_val_lacks_is_null_with_its_counts(tmp_path: Path) -> Non
 def test_the_test_split_is_touched_once_and_last(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Scores of test are computed for the chosen head alone, after the choice."""
+    """Scores of test are computed for the chosen head alone, after the choice; then for the untrained one."""
     events: list[object] = []
 
     def watched_score(head: Head, inputs: torch.Tensor) -> np.ndarray:
@@ -157,4 +157,30 @@ def test_the_test_split_is_touched_once_and_last(
     grid = tmp_path / "grid.toml"
     grid.write_text("lr = [0.01, 0.001]\n")
     assert fit(features, tmp_path / "run", "--quiet", "--epochs", "1", "--grid", str(grid)) == 0
-    assert events == [40, 40, "chosen", 40, 80]
+    assert events == [40, 40, "chosen", 40, 80, 40, 80]
+
+
+def test_the_cohort_is_every_film_of_the_run_once(tmp_path: Path) -> None:
+    """Training rows too, with their metadata; augmented copies are no films."""
+    rows = random_table(60)
+    flipped = rows.slice(0, 5)
+    column = flipped.schema.get_field_index("augmentation")
+    flipped = flipped.set_column(column, flipped.schema.field(column), pa.array(["hflip"] * 5))
+    folder = write(pa.concat_tables([rows, flipped]), tmp_path / "features")
+    assert fit(folder, tmp_path / "run", *FAST) == 0
+    cohort = pq.read_table(tmp_path / "run" / "cohort.parquet")
+    assert cohort.schema == COHORT
+    expected = {row["image_index"]: row for row in rows.select(COHORT.names).to_pylist()}
+    assert {row["image_index"]: row for row in cohort.to_pylist()} == expected
+    assert len(cohort) == 60
+
+
+def test_the_untrained_head_is_recorded(features: Path, tmp_path: Path) -> None:
+    """What training must beat: the seeded initial head knows nothing, and another seed knows nothing else."""
+    assert fit(features, tmp_path / "a", *FAST) == 0
+    assert fit(features, tmp_path / "b", *FAST, "--seed", "1") == 0
+    a, b = (record(tmp_path / name)["untrained"]["test"] for name in "ab")
+    for found in (a, b):
+        assert found["mean_auroc"] == pytest.approx(0.5, abs=0.1)
+        assert found["findings"]["Mass"]["positives"] == record(tmp_path / "a")["test"]["findings"]["Mass"]["positives"]
+    assert a != b

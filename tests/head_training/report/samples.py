@@ -88,7 +88,7 @@ def metrics_json(labels: Floats, scores: Floats, *, protocol: str = "official li
     return {
         "format": 1,
         "notice": "Research software, not a medical device.",
-        "predictions": {"scales": ["score", "probability"], "scale": "probability"},
+        "predictions": {"findings": list(FINDINGS), "scales": ["score", "probability"], "scale": "probability"},
         "labels": {"file": "labels.csv", "sha256": "0123456789abcdef" * 4, "images": len(labels), "counts": counts},
         "protocol": {"name": protocol, "why": "every test image is in the test list", "patients_in_both": 0},
         "settings": {"resamples": 200, "confidence": 0.95, "points": list(POINTS), "bins": BINS},
@@ -117,6 +117,10 @@ def _curves(labels: Floats, scores: Floats, defined: list[bool]) -> dict[str, An
                 "roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
                 "pr": {"recall": recall.tolist(), "precision": precision.tolist()},
             }
+    some = labels.any(axis=1)
+    if 0 < some.sum() < len(labels):
+        fpr, tpr, _ = roc_curve(some, scores.max(axis=1))
+        curves["any finding"] = {"roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()}}
     return curves
 
 
