@@ -27,6 +27,10 @@ HASH_DIGITS = 13
 """Hex digits of the SHA-256 that are used: 52 bits, which a double holds exactly."""
 
 
+OFFICIAL_TEST_DIGEST = "38ca5ef7f756092946f57c1a59faca882ed589a1ab1f72590b45dc06c6d5e1cc"
+"""What :func:`digest_names` gives for the 25,596 images of NIH's test_list.txt."""
+
+
 class SplitLevel(StrEnum):
     """What is kept together in one split."""
 
@@ -51,6 +55,11 @@ def split_by_hash(key: str) -> Split:
 def split_train_val(patient_id: str) -> Split:
     """Give a patient of the official train_val list its split: one patient in eight goes to val."""
     return Split.VAL if hash_fraction(patient_id) < VAL_SHARE_OF_TRAIN_VAL else Split.TRAIN
+
+
+def digest_names(names: Iterable[str]) -> str:
+    """Return the SHA-256 of a set of image names, whatever their order: what tells one list from another."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
 def check_no_patient_in_two_splits(assignments: Iterable[tuple[str, str]]) -> None:

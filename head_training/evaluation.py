@@ -5,13 +5,14 @@ under ``numbers`` and, beside them, what is no single number. The whole structur
 
     format         1
     notice         "Research software, not a medical device."
-    predictions    {file, sha256, rows, scales: ["score"] | ["score", "probability"] | [prefix], scale: the evaluated one,
-                    findings: [...], missing_findings: [...], left_out: {reason: rows}}
-    labels         {file, sha256: of the file, digest: of the evaluated (image, findings) pairs, images, patients,
-                    ages_unusable, counts: {"No Finding": n, finding: n, ...} of the evaluated images}
-    protocol       {name: "official list" | "patient hash" | "unknown", why: a sentence, patients_in_both: n}
-    settings       {resamples, seed, confidence: 0.95, unit: "patient", bins: 15, points: [...], targets: [...]}
-    splits         {split: {images, patients, without_prediction}}; "val" and "test", or "test" alone
+    predictions    {file, sha256, rows, scales: ["score"] | ["probability", "score"] | [prefix], scale: the evaluated one,
+                    findings: [...], missing_findings: [...], left_out: rows that are neither val nor test}
+    labels         {file, sha256: of the file, digest: of the evaluated (image, findings) pairs, ages_unusable,
+                    counts: {"images": n, "patients": n, "No Finding": n, finding: n, ...} of all images in the file}
+    protocol       {name: "official list" | "patient hash" | "unknown", why: a sentence, patients_in_both: of val and test}
+    settings       {resamples, seed, confidence: 0.95, unit: "patient", bins: 15, points: [...], triage_points: [...]}
+    splits         {split: {images, patients, without_prediction, counts: {"No Finding": n, finding: n, ...}}}; "val" and
+                    "test", or "test" alone
     thresholds     {point: {finding or "any finding": threshold or null}}; chosen on val, but for fixed_0.20
     numbers        [{split, group, model, scope, point, scale, metric, value, low, high, resamples, threshold, images,
                      patients, positives, note}, ...]
@@ -19,7 +20,8 @@ under ``numbers`` and, beside them, what is no single number. The whole structur
                     scope: a finding, "micro", "any finding"; a finding without both classes has no entry
     reliability    {split: {scale: {finding: {"mean": [...], "observed": [...], "images": [...]}}}}, one entry a bin of
                     width 1/15; mean probability and share of positives are null in an empty bin
-    baselines      {"train_images", "train_patients", "note"}: what the honesty models were fitted on; note = why not
+    triage         {note}: null, or why there is no triage
+    baselines      {train_images, train_patients, note}: what the honesty models were fitted on; note: null, or why not
     literature     [{name, year, protocol, source, mean, findings: {...}, verified: whether the values of the
                      findings were checked against the paper}, ...]
 
@@ -46,4 +48,257 @@ note        why a value is null, or what it is computed over
 
 Triage: the score of "any finding" is 1 - Π(1 - p_f), as if findings were independent, against "No Finding" as the
 negative; its ``specificity`` is the share of studies without a finding that could be set aside unread at that point.
+Thresholds come from val: numbers at them are honest on test and a little too good on val. So is calibration, if it was
+fitted on val.
 """
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cxrfeat.bootstrap import CONFIDENCE, PatientBootstrap
+from cxrfeat.curves import BINS, precision_recall_points, roc_points
+from cxrfeat.findings import FINDINGS
+from cxrfeat.metrics import any_finding
+from cxrfeat.operating import choose_threshold
+from cxrfeat.schema import METRICS, Split
+from head_training.baselines import fit_baselines
+from head_training.literature import RESULTS
+from head_training.measures import Number, Sample, at_point, calibration, ranking, reliabilities
+from head_training.predictions import Judged
+from head_training.sources import Sources, count_labels
+
+FORMAT = 1
+NOTICE = "Research software, not a medical device."
+
+RULES = ("youden", "f1", "sensitivity_0.90")
+FIXED = {"fixed_0.20": 0.2}
+"""What multi-label papers use whatever the finding."""
+
+ANY_FINDING = "any finding"
+TRIAGE_RULES = ("youden", "sensitivity_0.90", "sensitivity_0.95", "sensitivity_0.99")
+
+AGE_BANDS = (("0-17", 0, 18), ("18-39", 18, 40), ("40-59", 40, 60), ("60-79", 60, 80), ("80+", 80, np.inf))
+"""Name, first year, and the year after the last."""
+
+_DIGITS = 4
+"""Of a curve's points: finer than they are thinned."""
+
+Thresholds = dict[str, dict[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        metrics: as in ``metrics.json``.
+    """
+
+    metrics: Mapping[str, Any]
+
+    def write(self, folder: Path) -> None:
+        """Write the table, then the JSON: where ``metrics.json`` is, everything is."""
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(self.metrics["numbers"], METRICS), folder / "metrics.parquet")
+        text = json.dumps(self.metrics, allow_nan=False) + "\n"
+        (folder / "metrics.json").write_text(text, encoding="utf-8")
+
+
+def evaluate(sources: Sources, *, resamples: int, seed: int) -> Evaluation:
+    """Measure predictions on val, if they have it, and test.
+
+    Args:
+        sources: predictions, truth and splits.
+        resamples: of the patients, for the intervals.
+        seed: of the resamples.
+    """
+    judged = sources.judged
+    views = {split: _View(split, rows, sources.findings, resamples, seed) for split, rows in judged.items()}
+    thresholds = _thresholds(views.get(Split.VAL), sources.findings)
+    numbers = [number for view in views.values() for number in _measure(view, thresholds)]
+    numbers += _honesty(views, sources)
+    train = sources.train
+    metrics = {
+        "format": FORMAT,
+        "notice": NOTICE,
+        **sources.describe(),
+        "settings": {
+            "resamples": resamples,
+            "seed": seed,
+            "confidence": CONFIDENCE,
+            "unit": "patient",
+            "bins": BINS,
+            "points": [*RULES, *FIXED],
+            "triage_points": list(TRIAGE_RULES),
+        },
+        "splits": {split.value: _describe_split(rows) for split, rows in judged.items()},
+        "thresholds": thresholds,
+        "numbers": [{name: asdict(number)[name] for name in METRICS.names} for number in numbers],
+        "curves": {split.value: _curves(view) for split, view in views.items()},
+        "reliability": {split.value: _reliability(view) for split, view in views.items()},
+        "triage": {"note": None if _has_triage(sources.findings) else "not all 14 findings are predicted"},
+        "baselines": {
+            "train_images": len(train),
+            "train_patients": len(train["patient_id"].unique()),
+            "note": None if len(train) else "no image is known that is neither in val nor in test",
+        },
+        "literature": [result.describe() for result in RESULTS],
+    }
+    return Evaluation(metrics)
+
+
+class _View:
+    """One split with its resamples: what samples are cut from."""
+
+    def __init__(self, split: Split, rows: Judged, findings: tuple[str, ...], resamples: int, seed: int) -> None:
+        self.split, self.rows, self.findings = split, rows, findings
+        self._settings = {"resamples": resamples, "seed": seed}
+        self.resamples = PatientBootstrap(rows.patients, **self._settings)
+        self.scale = next(iter(rows.scales))
+
+    def sample(self, scale: str) -> Sample:
+        """Return all images on a scale."""
+        return Sample(self._name(scale=scale), self.findings, self.rows.labels, self.rows.scales[scale], self.resamples)
+
+    def group(self, name: str, inside: NDArray[np.bool_]) -> Sample:
+        """Return a subgroup on the evaluated scale; its own patients are resampled."""
+        resamples = PatientBootstrap(self.rows.patients[inside], **self._settings)
+        labels, probabilities = self.rows.labels[inside], self.rows.scales[self.scale][inside]
+        return Sample(self._name(group=name, scale=self.scale), self.findings, labels, probabilities, resamples)
+
+    def triage(self) -> Sample:
+        """Return any finding against none."""
+        probabilities = any_finding(self.rows.scales[self.scale])[:, None]
+        labels = ~self.rows.no_finding[:, None]
+        return Sample(self._name(scale=self.scale), (ANY_FINDING,), labels, probabilities, self.resamples)
+
+    def other(self, model: str, probabilities: NDArray[np.float64]) -> Sample:
+        """Return what another model says of the same images."""
+        return Sample(self._name(model=model), self.findings, self.rows.labels, probabilities, self.resamples)
+
+    def _name(
+        self, *, group: str = "all", model: str = "predictions", scale: str | None = None
+    ) -> dict[str, str | None]:
+        return {"split": self.split.value, "group": group, "model": model, "scale": scale}
+
+
+def _has_triage(findings: Sequence[str]) -> bool:
+    return set(findings) == set(FINDINGS)
+
+
+def _thresholds(val: _View | None, findings: Sequence[str]) -> Thresholds:
+    """Choose every threshold on val; without val there are only the fixed ones."""
+    chosen: Thresholds = {point: dict.fromkeys(findings) for point in RULES}
+    chosen |= {point: dict.fromkeys(findings, value) for point, value in FIXED.items()}
+    triage = _has_triage(findings)
+    if triage:
+        for rule in TRIAGE_RULES:
+            chosen.setdefault(rule, {})[ANY_FINDING] = None
+    if val is None:
+        return chosen
+    for rules, sample in ((RULES, val.sample(val.scale)), *([(TRIAGE_RULES, val.triage())] if triage else [])):
+        for rule in rules:
+            for finding, labels, values in zip(sample.findings, sample.labels.T, sample.probabilities.T, strict=True):
+                chosen[rule][finding] = choose_threshold(labels, values, rule)
+    return chosen
+
+
+def _measure(view: _View, thresholds: Thresholds) -> Iterator[Number]:
+    """Yield the numbers of the predictions on one split."""
+    sample = view.sample(view.scale)
+    yield from ranking(sample)
+    for point in (*RULES, *FIXED):
+        yield from at_point(sample, point, thresholds[point])
+    for scale in view.rows.scales:
+        yield from calibration(view.sample(scale))
+    if _has_triage(view.findings):
+        triage = view.triage()
+        yield from ranking(triage)
+        for point in TRIAGE_RULES:
+            yield from at_point(triage, point, thresholds[point])
+    for name, inside in _groups(view.rows.table):
+        yield from ranking(view.group(name, inside))
+
+
+def _honesty(views: Mapping[Split, _View], sources: Sources) -> Iterator[Number]:
+    """Yield how well models rank that know less: metadata alone, and the head before training."""
+    baselines = fit_baselines(sources.train, sources.findings) if len(sources.train) else {}
+    for split, view in views.items():
+        for name, baseline in baselines.items():
+            yield from ranking(view.other(name, baseline.predict(view.rows.table)))
+        untrained = sources.untrained.get(split.value)
+        if untrained is not None:
+            sample = view.other("untrained", np.zeros_like(view.rows.labels, dtype=np.float64))
+            for finding in view.findings:
+                yield sample.number(
+                    finding, "auroc", untrained["findings"][finding]["auroc"], note="as fit recorded it"
+                )
+            yield sample.number("macro", "auroc", untrained["mean_auroc"], note="as fit recorded it")
+
+
+def _groups(table: pa.Table) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Yield the subgroups by sex, age band and view, each that has an image; missing values are ``unknown``."""
+    ages = np.array([np.nan if age is None else age for age in table["age_years"].to_pylist()])
+    bands = [(f"age={name}", (ages >= low) & (ages < high)) for name, low, high in AGE_BANDS]
+    yield from ((name, inside) for name, inside in (*bands, ("age=unknown", np.isnan(ages))) if inside.any())
+    for prefix, column in (("sex", "sex"), ("view", "view_position")):
+        values = np.array([value or "unknown" for value in table[column].to_pylist()])
+        yield from ((f"{prefix}={value}", values == value) for value in np.unique(values))
+
+
+def _describe_split(rows: Judged) -> dict[str, Any]:
+    return {
+        "images": len(rows.table),
+        "patients": len(rows.table["patient_id"].unique()),
+        "without_prediction": rows.without_prediction,
+        "counts": count_labels(rows.table),
+    }
+
+
+def _curves(view: _View) -> dict[str, Any]:
+    sample = view.sample(view.scale)
+    columns = dict(zip(view.findings, zip(sample.labels.T, sample.probabilities.T, strict=True), strict=True))
+    if len(view.findings) > 1:
+        columns["micro"] = (sample.labels.ravel(), sample.probabilities.ravel())
+    if _has_triage(view.findings):
+        triage = view.triage()
+        columns[ANY_FINDING] = (triage.labels[:, 0], triage.probabilities[:, 0])
+    curves = {}
+    for scope, (labels, values) in columns.items():
+        if labels.all() or not labels.any():
+            continue
+        fpr, tpr = roc_points(labels, values)
+        recall, precision = precision_recall_points(labels, values)
+        curves[scope] = {
+            "roc": {"fpr": _rounded(fpr), "tpr": _rounded(tpr)},
+            "pr": {"recall": _rounded(recall), "precision": _rounded(precision)},
+        }
+    return curves
+
+
+def _reliability(view: _View) -> dict[str, Any]:
+    return {
+        scale: {
+            finding: {
+                "mean": _rounded(found.mean),
+                "observed": _rounded(found.observed),
+                "images": found.images.tolist(),
+            }
+            for finding, found in reliabilities(view.sample(scale)).items()
+        }
+        for scale in view.rows.scales
+    }
+
+
+def _rounded(values: NDArray[np.float64]) -> list[float | None]:
+    return [None if np.isnan(value) else round(float(value), _DIGITS) for value in values]

@@ -98,8 +98,8 @@ def read_predictions(path: Path, prefix: str | None = None) -> Predictions:
     return Predictions(images, findings, scales, split)
 
 
-def assign(predictions: Predictions, lists: Mapping[Split, Sequence[str]]) -> tuple[pa.Array, int]:
-    """Return the split of each prediction by lists of names, null where it is in none, and how many are.
+def assign(images: pa.Array, lists: Mapping[Split, Sequence[str]]) -> pa.Array:
+    """Return the split of each image by lists of names, null where it is in none.
 
     Raises:
         PredictionsError: an image in two lists.
@@ -110,33 +110,28 @@ def assign(predictions: Predictions, lists: Mapping[Split, Sequence[str]]) -> tu
         if both:
             raise PredictionsError(f"{len(both)} images are in the lists of two splits; the first: {both[:NAMED]}")
         split_of.update(dict.fromkeys(names, split.value))
-    splits = pa.array([split_of.get(name) for name in predictions.images.to_pylist()], pa.string())
-    return splits, splits.null_count
+    return pa.array([split_of.get(name) for name in images.to_pylist()], pa.string())
 
 
-def join(predictions: Predictions, truth: Truth, splits: pa.Array, listed: Mapping[Split, int]) -> dict[Split, Judged]:
-    """Put each prediction beside its truth; a split without a prediction is left out.
+def join(predictions: Predictions, truth: Truth, splits: pa.Array, sizes: Mapping[Split, int]) -> dict[Split, Judged]:
+    """Put each prediction of val and test beside its truth; a split without a prediction has no entry.
 
     Args:
         predictions: of N images.
         truth: of these images and any others.
-        splits: (N,) split of each prediction, null = of no interest.
-        listed: how many images each split should have.
+        splits: (N,) split of each prediction; those of any other than val and test are left out.
+        sizes: how many images each split should have, where that is known.
 
     Raises:
-        PredictionsError: a split that is neither val nor test, an image that the truth does not know, none in test.
+        PredictionsError: an image that the truth does not know, none in test.
     """
-    known = truth.table["image_index"].combine_chunks()
-    places = pc.index_in(predictions.images, known)
-    unknown = predictions.images.filter(pc.and_(pc.is_null(places), pc.is_valid(splits)))
+    places = pc.index_in(predictions.images, truth.table["image_index"].combine_chunks())
+    unknown = predictions.images.filter(pc.is_null(places))
     if len(unknown):
         raise PredictionsError(
             f"{len(unknown)} of {len(predictions.images)} predicted images are not in the truth; "
             f"the first: {unknown[:NAMED].to_pylist()}"
         )
-    odd = set(pc.unique(splits.drop_null()).to_pylist()) - {Split.VAL.value, Split.TEST.value}
-    if odd:
-        raise PredictionsError(f"predictions of the splits {sorted(odd)}; expected val and test alone")
     labels = to_multi_hot(truth.table["findings"].to_pylist()).astype(bool)
     predicted = [FINDINGS.index(finding) for finding in predictions.findings]
     judged = {}
@@ -152,7 +147,7 @@ def join(predictions: Predictions, truth: Truth, splits: pa.Array, listed: Mappi
             labels=labels[np.ix_(lines, predicted)],
             scales={scale: values[rows] for scale, values in predictions.scales.items()},
             no_finding=~labels[lines].any(axis=1),
-            without_prediction=listed.get(split, len(rows)) - len(rows),
+            without_prediction=sizes.get(split, len(rows)) - len(rows),
         )
     if Split.TEST not in judged:
         raise PredictionsError(f"none of {len(predictions.images)} predictions is of an image of the test split")

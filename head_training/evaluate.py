@@ -1,0 +1,145 @@
+"""``python -m head_training.evaluate``: measure a run of ours, or any table of predictions, with intervals."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cxrfeat.errors import ConfigError, CxrfeatError
+from head_training.evaluation import ANY_FINDING, Evaluation, evaluate
+from head_training.fit import FAILED, INTERRUPTED, UNUSABLE
+from head_training.sources import Sources, open_files, open_run
+
+EPILOG = """exit codes:
+  0    done
+  1    failed on the way
+  2    options or input that can't be used
+  130  interrupted; nothing was written
+
+Research software, not a medical device."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m head_training.evaluate",
+        description="Measure predictions of the 14 findings: ranking, operating points, calibration, triage, subgroups,\n"
+        "and what metadata alone would reach; 95 % intervals over patients.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_mutually_exclusive_group(required=True).add_argument
+    add("--run", type=Path, metavar="RUN", help="output of head_training.fit")
+    add("--predictions", type=Path, metavar="FILE", help=".parquet or .csv with image_index and a column a finding")
+    add = parser.add_argument
+    add("--truth", type=Path, metavar="CSV", help="Data_Entry_2017*.csv[.gz]: labels and metadata of the predictions")
+    add(
+        "--split-list",
+        type=Path,
+        metavar="TXT",
+        help="names of the test images; with --run only checked against. Without it predictions need a column split",
+    )
+    add("--val-list", type=Path, metavar="TXT", help="names of the images to choose thresholds on; never of the test")
+    add("--prefix", help="of the prediction columns (default: probability_, prob_, score_, none, or the only one)")
+    add("--output", type=Path, required=True, metavar="EVAL", help="folder for metrics.json and metrics.parquet")
+    add("--resamples", type=int, default=1000, metavar="N", help="of the patients, for the intervals (default 1000)")
+    add("--seed", type=int, default=0, metavar="N", help="of the resamples (default 0)")
+    return parser
+
+
+def open_sources(options: argparse.Namespace) -> Sources:
+    """Read what the options name.
+
+    Raises:
+        ConfigError: options that don't go together, an output that is there already.
+        CxrfeatError: files that can't be used.
+    """
+    for name, lowest in (("resamples", 1), ("seed", 0)):
+        if getattr(options, name) < lowest:
+            raise ConfigError(f"--{name} is {getattr(options, name)}; expected at least {lowest}")
+    if (options.output / "metrics.json").exists():
+        raise ConfigError(f"{options.output / 'metrics.json'} is there already; give another --output")
+    if options.run is not None:
+        given = [name for name in ("truth", "val_list", "prefix") if getattr(options, name) is not None]
+        if given:
+            raise ConfigError(
+                f"{given} with --run: a run has its own; give --predictions RUN/predictions.parquet instead"
+            )
+        return open_run(options.run, test_list=options.split_list)
+    if options.truth is None:
+        raise ConfigError("--predictions without --truth: nothing to measure against")
+    return open_files(
+        options.predictions,
+        options.truth,
+        test_list=options.split_list,
+        val_list=options.val_list,
+        prefix=options.prefix,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit code."""
+    options = build_parser().parse_args(argv)
+    try:
+        evaluation = evaluate(open_sources(options), resamples=options.resamples, seed=options.seed)
+        evaluation.write(options.output)
+    except CxrfeatError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED if isinstance(error, RuntimeError) else UNUSABLE
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    print(format_evaluation(evaluation))
+    print(f"written to {options.output}")
+    return 0
+
+
+def format_evaluation(evaluation: Evaluation) -> str:
+    """Return what a user wants to know at the end: the test split, and what it is worth."""
+    metrics = evaluation.metrics
+    split, labels, protocol = metrics["splits"]["test"], metrics["labels"], metrics["protocol"]
+    numbers = {
+        tuple(row[key] for key in ("model", "scope", "metric", "point")): row
+        for row in metrics["numbers"]
+        if row["split"] == "test" and row["group"] == "all" and row["scale"] in (None, metrics["predictions"]["scale"])
+    }
+    lines = [f"{'test':<20}{'AUROC':^23}{'average precision':^23}  positives"]
+    for scope in (*metrics["predictions"]["findings"], "macro", "micro", ANY_FINDING):
+        auroc = numbers.get(("predictions", scope, "auroc", None))
+        if auroc is not None:
+            precision = numbers["predictions", scope, "average_precision", None]
+            lines.append(f"{scope:<20}{_interval(auroc)}{_interval(precision)}{auroc['positives']:>11}")
+    lines.append("AUROC without the film (macro)")
+    lines += [
+        f"  {model:<18}{_interval(row)}"
+        for (model, scope, metric, _), row in numbers.items()
+        if model != "predictions" and (scope, metric) == ("macro", "auroc")
+    ]
+    without = (
+        f", {split['without_prediction']} of the split without a prediction" if split["without_prediction"] else ""
+    )
+    missing = metrics["predictions"]["missing_findings"]
+    left_out = metrics["predictions"]["left_out"]
+    lines += [
+        *([f"not predicted: {', '.join(missing)}"] if missing else []),
+        *([f"left out: {left_out} predictions that are neither val nor test"] if left_out else []),
+        f"{split['images']} images of {split['patients']} patients{without}",
+        f"split: {protocol['name']} ({protocol['why']}); {protocol['patients_in_both']} patients in both val and test",
+        f"labels: {labels['file']}, sha256 {labels['sha256'][:12]}…, digest {labels['digest'][:12]}…",
+        metrics["notice"],
+    ]
+    return "\n".join(lines)
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row["value"] is None:
+        return f"{'-':^23}"
+    interval = "" if row["low"] is None else f" ({row['low']:.3f}–{row['high']:.3f})"
+    return f"  {row['value']:.3f}{interval:<16}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
