@@ -82,7 +82,7 @@ def write_report(config: ReportConfig) -> Path:
 def _subtitle(config: ReportConfig) -> str:
     """Return the names of what the report is about, without their folders: a report may leave the machine."""
     parts = {"data": config.metadata, "run": config.run, "evaluation": config.evaluation}
-    return " · ".join(f"{name} {Path(part).name}" for name, part in parts.items() if part is not None)
+    return " · ".join(f"{name}: {Path(part).name}" for name, part in parts.items() if part is not None)
 
 
 def _sections(config: ReportConfig) -> list[Section]:

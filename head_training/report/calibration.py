@@ -25,6 +25,7 @@ def calibration_section(metrics: Metrics) -> Section:
     """Return ECE, Brier score and reliability of each finding on every scale; no block where nothing was computed."""
     bins = metrics.content["reliability"].get("test", {})
     scales = [scale for scale in metrics.content["predictions"]["scales"] if bins.get(scale)]
+    scales.sort(key=lambda scale: scale == metrics.scale)  # before, then after
     blocks: list[Block] = []
     if scales:
         blocks = [_errors(metrics, scales, metric) for metric in _ERRORS]

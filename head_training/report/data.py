@@ -22,17 +22,19 @@ from head_training.report.style import count, decimal, percent, spell
 _AGE_STEP = 5
 _FILMS_PER_PATIENT = (1, 2, 3, 5, 9, 17, 33)
 _VIEWS_SHOWN = 5
+_UNKNOWN_VIEW = "not given"
+_WEAK = 0.1
 
 
 def data_section(data: Dataset, sheet: Sheet | None = None) -> Section:
     """Return counts, prevalence, people, views, co-occurrence, correlation, splits, rejected lines and, if given, films."""
-    images = data.images
+    images, rejected = data.images, data.metadata.rejected
     unlabelled = len(images) - len(data.labels)
     healthy = float((data.labels.sum(axis=1) == 0).mean()) if len(data.labels) else None
     lead = [
         "Labels were mined from reports, not read off films; No Finding means that none of the 14 was mentioned, "
         "and not that somebody is healthy.",
-        _rejected_in_words(data.metadata),
+        data.source,
     ]
     if unlabelled:
         lead.append(f"{count(unlabelled)} films have no label: they count as films, and in no prevalence.")
@@ -54,20 +56,9 @@ def data_section(data: Dataset, sheet: Sheet | None = None) -> Section:
         (count(images["patient_id"].nunique()), "patients"),
         (percent(healthy), "No Finding"),
         (decimal(float(data.labels.sum(axis=1).mean()), 2) if len(data.labels) else "–", "findings a film"),
-        (count(len(data.metadata.rejected)), "lines rejected"),
+        *([(count(len(rejected)), "lines rejected")] if len(rejected) else []),
     ]
     return Section("Data", [block for block in blocks if block is not None], lead, facts)
-
-
-def _rejected_in_words(metadata: Metadata) -> str:
-    reasons = metadata.rejected["reason"].value_counts()
-    if reasons.empty:
-        return f"All {count(metadata.lines)} lines of the metadata are used; none was rejected."
-    listed = ", ".join(f"{count(number)} {reason}" for reason, number in reasons.items())
-    return (
-        f"{count(len(metadata.rejected))} of {count(metadata.lines)} lines of the metadata are rejected and in nothing "
-        f"below: {listed}."
-    )
 
 
 def _prevalence(data: Dataset) -> Plot:
@@ -76,7 +67,7 @@ def _prevalence(data: Dataset) -> Plot:
     shares = counts / max(len(data.labels), 1)
     most, least = FINDINGS[order[-1]], FINDINGS[order[0]]
     title = (
-        f"{spell(most)} is on {percent(shares.max())} of films, {spell(least)} on {percent(shares.min(), 2)}"
+        f"{spell(most)} is on {percent(shares.max())} of films, {spell(least)} on {percent(shares.min())}"
         if counts.any()
         else "No film has any finding"
     )
@@ -112,8 +103,8 @@ def _people(images: pd.DataFrame) -> Plot:
         axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel("films")
         axes.set_ylabel("age, years")
-        axes.text(0.02, 0.97, "men", transform=axes.transAxes, va="top", color=style.BLUE, weight="bold")
-        axes.text(0.98, 0.97, "women", transform=axes.transAxes, va="top", ha="right", color="#9a6a00", weight="bold")
+        axes.text(0.0, 1.02, "men", transform=axes.transAxes, color=style.BLUE, weight="bold")
+        axes.text(1.0, 1.02, "women", transform=axes.transAxes, ha="right", color="#9a6a00", weight="bold")
 
     missing = len(images) - len(known)
     caption = "Films by age at the film and sex, in steps of 5 years."
@@ -127,7 +118,9 @@ def _films_per_patient(images: pd.DataFrame) -> Plot:
     edges = [*(edge for edge in _FILMS_PER_PATIENT if edge <= films.max()), films.max() + 1]
     patients = np.histogram(films, edges)[0]
     names = [str(low) if high - low == 1 else f"{low}–{high - 1}" for low, high in itertools.pairwise(edges)]
-    title = f"{percent((films == 1).mean(), 0)} of patients have a single film; one has {count(films.max())}"
+    title = f"{percent((films == 1).mean(), 0)} of patients have a single film"
+    if films.max() > 1:
+        title += f"; one has {count(films.max())}"
 
     def plot(axes: Axes) -> None:
         bars = axes.bar(names, patients, color=style.BLUE, width=0.8)
@@ -142,7 +135,7 @@ def _films_per_patient(images: pd.DataFrame) -> Plot:
 
 
 def _view_counts(images: pd.DataFrame) -> pd.Series:
-    return images["view_position"].fillna("not given").astype(str).value_counts()
+    return images["view_position"].fillna(_UNKNOWN_VIEW).astype(str).value_counts()
 
 
 def _views(data: Dataset) -> Plot:
@@ -152,6 +145,8 @@ def _views(data: Dataset) -> Plot:
     if len(counts) > _VIEWS_SHOWN:
         shown = pd.concat([shown, pd.Series({"other": counts.iloc[_VIEWS_SHOWN:].sum()})])
     title = f"{percent(counts.iloc[0] / counts.sum(), 0)} of films are {counts.index[0]}"
+    if counts.index[0] == _UNKNOWN_VIEW:
+        title = f"The view of {percent(counts.iloc[0] / counts.sum(), 0)} of films is not given"
 
     def plot(axes: Axes) -> None:
         labelled_bars(axes, list(shown.index)[::-1], shown.to_numpy()[::-1], int(counts.sum()))
@@ -188,12 +183,14 @@ def _correlation(data: Dataset) -> Plot:
     title = "No two findings can be correlated"
     if pair is not None:
         first, second = (spell(FINDINGS[place]) for place in pair)
-        verb = "occur together" if correlations[pair] > 0 else "exclude each other"
+        verb = "occur together" if correlations[pair] > 0 else "rarely occur together"
         title = f"{first} and {second} {verb} (r\u00a0=\u00a0{decimal(correlations[pair], 2)})"
+        if abs(correlations[pair]) < _WEAK:
+            title = f"No two findings are correlated: |r| is below {decimal(_WEAK, 2)}"
 
     def plot(axes: Axes) -> None:
         bound = float(np.nanmax(np.abs(correlations), initial=0.01))
-        heat_map(axes, correlations, style.DIVERGING, (-bound, bound), mark=0.1, digits=2)
+        heat_map(axes, correlations, style.DIVERGING, (-bound, bound), mark=_WEAK, digits=2)
 
     caption = (
         "Pearson's r of the labels, which is φ for yes and no; |r| of 0.10 and more in hundredths. "
@@ -207,7 +204,7 @@ def _view_and_findings(data: Dataset) -> Plot | None:
     views = _view_counts(data.images).index[:2]
     if len(views) < 2:
         return None
-    of_labelled = data.images.loc[data.labelled, "view_position"].fillna("not given").astype(str).to_numpy()
+    of_labelled = data.images.loc[data.labelled, "view_position"].fillna(_UNKNOWN_VIEW).astype(str).to_numpy()
     groups = [data.labels[of_labelled == view] for view in views]
     if not all(len(group) for group in groups):
         return None
@@ -249,7 +246,7 @@ def _finding_table(data: Dataset) -> Table:
     for name, has in zip((*map(spell, FINDINGS), NO_FINDING), columns, strict=True):
         numbers = [has.sum(), (has & alone).sum(), len(set(patients[has]))]
         numbers += [(has & (splits == split.value)).sum() for split in Split]
-        rows.append((name, percent(float(has.mean()) if len(has) else None, 2), *map(count, numbers)))
+        rows.append((name, percent(float(has.mean()) if len(has) else None), *map(count, numbers)))
     header = ("", "of films", "films", "alone", "patients", *(f"films in {split.value}" for split in Split))
     caption = "Alone: films with this finding and no other."
     return Table("Every finding in numbers", header, rows, caption, wide=True, emphasis=(len(FINDINGS),))

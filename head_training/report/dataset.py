@@ -15,6 +15,7 @@ from cxrfeat.findings import format_findings, parse_findings, to_multi_hot
 from cxrfeat.schema import COHORT
 from head_training.metadata import Metadata, assign_splits, read_metadata
 from head_training.report.sources import read_table
+from head_training.report.style import count
 
 _BY_LIST = "Official lists; of the patients in train_val one in eight is val, by a hash of the patient."
 _BY_HASH = "By a hash of the patient: about 70, 10 and 20 % of patients."
@@ -29,6 +30,7 @@ class Dataset:
         metadata: what was read.
         splits: train, val or test of each image.
         protocol: how they were divided, in words.
+        source: where they come from and what was left out, in words.
 
     Raises MetadataError where no line can be used.
     """
@@ -36,6 +38,7 @@ class Dataset:
     metadata: Metadata
     splits: pd.Series
     protocol: str
+    source: str
 
     def __post_init__(self) -> None:
         """Refuse a file that says nothing."""
@@ -70,7 +73,18 @@ def read_dataset(metadata: str, train_val_list: str | None = None, test_list: st
     """
     found = read_metadata(metadata)
     splits = assign_splits(found.images, train_val_list, test_list)
-    return Dataset(found, splits, _BY_LIST if train_val_list else _BY_HASH)
+    return Dataset(found, splits, _BY_LIST if train_val_list else _BY_HASH, _describe(found))
+
+
+def _describe(metadata: Metadata) -> str:
+    reasons = metadata.rejected["reason"].value_counts()
+    if reasons.empty:
+        return f"All {count(metadata.lines)} lines of the metadata are used; none was rejected."
+    listed = ", ".join(f"{count(number)} {reason}" for reason, number in reasons.items())
+    return (
+        f"{count(len(metadata.rejected))} of {count(metadata.lines)} lines of the metadata are rejected and in nothing "
+        f"below: {listed}."
+    )
 
 
 def read_cohort(path: Path) -> Dataset:
@@ -82,4 +96,9 @@ def read_cohort(path: Path) -> Dataset:
     table = read_table(path, COHORT)
     images = table.drop(columns="split").assign(findings=[format_findings(names) for names in table["findings"]])
     rejected = pd.DataFrame(columns=["number", "reason", "message", "line"])
-    return Dataset(Metadata(images, rejected, len(images)), table["split"], _OF_RUN)
+    return Dataset(
+        Metadata(images, rejected, len(images)),
+        table["split"],
+        _OF_RUN,
+        "The labelled films of the run, with and without findings.",
+    )

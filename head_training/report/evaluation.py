@@ -35,9 +35,10 @@ def provenance(metrics: Metrics) -> list[str]:
     test, settings = metrics.content["splits"]["test"], metrics.content["settings"]
     sentences = [
         f"Split protocol: {protocol['name']} ({protocol['why'].rstrip('.')}).",
-        f"Labels: {labels['file']}, sha256 {labels['sha256'][:12]}; {count(labels['images'])} films, "
-        f"{count(labels['counts'].get(NO_FINDING, 0))} of them with {NO_FINDING}.",
-        f"Test: {count(test['images'])} films of {count(test['patients'])} patients. Intervals are of "
+        f"Labels: {labels['file']}, sha256 {labels['sha256'][:12]}; {count(labels['counts']['images'])} films, "
+        f"{count(labels['counts'][NO_FINDING])} of them with {NO_FINDING}.",
+        f"Test: {count(test['images'])} films of {count(test['patients'])} patients, {count(test['without_prediction'])} "
+        f"more without a prediction; {count(test['counts'][NO_FINDING])} with {NO_FINDING}. Intervals are of "
         f"{percent(settings['confidence'], 0)}, from {count(settings['resamples'])} resamples of patients.",
     ]
     if protocol["patients_in_both"]:

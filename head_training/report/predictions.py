@@ -56,7 +56,7 @@ def predictions_section(metrics: Metrics, predictions: Path, data: Dataset, film
     for kind, part in (("exactly right", right), ("wrong in at least one finding", wrong)):
         title = f"{count(len(part))} of {count(len(cases))} test films in the folder are {kind}"
         sheets.append(Sheet(title, list(_examples(part, thresholds, films)), caption))
-    left_out = [spell(finding) for finding in metrics.content["thresholds"][point] if finding not in thresholds]
+    left_out = [spell(finding) for finding in metrics.content["predictions"]["findings"] if finding not in thresholds]
     lead = [
         f"Predicted is what reaches its threshold ({point_name(point)}, chosen on val). Labels were mined from reports and "
         "are wrong at times themselves.",
@@ -78,8 +78,8 @@ def _thresholds(metrics: Metrics) -> tuple[str, dict[str, float]]:
 
 def _cases(metrics: Metrics, path: Path, data: Dataset, films: Films) -> list[_Case]:
     table = read_predictions(path)
-    if metrics.scale not in table.scales:
-        raise ReportError(f"{path} has no column of {metrics.scale}, which was evaluated; it has {list(table.scales)}")
+    if metrics.scale not in table.scales:  # it was evaluated under a prefix that is not the preferred one
+        table = read_predictions(path, f"{metrics.scale}_")
     values = table.scales[metrics.scale]
     place_of = {name: place for place, name in enumerate(table.images.to_pylist())}
     tested = data.images[(data.splits == Split.TEST.value).to_numpy() & data.labelled]

@@ -110,9 +110,18 @@ def count(number: float) -> str:
     return f"{number:,.0f}" if math.isfinite(number) else "–"
 
 
-def percent(share: float | None, digits: int = 1) -> str:
-    """Write 0.538 as 53.8 % with a space that does not break, and what is not defined as a dash."""
-    return "–" if share is None or not math.isfinite(share) else f"{share * 100:.{digits}f}\u00a0%"
+def percent(share: float | None, digits: int | None = None) -> str:
+    """Write 0.538 as 53.8 % with a space that does not break, and what is not defined as a dash.
+
+    Args:
+        share: of 1.
+        digits: after the point; by default one, or two for what is below 1 %.
+    """
+    if share is None or not math.isfinite(share):
+        return "–"
+    if digits is None:
+        digits = 2 if 0 < share < 0.01 else 1
+    return f"{share * 100:.{digits}f}\u00a0%"
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
