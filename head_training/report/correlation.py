@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 
 def correlate(labels: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return Pearson's r between the columns of (N, F) labels as (F, F); NaN where a column is constant or N is 0."""
-    if not len(labels):
+    """Return Pearson's r between the columns of (N, F) labels as (F, F); NaN where a column is constant or N is below 2."""
+    if len(labels) < 2:
         return np.full((labels.shape[1], labels.shape[1]), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):  # a constant column: 0/0, which is what NaN says
         correlations: NDArray[np.float64] = np.corrcoef(labels, rowvar=False, dtype=np.float64)

@@ -92,9 +92,9 @@ def _to_inline(svg: str, label: str, width: float) -> Markup:
     """Cut a stand-alone SVG file down to what may stand in a page."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(
-        r'<g id="[^"]*">', "<g>", body
-    )  # figure_1, axes_1, …: nothing refers to groups, and ids must be unique
+    # figure_1, axes_1, …: every figure has them, but ids must be unique on a page. Those that are referred to are salted.
+    referred = set(re.findall(r'(?:href="|url\()#([^")]+)', body))
+    body = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in referred else "", body)
     view_box = re.search(r'viewBox="[^"]*"', body)
     if view_box is None:
         raise ValueError("matplotlib wrote an SVG without a viewBox")
