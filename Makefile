@@ -10,7 +10,7 @@ export PATH := $(BIN):$(PATH)
 
 .PHONY: help
 help:  ## list these verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 .PHONY: env
 env: $(VENV)/.ready java  ## .venv with everything in it, spark-submit too
@@ -60,6 +60,10 @@ bench-memory: env  ## memory of driver and workers over 200 and 2,000 films
 bench-fit: env  ## the grid at once against one by one, and loading against pyarrow (BENCH_OPTIONS='--rows N')
 	python -m benchmarks.fit $(BENCH_OPTIONS)
 	python -m benchmarks.load $(BENCH_OPTIONS)
+
+.PHONY: bench-bootstrap
+bench-bootstrap: env  ## intervals of 1,000 resamples against loops over scikit-learn
+	python -m benchmarks.bootstrap $(BENCH_OPTIONS)
 
 .PHONY: constraints
 constraints:  ## renew constraints.txt with the newest versions that fit

@@ -56,7 +56,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ def evaluate(sources: Sources, *, resamples: int, seed: int) -> Evaluation:
         },
         "splits": {split.value: _describe_split(rows) for split, rows in judged.items()},
         "thresholds": thresholds,
-        "numbers": [{name: asdict(number)[name] for name in METRICS.names} for number in numbers],
+        "numbers": [{name: getattr(number, name) for name in METRICS.names} for number in numbers],
         "curves": {split.value: _curves(view) for split, view in views.items()},
         "reliability": {split.value: _reliability(view) for split, view in views.items()},
         "triage": {"note": None if _has_triage(sources.findings) else "not all 14 findings are predicted"},

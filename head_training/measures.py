@@ -120,7 +120,8 @@ def at_point(sample: Sample, point: str, thresholds: Mapping[str, float | None])
     limits = np.array([thresholds[sample.findings[column]] for column in columns], dtype=np.float64)
     labels, called = sample.labels[:, columns], sample.probabilities[:, columns] >= limits
     cells = np.stack([labels & called, ~labels & called, ~labels & ~called, labels & ~called], axis=2)  # tp fp tn fn
-    counts = sample.resamples.sums(cells.reshape(len(labels), -1)).reshape(-1, len(columns), 4)
+    sums = sample.resamples.sums(cells.reshape(len(labels), 4 * len(columns)))
+    counts = sums.reshape(len(sums), len(columns), 4)
     for column, finding in enumerate(sample.findings):
         known = columns.index(column) if column in columns else None
         resampled = counts[:, known] if known is not None else None
