@@ -20,7 +20,7 @@ from head_training.report.training import training_section
 
 NAME = "report.html"
 
-_OF_METRICS = (
+OF_METRICS = (
     evaluation_section,
     operating_section,
     calibration_section,
@@ -29,6 +29,7 @@ _OF_METRICS = (
     subgroup_section,
     literature_section,
 )
+"""The sections that metrics.json alone can fill, in the order of the page; one without a block is left out."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _sections(config: ReportConfig) -> list[Section]:
         sections.append(training_section(read_run(config.run)))
     if config.evaluation is not None:
         metrics = _read_metrics(config.evaluation)
-        sections += [section for make in _OF_METRICS if (section := make(metrics)).blocks]
+        sections += [section for make in OF_METRICS if (section := make(metrics)).blocks]
         predictions = config.predictions or (config.run / "predictions.parquet" if config.run is not None else None)
         if predictions is not None and data is not None and films is not None:
             sections.append(predictions_section(metrics, predictions, data, films))
