@@ -15,6 +15,7 @@ from cxrfeat.inputs import EXTRAS
 from head_training.course import PRECISIONS, Monitor, Settings
 from head_training.grid import DEFAULT_GRID, KEYS, Configuration, expand, read_grid
 from head_training.loss import LossWeighting
+from head_training.report.build import ReportConfig, write_report
 from head_training.run import FitConfig, Report, fit
 from head_training.selection import Select
 
@@ -120,6 +121,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "computes it natively",
     )
     add("--quiet", action="store_true", help="no live display")
+    add("--no-report", dest="report", action="store_false", help="write no RUN/report.html")
 
 
 def _extras(names: str) -> tuple[str, ...]:
@@ -153,6 +155,7 @@ def parse(argv: Sequence[str] | None) -> FitConfig:
         select=options.select,
         device=options.device,
         quiet=options.quiet,
+        report=options.report,
     )
 
 
@@ -168,6 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted: no head was written", file=sys.stderr)
         return INTERRUPTED
     print(format_report(report))
+    if config.report:
+        write_report(ReportConfig(config.output, run=config.output))
     print(f"written to {config.output}")
     if report.interrupted:
         print("interrupted: the best head so far was kept", file=sys.stderr)

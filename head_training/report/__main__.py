@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cxrfeat.errors import CxrfeatError
+from head_training.fit import FAILED, INTERRUPTED, UNUSABLE
 from head_training.report.build import ReportConfig, write_report
-
-FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
 
 EXIT_CODES = """exit codes:
   0    done

@@ -113,4 +113,4 @@ def _panel(series: dict[str, dict[str, list[float]]], colours: dict[str, str], l
         axes.plot([0, side], [0, side], color=style.CONTEXT, linewidth=1, zorder=1)
         unit_square(axes, side)
 
-    return style.draw(plot, label, width=style.TILE, height=style.TILE)
+    return style.draw_panel(plot, label)

@@ -127,4 +127,4 @@ def _panel(points: dict[str, list[float]], x: str, y: str, label: str, prevalenc
     def plot(axes: Axes) -> None:
         curve(axes, points[x], points[y], level=prevalence)
 
-    return style.draw(plot, label, width=style.TILE, height=style.TILE)
+    return style.draw_panel(plot, label)

@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from markupsafe import Markup, escape
 from matplotlib import rc_context
@@ -29,11 +29,14 @@ SEQUENTIAL = LinearSegmentedColormap.from_list("sequential", ["#f5f8fb", "#9ecae
 )
 DIVERGING = LinearSegmentedColormap.from_list("diverging", [VERMILLION, "#f7f7f7", BLUE]).with_extremes(bad="#dfe3e7")
 
-HALF = 5.2
+_HALF = 5.2
 """Inches: half of a wide page, 500 CSS pixels; a narrow page shows it at 7/10, where 10.5 points are 10 pixels."""
 
-TILE = 2.3
+_TILE = 2.3
 """Inches: a panel of small multiples."""
+
+_TILE_AXES = (0.165, 0.135, 0.79, 0.79)
+"""Left, bottom, width and height of a panel's axes: square, with room for short tick labels."""
 
 _RC: dict[RcKeyType, Any] = {
     "axes.axisbelow": True,
@@ -68,24 +71,38 @@ _RC: dict[RcKeyType, Any] = {
 }
 
 
-def draw(plot: Callable[[Axes], None], label: str, *, width: float = HALF, height: float = 3.4) -> Markup:
-    """Draw a figure of one pair of axes and return it as an inline ``<svg>``.
+def draw(plot: Callable[[Axes], None], label: str, *, height: float = 3.4) -> Markup:
+    """Draw a figure of one pair of axes, half a wide page across, and return it as an inline ``<svg>``.
 
     The same plot gives the same bytes, and its ids are its own on the page as long as labels are.
 
     Args:
         plot: draws onto the axes.
         label: what a screen reader says.
-        width: inches, of 96 CSS pixels.
-        height: the same.
+        height: inches, of 96 CSS pixels.
     """
+    return _draw(plot, label, (_HALF, height), lambda figure: figure.add_subplot(), layout="constrained")
+
+
+def draw_panel(plot: Callable[[Axes], None], label: str) -> Markup:
+    """Draw a panel of small multiples as :func:`draw` does; the axes of all panels are in the same place."""
+    return _draw(plot, label, (_TILE, _TILE), lambda figure: figure.add_axes(_TILE_AXES), layout=None)
+
+
+def _draw(
+    plot: Callable[[Axes], None],
+    label: str,
+    size: tuple[float, float],
+    add: Callable[[Figure], Axes],
+    layout: Literal["constrained"] | None,
+) -> Markup:
     salt = hashlib.sha256(label.encode()).hexdigest()[:16]
     buffer = io.StringIO()
     with rc_context({**_RC, "svg.hashsalt": salt}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        plot(figure.add_subplot())
+        figure = Figure(figsize=size, layout=layout)
+        plot(add(figure))
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _to_inline(buffer.getvalue(), label, width)
+    return _to_inline(buffer.getvalue(), label, size[0])
 
 
 def _to_inline(svg: str, label: str, width: float) -> Markup:

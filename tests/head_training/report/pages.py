@@ -68,13 +68,13 @@ class Page(HTMLParser):
             self.text += data + "\n"
 
 
-def browse(path: Path, width: int) -> tuple[str, str]:
+def browse(path: Path) -> tuple[str, str]:
     """Open a page in a headless browser and return its document after loading, and what it complained about."""
     assert BROWSER is not None
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0", "--dump-dom"]
     profile = f"--user-data-dir={path.parent / 'profile'}"
     done = subprocess.run(
-        [BROWSER, *options, profile, f"--window-size={width},900", path.as_uri()],
+        [BROWSER, *options, profile, path.as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)

@@ -20,7 +20,7 @@ def sections() -> list[Section]:
     plots = [Plot(NASTY, style.draw(bars, f"{NASTY} {number}"), NASTY, dense=bool(number)) for number in range(2)]
     table = Table(NASTY, ("", NASTY), [(NASTY, "0.8 (0.7–0.9)")], NASTY, wide=True, emphasis=(0,))
     films = [Film(NASTY, "data:image/jpeg;base64,AA==", [(NASTY, "good")]), Film("none", None, [])]
-    panels = Multiples(NASTY, [(NASTY, style.draw(bars, "panel", width=style.TILE, height=style.TILE))], NASTY)
+    panels = Multiples(NASTY, [(NASTY, style.draw_panel(bars, "panel"))], NASTY)
     return [
         Section("First part", [*plots, table], [NASTY], [(NASTY, NASTY)]),
         Section("Second", [panels, Sheet("s", films)]),
