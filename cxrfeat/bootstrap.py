@@ -94,7 +94,7 @@ class PatientBootstrap:
                 scikit-learn.
 
         Raises:
-            ValueError: labels or scores of another number of images.
+            ValueError: labels or scores of another number of images, labels other than 0 and 1, scores not finite.
         """
         return self._rank(np.asarray(labels), np.asarray(scores), self._codes)
 
@@ -110,6 +110,8 @@ class PatientBootstrap:
     ) -> tuple[Floats, Floats]:
         if not labels.shape == scores.shape == codes.shape:
             raise ValueError(f"labels {labels.shape}, scores {scores.shape}; expected {codes.shape}")
+        if not np.isin(labels, (0, 1)).all() or not np.isfinite(scores).all():
+            raise ValueError("labels hold values other than 0 and 1, or scores NaN or infinity")
         steps, matrix = _to_steps(labels.astype(bool), scores, codes, len(self.counts))
         parts = [_auroc_and_ap(steps, matrix @ block) for block in self._blocks(matrix.shape[0])]
         auroc, average_precision = np.concatenate(parts, axis=1)

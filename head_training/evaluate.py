@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from cxrfeat.errors import ConfigError, CxrfeatError
-from head_training.evaluation import ANY_FINDING, Evaluation, evaluate
+from head_training.evaluation import Evaluation, evaluate
 from head_training.fit import FAILED, INTERRUPTED, UNUSABLE
 from head_training.report.build import ReportConfig, write_report
 from head_training.sources import Sources, open_files, open_run
+from head_training.views import ANY_FINDING
 
 EPILOG = """exit codes:
   0    done
   1    failed on the way
   2    options or input that can't be used
-  130  interrupted; nothing was written
+  130  interrupted; there is no metrics.json
 
 Research software, not a medical device."""
 
@@ -70,6 +71,8 @@ def open_sources(options: argparse.Namespace) -> Sources:
             raise ConfigError(f"--{name} is {getattr(options, name)}; expected at least {lowest}")
     if (options.output / "metrics.json").exists():
         raise ConfigError(f"{options.output / 'metrics.json'} is there already; give another --output")
+    if options.output.exists() and not options.output.is_dir():
+        raise ConfigError(f"{options.output} is a file; expected a folder, or nothing")
     if options.run is not None:
         given = [name for name in ("truth", "val_list", "prefix") if getattr(options, name) is not None]
         if given:
@@ -98,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return FAILED if isinstance(error, RuntimeError) else UNUSABLE
     except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
+        print("interrupted: there is no metrics.json", file=sys.stderr)
         return INTERRUPTED
     print(format_evaluation(evaluation))
     if options.report:
@@ -121,8 +124,9 @@ def format_evaluation(evaluation: Evaluation) -> str:
         auroc = numbers.get(("predictions", scope, "auroc", None))
         if auroc is not None:
             precision = numbers["predictions", scope, "average_precision", None]
-            lines.append(f"{scope:<20}{_interval(auroc)}{_interval(precision)}{auroc['positives']:>11}")
-    lines.append("AUROC without the film (macro)")
+            beside = f"   {protocol['name']}, labels {labels['digest'][:8]}" if scope == "macro" else ""
+            lines.append(f"{scope:<20}{_interval(auroc)}{_interval(precision)}{auroc['positives']:>11}{beside}")
+    lines.append("mean AUROC of what does not see the film, or has not learnt:")
     lines += [
         f"  {model:<18}{_interval(row)}"
         for (model, scope, metric, _), row in numbers.items()
@@ -134,6 +138,7 @@ def format_evaluation(evaluation: Evaluation) -> str:
     missing = metrics["predictions"]["missing_findings"]
     left_out = metrics["predictions"]["left_out"]
     lines += [
+        *([f"{labels['ages_unusable']} ages can't be used"] if labels["ages_unusable"] else []),
         *([f"not predicted: {', '.join(missing)}"] if missing else []),
         *([f"left out: {left_out} predictions that are neither val nor test"] if left_out else []),
         f"{split['images']} images of {split['patients']} patients{without}",

@@ -55,7 +55,7 @@ fitted on val.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cxrfeat.bootstrap import CONFIDENCE, PatientBootstrap
+from cxrfeat.bootstrap import CONFIDENCE
 from cxrfeat.curves import BINS, precision_recall_points, roc_points
 from cxrfeat.findings import FINDINGS
-from cxrfeat.metrics import any_finding
 from cxrfeat.operating import choose_threshold
 from cxrfeat.schema import METRICS, Split
 from head_training.baselines import fit_baselines
@@ -76,6 +75,7 @@ from head_training.literature import RESULTS
 from head_training.measures import Number, Sample, at_point, calibration, ranking, reliabilities
 from head_training.predictions import Judged
 from head_training.sources import Sources, count_labels
+from head_training.views import ANY_FINDING, View
 
 FORMAT = 1
 NOTICE = "Research software, not a medical device."
@@ -84,14 +84,10 @@ RULES = ("youden", "f1", "sensitivity_0.90")
 FIXED = {"fixed_0.20": 0.2}
 """What multi-label papers use whatever the finding."""
 
-ANY_FINDING = "any finding"
 TRIAGE_RULES = ("youden", "sensitivity_0.90", "sensitivity_0.95", "sensitivity_0.99")
 
-AGE_BANDS = (("0-17", 0, 18), ("18-39", 18, 40), ("40-59", 40, 60), ("60-79", 60, 80), ("80+", 80, np.inf))
-"""Name, first year, and the year after the last."""
-
-_DIGITS = 4
-"""Of a curve's points: finer than they are thinned."""
+_DIGITS = 6
+"""Of the points of curves, which are to be drawn; numbers are not rounded."""
 
 Thresholds = dict[str, dict[str, float | None]]
 
@@ -122,11 +118,13 @@ def evaluate(sources: Sources, *, resamples: int, seed: int) -> Evaluation:
         resamples: of the patients, for the intervals.
         seed: of the resamples.
     """
-    judged = sources.judged
-    views = {split: _View(split, rows, sources.findings, resamples, seed) for split, rows in judged.items()}
+    views = {
+        split: View(split, rows, sources.findings, resamples=resamples, seed=seed)
+        for split, rows in sources.judged.items()
+    }
     thresholds = _thresholds(views.get(Split.VAL), sources.findings)
     numbers = [number for view in views.values() for number in _measure(view, thresholds)]
-    numbers += _honesty(views, sources)
+    numbers += _honesty(views.values(), sources)
     train = sources.train
     metrics = {
         "format": FORMAT,
@@ -141,12 +139,12 @@ def evaluate(sources: Sources, *, resamples: int, seed: int) -> Evaluation:
             "points": [*RULES, *FIXED],
             "triage_points": list(TRIAGE_RULES),
         },
-        "splits": {split.value: _describe_split(rows) for split, rows in judged.items()},
+        "splits": {split.value: _describe_split(rows) for split, rows in sources.judged.items()},
         "thresholds": thresholds,
         "numbers": [{name: getattr(number, name) for name in METRICS.names} for number in numbers],
         "curves": {split.value: _curves(view) for split, view in views.items()},
         "reliability": {split.value: _reliability(view) for split, view in views.items()},
-        "triage": {"note": None if _has_triage(sources.findings) else "not all 14 findings are predicted"},
+        "triage": {"note": None if sources.findings == FINDINGS else "not all 14 findings are predicted"},
         "baselines": {
             "train_images": len(train),
             "train_patients": len(train["patient_id"].unique()),
@@ -157,63 +155,25 @@ def evaluate(sources: Sources, *, resamples: int, seed: int) -> Evaluation:
     return Evaluation(metrics)
 
 
-class _View:
-    """One split with its resamples: what samples are cut from."""
-
-    def __init__(self, split: Split, rows: Judged, findings: tuple[str, ...], resamples: int, seed: int) -> None:
-        self.split, self.rows, self.findings = split, rows, findings
-        self._settings = {"resamples": resamples, "seed": seed}
-        self.resamples = PatientBootstrap(rows.patients, **self._settings)
-        self.scale = next(iter(rows.scales))
-
-    def sample(self, scale: str) -> Sample:
-        """Return all images on a scale."""
-        return Sample(self._name(scale=scale), self.findings, self.rows.labels, self.rows.scales[scale], self.resamples)
-
-    def group(self, name: str, inside: NDArray[np.bool_]) -> Sample:
-        """Return a subgroup on the evaluated scale; its own patients are resampled."""
-        resamples = PatientBootstrap(self.rows.patients[inside], **self._settings)
-        labels, probabilities = self.rows.labels[inside], self.rows.scales[self.scale][inside]
-        return Sample(self._name(group=name, scale=self.scale), self.findings, labels, probabilities, resamples)
-
-    def triage(self) -> Sample:
-        """Return any finding against none."""
-        probabilities = any_finding(self.rows.scales[self.scale])[:, None]
-        labels = ~self.rows.no_finding[:, None]
-        return Sample(self._name(scale=self.scale), (ANY_FINDING,), labels, probabilities, self.resamples)
-
-    def other(self, model: str, probabilities: NDArray[np.float64]) -> Sample:
-        """Return what another model says of the same images."""
-        return Sample(self._name(model=model), self.findings, self.rows.labels, probabilities, self.resamples)
-
-    def _name(
-        self, *, group: str = "all", model: str = "predictions", scale: str | None = None
-    ) -> dict[str, str | None]:
-        return {"split": self.split.value, "group": group, "model": model, "scale": scale}
-
-
-def _has_triage(findings: Sequence[str]) -> bool:
-    return set(findings) == set(FINDINGS)
-
-
-def _thresholds(val: _View | None, findings: Sequence[str]) -> Thresholds:
+def _thresholds(val: View | None, findings: Sequence[str]) -> Thresholds:
     """Choose every threshold on val; without val there are only the fixed ones."""
-    chosen: Thresholds = {point: dict.fromkeys(findings) for point in RULES}
-    chosen |= {point: dict.fromkeys(findings, value) for point, value in FIXED.items()}
-    triage = _has_triage(findings)
-    if triage:
-        for rule in TRIAGE_RULES:
-            chosen.setdefault(rule, {})[ANY_FINDING] = None
-    if val is None:
-        return chosen
-    for rules, sample in ((RULES, val.sample(val.scale)), *([(TRIAGE_RULES, val.triage())] if triage else [])):
+    points: Thresholds = {point: dict.fromkeys(findings, value) for point, value in FIXED.items()}
+    for rules, scopes, sample in (
+        (RULES, findings, val.sample(val.scale) if val else None),
+        (TRIAGE_RULES, [ANY_FINDING] if tuple(findings) == FINDINGS else [], val.triage() if val else None),
+    ):
         for rule in rules:
-            for finding, labels, values in zip(sample.findings, sample.labels.T, sample.probabilities.T, strict=True):
-                chosen[rule][finding] = choose_threshold(labels, values, rule)
-    return chosen
+            chosen = _choose(sample, rule) if sample else dict.fromkeys(scopes)
+            points[rule] = points.get(rule, {}) | chosen
+    return points
 
 
-def _measure(view: _View, thresholds: Thresholds) -> Iterator[Number]:
+def _choose(sample: Sample, rule: str) -> dict[str, float | None]:
+    columns = zip(sample.findings, sample.labels.T, sample.probabilities.T, strict=True)
+    return {finding: choose_threshold(labels, values, rule) for finding, labels, values in columns}
+
+
+def _measure(view: View, thresholds: Thresholds) -> Iterator[Number]:
     """Yield the numbers of the predictions on one split."""
     sample = view.sample(view.scale)
     yield from ranking(sample)
@@ -221,39 +181,28 @@ def _measure(view: _View, thresholds: Thresholds) -> Iterator[Number]:
         yield from at_point(sample, point, thresholds[point])
     for scale in view.rows.scales:
         yield from calibration(view.sample(scale))
-    if _has_triage(view.findings):
-        triage = view.triage()
+    triage = view.triage()
+    if triage is not None:
         yield from ranking(triage)
         for point in TRIAGE_RULES:
             yield from at_point(triage, point, thresholds[point])
-    for name, inside in _groups(view.rows.table):
-        yield from ranking(view.group(name, inside))
+    for subgroup in view.subgroups():
+        yield from ranking(subgroup)
 
 
-def _honesty(views: Mapping[Split, _View], sources: Sources) -> Iterator[Number]:
+def _honesty(views: Iterable[View], sources: Sources) -> Iterator[Number]:
     """Yield how well models rank that know less: metadata alone, and the head before training."""
     baselines = fit_baselines(sources.train, sources.findings) if len(sources.train) else {}
-    for split, view in views.items():
+    for view in views:
         for name, baseline in baselines.items():
             yield from ranking(view.other(name, baseline.predict(view.rows.table)))
-        untrained = sources.untrained.get(split.value)
-        if untrained is not None:
-            sample = view.other("untrained", np.zeros_like(view.rows.labels, dtype=np.float64))
-            for finding in view.findings:
-                yield sample.number(
-                    finding, "auroc", untrained["findings"][finding]["auroc"], note="as fit recorded it"
-                )
-            yield sample.number("macro", "auroc", untrained["mean_auroc"], note="as fit recorded it")
-
-
-def _groups(table: pa.Table) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Yield the subgroups by sex, age band and view, each that has an image; missing values are ``unknown``."""
-    ages = np.array([np.nan if age is None else age for age in table["age_years"].to_pylist()])
-    bands = [(f"age={name}", (ages >= low) & (ages < high)) for name, low, high in AGE_BANDS]
-    yield from ((name, inside) for name, inside in (*bands, ("age=unknown", np.isnan(ages))) if inside.any())
-    for prefix, column in (("sex", "sex"), ("view", "view_position")):
-        values = np.array([value or "unknown" for value in table[column].to_pylist()])
-        yield from ((f"{prefix}={value}", values == value) for value in np.unique(values))
+        recorded = sources.untrained.get(view.split.value)
+        if recorded is not None:
+            # Only its AUROCs are known: no scores, so no interval.
+            sample = view.other("untrained", np.full(view.rows.labels.shape, np.nan))
+            aurocs = {finding: entry["auroc"] for finding, entry in recorded["findings"].items()}
+            for scope, value in {**aurocs, "macro": recorded["mean_auroc"]}.items():
+                yield sample.number(scope, "auroc", value, note="as fit recorded it")
 
 
 def _describe_split(rows: Judged) -> dict[str, Any]:
@@ -265,28 +214,28 @@ def _describe_split(rows: Judged) -> dict[str, Any]:
     }
 
 
-def _curves(view: _View) -> dict[str, Any]:
-    sample = view.sample(view.scale)
-    columns = dict(zip(view.findings, zip(sample.labels.T, sample.probabilities.T, strict=True), strict=True))
-    if len(view.findings) > 1:
+def _curves(view: View) -> dict[str, Any]:
+    sample, triage = view.sample(view.scale), view.triage()
+    columns = dict(zip(sample.findings, zip(sample.labels.T, sample.probabilities.T, strict=True), strict=True))
+    if len(sample.findings) > 1:
         columns["micro"] = (sample.labels.ravel(), sample.probabilities.ravel())
-    if _has_triage(view.findings):
-        triage = view.triage()
+    if triage is not None:
         columns[ANY_FINDING] = (triage.labels[:, 0], triage.probabilities[:, 0])
-    curves = {}
-    for scope, (labels, values) in columns.items():
-        if labels.all() or not labels.any():
-            continue
-        fpr, tpr = roc_points(labels, values)
-        recall, precision = precision_recall_points(labels, values)
-        curves[scope] = {
-            "roc": {"fpr": _rounded(fpr), "tpr": _rounded(tpr)},
-            "pr": {"recall": _rounded(recall), "precision": _rounded(precision)},
-        }
-    return curves
+    both = {scope: pair for scope, pair in columns.items() if pair[0].any() and not pair[0].all()}
+    return {scope: {"roc": _roc(*pair), "pr": _precision_recall(*pair)} for scope, pair in both.items()}
 
 
-def _reliability(view: _View) -> dict[str, Any]:
+def _roc(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> dict[str, list[float | None]]:
+    fpr, tpr = roc_points(labels, scores)
+    return {"fpr": _rounded(fpr), "tpr": _rounded(tpr)}
+
+
+def _precision_recall(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> dict[str, list[float | None]]:
+    recall, precision = precision_recall_points(labels, scores)
+    return {"recall": _rounded(recall), "precision": _rounded(precision)}
+
+
+def _reliability(view: View) -> dict[str, Any]:
     return {
         scale: {
             finding: {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,18 +44,28 @@ class Number:
 
 
 @dataclass(frozen=True)
+class Name:
+    """What all numbers of a sample have in common."""
+
+    split: str
+    group: str = "all"
+    model: str = "predictions"
+    scale: str | None = None
+
+
+@dataclass(frozen=True)
 class Sample:
     """Images of one split, and what a model says of them.
 
     Attributes:
-        name: what all numbers have in common; split, group, model, scale.
+        name: of the sample.
         findings: F names.
         labels: (N, F) bool.
         probabilities: (N, F) float64.
         resamples: of the N images' patients.
     """
 
-    name: Mapping[str, str | None]
+    name: Name
     findings: tuple[str, ...]
     labels: NDArray[np.bool_]
     probabilities: Floats
@@ -75,7 +85,7 @@ class Sample:
         """Return a number of one finding, or of all where the scope is none of them; no value, no interval."""
         labels = self.labels[:, self.findings.index(scope)] if scope in self.findings else self.labels
         number = Number(
-            **self.name,  # type: ignore[arg-type]
+            **asdict(self.name),
             scope=scope,
             metric=metric,
             value=value,

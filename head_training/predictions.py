@@ -170,6 +170,8 @@ def read_list(path: Path) -> list[str]:
 
 
 def _read(path: Path) -> pa.Table:
+    if not path.is_file():
+        raise PredictionsError(f"{path} is no file")
     try:
         if path.suffix == ".parquet":
             return pq.read_table(path, partitioning=None)

@@ -122,6 +122,9 @@ def test_what_does_not_fit_is_refused() -> None:
     for bad in (resamples.rank, resamples.rank_micro):
         with pytest.raises(ValueError, match=r"labels \(3,\)"):
             bad([0, 1, 1], [0.1, 0.2, 0.3])
+    for labels, scores in (([0, 2], [0.1, 0.2]), ([0, 1], [0.1, math.nan])):
+        with pytest.raises(ValueError, match="other than 0 and 1, or scores NaN or infinity"):
+            resamples.rank(labels, scores)
     with pytest.raises(ValueError, match=r"values \(3, 1\); expected \(2, K\)"):
         resamples.sums([[1], [2], [3]])
     with pytest.raises(ValueError, match="0 images and 1000 resamples"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient 
 
 
 class Case:
-    """120 images of 40 patients: 30 patients' films are test, 10 patients' val; 60 more of 20 patients are neither."""
+    """Predictions of 120 images of 40 patients, 30 of them test and 10 val; 60 more images of 20 patients have none."""
 
-    def __init__(self, folder: Path, *, seed: int = 0) -> None:
-        random = np.random.default_rng(seed)
-        self.folder = folder
+    def __init__(self, folder: Path, findings: Sequence[str] = FINDINGS) -> None:
+        random = np.random.default_rng(0)
+        self.folder, self.findings = folder, findings
         self.images = [f"{number:03}.png" for number in range(180)]
         self.patients = np.arange(180) // 3
         ill = random.uniform(size=180) < 0.8
@@ -44,7 +45,7 @@ class Case:
 
     def table(self, prefix: str = "score_") -> pa.Table:
         """Return predictions of all images but the last sixty."""
-        columns = {f"{prefix}{finding}": self.scores[:120, column] for column, finding in enumerate(FINDINGS)}
+        columns = {f"{prefix}{name}": self.scores[:120, FINDINGS.index(name)] for name in self.findings}
         return pa.table({"image_index": self.images[:120], **columns})
 
     def write_predictions(self, table: pa.Table, name: str = "predictions.parquet") -> Path:

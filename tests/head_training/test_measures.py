@@ -23,6 +23,7 @@ from head_training.measures import (
     NO_CLASS,
     NO_DENOMINATOR,
     NO_THRESHOLD,
+    Name,
     Number,
     Sample,
     at_point,
@@ -31,7 +32,7 @@ from head_training.measures import (
 )
 
 FINDINGS = ("Mass", "Edema", "Hernia")
-NAME = {"split": "test", "group": "all", "model": "predictions", "scale": "score"}
+NAME = Name("test", scale="score")
 
 
 def make(seed: int = 0, *, images: int = 80, resamples: int = 40, rare: float = 0.3) -> tuple[Sample, np.ndarray]:

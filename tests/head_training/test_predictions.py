@@ -111,13 +111,17 @@ def test_a_choice_of_prefixes_is_the_users(case: Case) -> None:
         read_predictions(path, "c_")
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("no.parquet", "can't be read"), ("no.csv", "can't be read"), ("p.txt", "neither")]
-)
-def test_files_that_are_none_are_refused(tmp_path: Path, name: str, message: str) -> None:
-    """Missing, or of another kind."""
-    with pytest.raises(PredictionsError, match=message):
-        read_predictions(tmp_path / name)
+@pytest.mark.parametrize("name", ["p.parquet", "p.csv", "p.txt"])
+def test_files_that_are_none_are_refused(tmp_path: Path, name: str) -> None:
+    """Missing, a folder, empty, or of another kind."""
+    path = tmp_path / name
+    with pytest.raises(PredictionsError, match="is no file"):
+        read_predictions(path)
+    with pytest.raises(PredictionsError, match="is no file"):
+        read_predictions(tmp_path)
+    path.touch()
+    with pytest.raises(PredictionsError, match=r"can't be read|is neither \.parquet nor \.csv"):
+        read_predictions(path)
 
 
 def test_rows_meet_their_truth(case: Case) -> None:
