@@ -106,7 +106,7 @@ def _panel(series: dict[str, dict[str, list[float]]], colours: dict[str, str], l
             mean, observed, images = (np.array(bins[name], dtype=float) for name in ("mean", "observed", "images"))
             filled = images > 0
             sizes = 8 + 40 * images[filled] / max(images.sum(), 1)
-            axes.plot(mean[filled], observed[filled], color=colours[scale], linewidth=1.2, clip_on=False)
+            axes.plot(mean[filled], observed[filled], color=colours[scale], linewidth=1, alpha=0.5, clip_on=False)
             axes.scatter(mean[filled], observed[filled], s=sizes, color=colours[scale], zorder=3, clip_on=False)
             highest = max(highest, *mean[filled], *observed[filled])
         side = next(side for side in _SIDES if side >= highest)

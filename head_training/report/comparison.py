@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from cxrfeat.findings import FINDINGS
 from head_training.report import style
 from head_training.report.charts import forest
-from head_training.report.evaluation import provenance
+from head_training.report.evaluation import label_and_split, provenance
 from head_training.report.page import Block, Plot, Section, Table
 from head_training.report.sources import PREDICTIONS, Metrics
 from head_training.report.style import count, decimal, spell
@@ -51,7 +52,7 @@ def _baselines_plot(metrics: Metrics, models: list[str]) -> Plot:
         bold = [order.index(PREDICTIONS)] if PREDICTIONS in order else []
         forest(axes, [_name(model) for model in order], [numbers[model] for model in order], bold=bold)
         axes.axvline(0.5, color=style.MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
-        axes.set_xlabel("mean AUROC on test")
+        axes.set_xlabel(f"mean AUROC on test, {label_and_split(metrics)}")
 
     svg = style.draw(plot, f"Baselines. {title}", height=1.0 + 0.36 * len(order))
     return Plot(title, svg, "Logistic regressions and the head before its training; dotted: chance.")
@@ -87,8 +88,9 @@ def _group_name(group: str) -> str:
 
 def _groups_plot(metrics: Metrics, groups: list[str]) -> Plot:
     numbers = {group: metrics.number("auroc", "macro", group=group) for group in ("all", *groups)}
-    order = sorted(groups, key=lambda group: numbers[group].value)
-    low, high = order[0], order[-1]
+    # A group without an interval is too small to be what a title is about, unless all are.
+    certain = [group for group in groups if math.isfinite(numbers[group].low)] or groups
+    low, high = (extreme(certain, key=lambda group: numbers[group].value) for extreme in (min, max))
     title = (
         f"The mean AUROC goes from {decimal(numbers[low].value)} ({_group_name(low)}) to "
         f"{decimal(numbers[high].value)} ({_group_name(high)})"
@@ -98,7 +100,7 @@ def _groups_plot(metrics: Metrics, groups: list[str]) -> Plot:
         names = ["all", *map(_group_name, groups)]
         forest(axes, names, [numbers[group] for group in ("all", *groups)], bold=[0])
         axes.axvline(numbers["all"].value, color=style.CONTEXT, linewidth=1)
-        axes.set_xlabel("mean AUROC on test")
+        axes.set_xlabel(f"mean AUROC on test, {label_and_split(metrics)}")
 
     caption = "Each mean is over the findings that are defined in the group, so groups may differ in what they average."
     return Plot(title, style.draw(plot, f"Subgroups. {title}", height=1.0 + 0.36 * len(numbers)), caption)
@@ -132,7 +134,7 @@ def _groups_by_finding(metrics: Metrics, groups: list[str]) -> Table:
 def literature_section(metrics: Metrics) -> Section:
     """Return published results, those on the official split and those on random ones in tables of their own."""
     entries = metrics.content["literature"]
-    protocols = list(dict.fromkeys(entry["protocol"] for entry in entries))
+    protocols = sorted({entry["protocol"] for entry in entries})  # official, random
     ours = metrics.content["protocol"]["name"]
     lead = [
         "Numbers on the official split and on random ones never share a ranking: the same model had 0.841 on a random split "
@@ -155,7 +157,7 @@ def _shares(ours: str, protocol: str) -> bool:
 
 def _literature_table(metrics: Metrics, entries: list[dict[str, Any]], protocol: str) -> Table:
     with_ours = _shares(metrics.content["protocol"]["name"], protocol)
-    names = [f"{entry['name']} {entry['year']}{'' if entry['verified'] else ' *'}" for entry in entries]
+    names = [f"{entry['name']} ({entry['year']}){'' if entry['verified'] else ' *'}" for entry in entries]
     rows = []
     for finding in (*FINDINGS, None):
         values = [entry["mean"] if finding is None else entry["findings"].get(finding) for entry in entries]

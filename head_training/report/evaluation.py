@@ -22,11 +22,16 @@ _AVERAGES = {"macro": "mean (macro)", "micro": "all in one (micro)"}
 def evaluation_section(metrics: Metrics) -> Section:
     """Return mean and single AUROCs with intervals, average precision, and both curves of each finding."""
     facts = [
-        (metrics.number("auroc", "macro").text(), "mean AUROC on test"),
-        (metrics.number("average_precision", "macro").text(), "mean average precision"),
+        (metrics.number("auroc", "macro").text(), f"mean AUROC on test, {label_and_split(metrics)}"),
+        (metrics.number("average_precision", "macro").text(), f"mean average precision, {label_and_split(metrics)}"),
     ]
     blocks: list[Block] = [_forest(metrics), _table(metrics), _roc(metrics), _precision_recall(metrics)]
     return Section("Test", blocks, provenance(metrics), facts)
+
+
+def label_and_split(metrics: Metrics) -> str:
+    """Return what no mean stands without: the split protocol and the digest of the labels, in short."""
+    return f"{metrics.content['protocol']['name']}, labels {metrics.content['labels']['digest'][:8]}"
 
 
 def provenance(metrics: Metrics) -> list[str]:
@@ -35,7 +40,7 @@ def provenance(metrics: Metrics) -> list[str]:
     test, settings = metrics.content["splits"]["test"], metrics.content["settings"]
     sentences = [
         f"Split protocol: {protocol['name']} ({protocol['why'].rstrip('.')}).",
-        f"Labels: {labels['file']}, sha256 {labels['sha256'][:12]}; {count(labels['counts']['images'])} films, "
+        f"Labels: {labels['file']}, sha256 {labels['sha256'][:12]}, digest of those evaluated {labels['digest'][:8]}; {count(labels['counts']['images'])} films, "
         f"{count(labels['counts'][NO_FINDING])} of them with {NO_FINDING}.",
         f"Test: {count(test['images'])} films of {count(test['patients'])} patients, {count(test['without_prediction'])} "
         f"more without a prediction; {count(test['counts'][NO_FINDING])} with {NO_FINDING}. Intervals are of "
