@@ -10,7 +10,7 @@ from typing import Any
 
 from cxrfeat.errors import ConfigError, CxrfeatError
 from head_training.evaluation import Evaluation, evaluate
-from head_training.fit import FAILED, INTERRUPTED, UNUSABLE
+from head_training.exits import FAILED, INTERRUPTED, UNUSABLE
 from head_training.report.build import ReportConfig, write_report
 from head_training.sources import Sources, open_files, open_run
 from head_training.views import ANY_FINDING

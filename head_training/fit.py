@@ -13,13 +13,12 @@ from cxrfeat.device import Device, Precision
 from cxrfeat.errors import CxrfeatError
 from cxrfeat.inputs import EXTRAS
 from head_training.course import PRECISIONS, Monitor, Settings
+from head_training.exits import FAILED, INTERRUPTED, UNUSABLE
 from head_training.grid import DEFAULT_GRID, KEYS, Configuration, expand, read_grid
 from head_training.loss import LossWeighting
 from head_training.report.build import ReportConfig, write_report
 from head_training.run import FitConfig, Report, fit
 from head_training.selection import Select
-
-FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
 
 EXIT_CODES = """exit codes:
   0    done

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cxrfeat.errors import CxrfeatError
-from head_training.fit import FAILED, INTERRUPTED, UNUSABLE
+from head_training.exits import FAILED, INTERRUPTED, UNUSABLE
 from head_training.report.build import ReportConfig, write_report
 
 EXIT_CODES = """exit codes:

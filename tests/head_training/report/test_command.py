@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -156,3 +158,10 @@ def test_a_browser_shows_every_figure_without_complaint(case: Case, tmp_path: Pa
         assert [int(number) for number in probe.split(",")] == [width, tags["svg"] + tags["img"], 0]
     page.write_text(html.replace("</body>", "<script>nothing.there</script></body>"))
     assert "nothing is not defined" in browse(page)[1]
+
+
+def test_a_report_needs_neither_torch_nor_spark() -> None:
+    """It starts at once, and where a head was trained is no matter."""
+    code = "import sys, head_training.report.__main__; print(sorted({'torch', 'pyspark'} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
