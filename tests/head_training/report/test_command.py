@@ -53,8 +53,6 @@ NUMBERS = ["Test", "Operating points", "Calibration", "Triage", "Honesty", "Subg
     [
         (["metadata"], ["Data"]),
         (["run"], ["Data", "Training"]),
-        (["evaluation"], NUMBERS),
-        (["metadata", "run", "evaluation"], ["Data", "Training", *NUMBERS]),
         (
             ["metadata", "train-val-list", "test-list", "images", "evaluation", "predictions"],
             ["Data", *NUMBERS, "Predictions"],
@@ -80,14 +78,22 @@ def test_lists_and_films_change_the_page(case: Case) -> None:
     assert len(with_films.titles) == len(plain.titles) + 1
 
 
-def test_the_report_lies_beside_what_it_is_about(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without --output: with the evaluation, else with the run, else in a folder of its own."""
-    monkeypatch.chdir(case.folder)
-    for names, folder in ((["run", "evaluation"], "eval"), (["run"], "run"), (["metadata"], "report")):
-        assert report.main(options_of(case, *names)) == 0
-        assert (case.folder / folder / "report.html").is_file()
-    single = ["--evaluation", str(case.folder / "eval" / "metrics.json"), "--output", str(case.folder / "single")]
-    assert report.main(single) == 0
+@pytest.mark.parametrize(
+    ("names", "folder"), [(["run", "evaluation"], "eval"), (["run", "metadata"], "run"), (["metadata"], None)]
+)
+def test_the_report_lies_beside_what_it_is_about(case: Case, names: Sequence[str], folder: str | None) -> None:
+    """Without --output: with the evaluation, else with the run, else in a folder of its own; with it, there."""
+    expected = Path("report") if folder is None else case.folder / folder
+    assert report.parse(options_of(case, *names)).output == expected
+    assert report.parse(options_of(case, *names, "output")).output == case.folder / "out"
+
+
+def test_an_evaluation_is_a_folder_or_its_file(case: Case) -> None:
+    """metrics.json itself says the same, and its folder is where the report goes."""
+    config = report.parse(["--evaluation", str(case.folder / "eval" / "metrics.json")])
+    assert config.output == case.folder / "eval"
+    assert report.main(["--evaluation", str(config.evaluation), "--output", str(case.folder / "single")]) == 0
+    assert Page((case.folder / "single" / "report.html").read_text()).sections == NUMBERS
 
 
 @pytest.mark.parametrize(
@@ -137,7 +143,7 @@ def test_fit_and_evaluate_write_their_own_report(features: Path, tmp_path: Path)
 PROBE = """<script>
 const shown = [...document.querySelectorAll("svg, img")].filter(e => e.getBoundingClientRect().width > 50);
 const beyond = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-parent.document.body.dataset.probe = JSON.stringify([innerWidth, shown.length, beyond]);
+parent.document.body.setAttribute("data-probe-" + innerWidth, JSON.stringify([innerWidth, shown.length, beyond]));
 </script>"""
 
 
@@ -148,15 +154,18 @@ def test_a_browser_shows_every_figure_without_complaint(case: Case, tmp_path: Pa
     html = (case.folder / "out" / "report.html").read_text()
     tags = Page(html).tags
     page = tmp_path / "page.html"
-    for width in (1440, 390):
-        # In a frame: the window of a headless browser is never narrower than 500 pixels.
-        inside = escape(html.replace("</body>", PROBE + "</body>"), quote=True)
-        page.write_text(f'<!doctype html><body><iframe width="{width}" height="900" srcdoc="{inside}"></iframe></body>')
-        document, complaints = browse(page)
-        assert complaints == ""
-        (probe,) = re.findall(r'data-probe="\[([^"]*)\]"', document)
-        assert [int(number) for number in probe.split(",")] == [width, tags["svg"] + tags["img"], 0]
-    page.write_text(html.replace("</body>", "<script>nothing.there</script></body>"))
+    # In frames: the window of a headless browser is never narrower than 500 pixels.
+    inside = escape(html.replace("</body>", PROBE + "</body>"), quote=True)
+    frames = "".join(f'<iframe width="{width}" height="900" srcdoc="{inside}"></iframe>' for width in (1440, 390))
+    page.write_text(f"<!doctype html><body>{frames}</body>")
+    document, complaints = browse(page)
+    assert complaints == ""
+    probes = [
+        [int(number) for number in probe.split(",")] for probe in re.findall(r'data-probe-\d+="\[(.*?)\]"', document)
+    ]
+    figures = tags["svg"] + tags["img"]
+    assert sorted(probes) == [[390, figures, 0], [1440, figures, 0]]
+    page.write_text("<!doctype html><body><script>nothing.there</script></body>")
     assert "nothing is not defined" in browse(page)[1]
 
 
