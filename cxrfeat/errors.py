@@ -79,4 +79,4 @@ class JavaError(CxrfeatError, RuntimeError):
 
 
 class ReportError(CxrfeatError, ValueError):
-    """A run or an evaluation that can't be reported on: a file is missing, damaged, or of another format."""
+    """A report that can't be made: what it is about is missing, damaged or of another format, or the page can't be written."""

@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--train-val-list", metavar="FILE", help="official list of train_val file names; by default a hash divides")
     add("--test-list", metavar="FILE", help="official list of test file names")
     add("--run", type=Path, metavar="RUN", help="folder of head_training.fit: its images, learning curves and grid")
-    add("--evaluation", type=Path, metavar="EVAL", help="metrics.json of head_training.evaluation, or its folder")
+    add("--evaluation", type=Path, metavar="EVAL", help="metrics.json of head_training.evaluate, or its folder")
     add("--images", metavar="DIR_OR_URI", help="films to show: one of each finding, and predictions right and wrong")
     add("--predictions", type=Path, metavar="FILE", help="the predictions that were evaluated (default: the run's)")
     add = parser.add_argument_group("output").add_argument

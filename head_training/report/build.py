@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrfeat.errors import ConfigError
+from cxrfeat import storage
+from cxrfeat.errors import ConfigError, ReportError
 from head_training.report.calibration import calibration_section
 from head_training.report.comparison import honesty_section, literature_section, subgroup_section
 from head_training.report.data import data_section
@@ -13,7 +14,7 @@ from head_training.report.dataset import Dataset, read_cohort, read_dataset
 from head_training.report.evaluation import evaluation_section
 from head_training.report.films import Films, contact_sheet
 from head_training.report.operating import operating_section, triage_section
-from head_training.report.page import Section, render, write
+from head_training.report.page import Section, render
 from head_training.report.predictions import predictions_section
 from head_training.report.sources import Metrics, read_metrics, read_run
 from head_training.report.training import training_section
@@ -41,7 +42,7 @@ class ReportConfig:
         metadata: CSV; without one the data section is about the run's images.
         train_val_list, test_list: official lists of file names, both or neither.
         run: folder that ``head_training.fit`` wrote.
-        evaluation: metrics.json that ``head_training.evaluation`` wrote, or its folder.
+        evaluation: metrics.json that ``head_training.evaluate`` wrote, or its folder.
         predictions: table that was evaluated; by default the run's.
         images: folder of films to show.
 
@@ -73,10 +74,14 @@ def write_report(config: ReportConfig) -> Path:
     """Write ``output/report.html`` and return its path.
 
     Raises:
-        CxrfeatError: a part that can't be read.
+        CxrfeatError: a part that can't be read, or a page that can't be written.
     """
     path = config.output / NAME
-    write(path, render("cxrfeat report", _subtitle(config), _sections(config)))
+    page = render("cxrfeat report", _subtitle(config), _sections(config))
+    try:
+        storage.write_text(str(path), page)
+    except OSError as error:
+        raise ReportError(f"{path} can't be written: {error}") from error
     return path
 
 

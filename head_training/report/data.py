@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cxrfeat.findings import FINDINGS, NO_FINDING
 from cxrfeat.schema import Split
@@ -37,7 +37,7 @@ def data_section(data: Dataset, sheet: Sheet | None = None) -> Section:
         data.source,
     ]
     if unlabelled:
-        lead.append(f"{count(unlabelled)} films have no label: they count as films, and in no prevalence.")
+        lead.append(f"Without a label: {count(unlabelled)} films. They count as films, and in no prevalence.")
     blocks: list[Block | None] = [
         _prevalence(data),
         _people(images),
@@ -100,7 +100,7 @@ def _people(images: pd.DataFrame) -> Plot:
         axes.set_xlim(-widest, widest)
         axes.set_ylim(0, top)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(abs(value))))
-        axes.locator_params(axis="x", nbins=5)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel("films")
         axes.set_ylabel("age, years")
         axes.text(0.0, 1.02, "men", transform=axes.transAxes, color=style.BLUE, weight="bold")
@@ -109,7 +109,7 @@ def _people(images: pd.DataFrame) -> Plot:
     missing = len(images) - len(known)
     caption = "Films by age at the film and sex, in steps of 5 years."
     if missing:
-        caption += f" {count(missing)} films without age or sex are left out."
+        caption += f" Left out, without age or sex: {count(missing)}."
     return Plot(title, style.draw(plot, f"Age pyramid by sex. {title}", height=4.3), caption)
 
 
@@ -127,6 +127,7 @@ def _films_per_patient(images: pd.DataFrame) -> Plot:
         axes.bar_label(bars, [count(number) for number in patients], color=style.MUTED, fontsize=9.5, padding=2)
         axes.set_xlabel("films of a patient")
         axes.set_ylabel("patients")
+        axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
         axes.grid(visible=False, axis="x")
 
@@ -271,5 +272,5 @@ def _rejected_table(metadata: Metadata) -> Table | None:
         (str(reason), count(len(group)), str(group["number"].iloc[0]), str(group["message"].iloc[0]))
         for reason, group in sorted(groups, key=lambda pair: -len(pair[1]))
     ]
-    title = f"{count(len(metadata.rejected))} lines of the metadata were rejected"
+    title = f"Rejected lines of the metadata: {count(len(metadata.rejected))}"
     return Table(title, ("", "lines", "the first: line", "message"), rows, wide=True)

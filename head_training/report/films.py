@@ -25,7 +25,7 @@ class Films:
     """The films below a folder or URI, by file name; of equal names the first path counts.
 
     Attributes:
-        unreadable: message of each film that was asked for and can't be decoded, by name.
+        unreadable: message of each film that was asked for and can't be opened or decoded, by name.
     """
 
     def __init__(self, root: str) -> None:
@@ -45,11 +45,11 @@ class Films:
         return self._paths.keys()
 
     def thumbnail(self, name: str) -> str | None:
-        """Return a film as a data: URI of a small JPEG, or None and a note in ``unreadable`` where it is damaged."""
+        """Return a film as a data: URI of a small JPEG, or None and a note in ``unreadable`` where that fails."""
         try:
             with storage.open_input(storage.join(storage.qualify(self._root), self._paths[name])) as stream:
                 film = imaging.decode(bytes(stream.read()))
-        except ImageError as error:
+        except (ImageError, OSError) as error:
             self.unreadable[name] = str(error)
             return None
         pixels = film.pixels if film.pixels.dtype == np.uint8 else (film.pixels // 257).astype(np.uint8)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import ClassVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cxrfeat import __version__, storage
+from cxrfeat import __version__
 
 
 @dataclass(frozen=True)
@@ -131,8 +130,3 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         style=Markup(style),  # noqa: S704 - our own file
         version=__version__,
     )
-
-
-def write(path: Path, page: str) -> None:
-    """Write a page as a whole, or leave the old one."""
-    storage.write_text(str(path), page)

@@ -18,6 +18,7 @@ from cxrfeat.schema import GRID, HISTORY
 from head_training.report.style import with_interval
 
 METRICS_FORMAT = 1
+"""Of metrics.json that is understood."""
 
 PREDICTIONS = "predictions"
 """The model that was evaluated; the others are honesty models."""
@@ -81,7 +82,7 @@ ABSENT = Number()
 
 @dataclass(frozen=True)
 class Metrics:
-    """What ``python -m head_training.evaluation`` left; its docstring says what is in it.
+    """What ``python -m head_training.evaluate`` left; :mod:`head_training.evaluation` says what is in it.
 
     Attributes:
         content: all of metrics.json but the numbers.

@@ -127,6 +127,9 @@ def test_files_that_cannot_be_used_end_with_code_2(
         assert report.main([option, str(tmp_path / "none"), "--output", str(tmp_path)]) == 2
         assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    assert report.main([*options_of(case, "metadata"), "--output", str(tmp_path / "file")]) == 2
+    assert "report.html can't be written" in capsys.readouterr().err
 
 
 def test_fit_and_evaluate_write_their_own_report(features: Path, tmp_path: Path) -> None:

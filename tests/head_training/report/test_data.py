@@ -118,7 +118,7 @@ def test_rejected_lines_are_counted_and_explained(tmp_path: Path) -> None:
     lines = [line + ",1,1,1,1" if line.count(",") >= 6 else line for line in (*BAD, *GOOD)]
     path.write_text("\n".join([HEADER_V2020, *lines]))
     section = data_section(read_dataset(str(path)))
-    found = {row[0]: (row[1], row[3]) for row in table(section, "were rejected").rows}
+    found = {row[0]: (row[1], row[3]) for row in table(section, "Rejected lines of the metadata: 13").rows}
     reasons = Counter(reason for reason, _ in BAD.values())
     assert {reason: number for reason, (number, _) in found.items()} == {
         reason: str(number) for reason, number in reasons.items()

@@ -70,7 +70,10 @@ def test_a_thumbnail_is_the_film_made_small(tmp_path: Path) -> None:
     assert gray_of(films.thumbnail("a.png")) == ((THUMBNAIL, THUMBNAIL // 2), 200)
     assert gray_of(films.thumbnail("b.png")) == ((64, 64), 100)
     assert films.thumbnail("c.png") is None
-    assert films.unreadable == {"c.png": "the file has 0 bytes"}
+    (tmp_path / "a.png").unlink()
+    assert films.thumbnail("a.png") is None
+    assert films.unreadable["c.png"] == "the file has 0 bytes"
+    assert "No such file" in films.unreadable["a.png"]
     with pytest.raises(ConfigError, match="is not there"):
         Films(str(tmp_path / "none"))
 
