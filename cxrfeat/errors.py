@@ -104,3 +104,7 @@ class TrainingError(CxrfeatError, RuntimeError):
 
 class JavaError(CxrfeatError, RuntimeError):
     """No Java runtime that Spark can use."""
+
+
+class ReportError(CxrfeatError, ValueError):
+    """A report that can't be made: what it is about is missing, damaged or of another format, or the page can't be written."""

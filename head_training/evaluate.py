@@ -10,7 +10,8 @@ from typing import Any
 
 from cxrfeat.errors import ConfigError, CxrfeatError
 from head_training.evaluation import Evaluation, evaluate
-from head_training.fit import FAILED, INTERRUPTED, UNUSABLE
+from head_training.exits import FAILED, INTERRUPTED, UNUSABLE
+from head_training.report.build import ReportConfig, write_report
 from head_training.sources import Sources, open_files, open_run
 from head_training.views import ANY_FINDING
 
@@ -45,9 +46,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--val-list", type=Path, metavar="TXT", help="names of the images to choose thresholds on; never of the test")
     add("--prefix", help="of the prediction columns (default: probability_, prob_, score_, none, or the only one)")
-    add("--output", type=Path, required=True, metavar="EVAL", help="folder for metrics.json and metrics.parquet")
+    add(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="EVAL",
+        help="folder for metrics.json, metrics.parquet, report.html",
+    )
     add("--resamples", type=int, default=1000, metavar="N", help="of the patients, for the intervals (default 1000)")
     add("--seed", type=int, default=0, metavar="N", help="of the resamples (default 0)")
+    add("--no-report", dest="report", action="store_false", help="write no EVAL/report.html")
     return parser
 
 
@@ -96,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted: there is no metrics.json", file=sys.stderr)
         return INTERRUPTED
     print(format_evaluation(evaluation))
+    if options.report:
+        write_report(ReportConfig(options.output, run=options.run, evaluation=options.output))
     print(f"written to {options.output}")
     return 0
 

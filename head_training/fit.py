@@ -13,12 +13,12 @@ from cxrfeat.device import Device, Precision
 from cxrfeat.errors import CxrfeatError
 from cxrfeat.inputs import EXTRAS
 from head_training.course import PRECISIONS, Monitor, Settings
+from head_training.exits import FAILED, INTERRUPTED, UNUSABLE
 from head_training.grid import DEFAULT_GRID, KEYS, Configuration, expand, read_grid
 from head_training.loss import LossWeighting
+from head_training.report.build import ReportConfig, write_report
 from head_training.run import FitConfig, Report, fit
 from head_training.selection import Select
-
-FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
 
 EXIT_CODES = """exit codes:
   0    done
@@ -120,6 +120,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "computes it natively",
     )
     add("--quiet", action="store_true", help="no live display")
+    add("--no-report", dest="report", action="store_false", help="write no RUN/report.html")
 
 
 def _extras(names: str) -> tuple[str, ...]:
@@ -153,6 +154,7 @@ def parse(argv: Sequence[str] | None) -> FitConfig:
         select=options.select,
         device=options.device,
         quiet=options.quiet,
+        report=options.report,
     )
 
 
@@ -168,6 +170,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted: no head was written", file=sys.stderr)
         return INTERRUPTED
     print(format_report(report))
+    if config.report:
+        write_report(ReportConfig(config.output, run=config.output))
     print(f"written to {config.output}")
     if report.interrupted:
         print("interrupted: the best head so far was kept", file=sys.stderr)

@@ -132,10 +132,9 @@ def at_point(sample: Sample, point: str, thresholds: Mapping[str, float | None])
     cells = np.stack([labels & called, ~labels & called, ~labels & ~called, labels & ~called], axis=2)  # tp fp tn fn
     sums = sample.resamples.sums(cells.reshape(len(labels), 4 * len(columns)))
     counts = sums.reshape(len(sums), len(columns), 4)
+    counts_of = dict(zip(columns, counts.swapaxes(0, 1), strict=True))
     for column, finding in enumerate(sample.findings):
-        known = columns.index(column) if column in columns else None
-        resampled = counts[:, known] if known is not None else None
-        yield from _finding_at_point(sample, finding, point, thresholds[finding], resampled)
+        yield from _finding_at_point(sample, finding, point, thresholds[finding], counts_of.get(column))
     if len(sample.findings) == 1 or not columns:
         return
     note = f"over {len(columns)} of {len(sample.findings)} findings"

@@ -36,6 +36,8 @@ from head_training.train import Examples, initial_head, train
 class FitConfig:
     """What one run is to do; see ``python -m head_training.fit --help`` for each option.
 
+    The report is the command's to write, after all else is written and printed.
+
     Raises ConfigError for an output that holds a head already.
     """
 
@@ -49,6 +51,7 @@ class FitConfig:
     select: Select = Select.AUROC
     device: Device = Device.AUTO
     quiet: bool = False
+    report: bool = True
 
     def __post_init__(self) -> None:
         """Qualify the features, and refuse to mix two runs."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cxrfeat.errors import DatasetIntegrityError
 from cxrfeat.schema import Split
-from cxrfeat.splits import check_no_patient_in_two_splits, hash_fraction, split_by_hash, split_train_val
+from cxrfeat.splits import check_no_patient_in_two_splits, digest_names, hash_fraction, split_by_hash, split_train_val
 
 PATIENTS = [str(number) for number in range(1, 30_001)]
 
@@ -114,3 +114,10 @@ def test_an_image_level_split_leaks() -> None:
     images = [(f"p{number % 50}", f"image{number}") for number in range(500)]
     with pytest.raises(DatasetIntegrityError):
         check_no_patient_in_two_splits((patient, split_by_hash(image)) for patient, image in images)
+
+
+def test_a_list_is_known_by_its_names_whatever_their_order() -> None:
+    """The digest is that of the sorted lines; one name more or less is another list."""
+    expected = hashlib.sha256(b"a.png\nb.png").hexdigest()
+    assert digest_names(["b.png", "a.png"]) == digest_names({"a.png", "b.png"}) == expected
+    assert digest_names(["a.png"]) != expected

@@ -63,7 +63,7 @@ class Case:
         paths = {"predictions": self.predictions, "truth": self.truth, "split-list": self.test_list}
         named = [part for name, path in paths.items() for part in (f"--{name}", str(path))]
         val = ["--val-list", str(self.val_list)]
-        return [*named, *val, "--output", str(self.folder / output), "--resamples", "60", *more]
+        return [*named, *val, "--output", str(self.folder / output), "--resamples", "60", "--no-report", *more]
 
     def evaluate(self, output: str = "eval", *more: str) -> dict[str, Any]:
         assert main(self.options(output, *more)) == 0

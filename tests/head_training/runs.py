@@ -12,8 +12,8 @@ FAST = ("--quiet", "--epochs", "3", "--batch-size", "32", "--hidden", "8", "4", 
 """Options of a run of a second."""
 
 
-def fit(features: Path, output: Path, *options: str) -> int:
-    return main(["--features", str(features), "--output", str(output), *options])
+def fit(features: Path, output: Path, *options: str, report: bool = False) -> int:
+    return main([*([] if report else ["--no-report"]), "--features", str(features), "--output", str(output), *options])
 
 
 def bundle_bytes(output: Path) -> dict[str, bytes]:

@@ -228,7 +228,10 @@ def test_a_run_is_measured_as_fit_measured_it(
     assert fit(features, tmp_path / "run", *FAST) == 0
     training = json.loads((tmp_path / "run" / "config.json").read_text())
     capsys.readouterr()
-    assert main(["--run", str(tmp_path / "run"), "--output", str(tmp_path / "eval"), "--resamples", "20"]) == 0
+    assert (
+        main(["--run", str(tmp_path / "run"), "--output", str(tmp_path / "eval"), "--resamples", "20", "--no-report"])
+        == 0
+    )
     metrics = read(tmp_path / "eval")
     for split in ("val", "test"):
         found = find(metrics, split=split, scope="macro", metric="auroc")

@@ -1,0 +1,231 @@
+"""The metadata CSV without Spark: one clean row an image, and one rejected row with a reason for everything else.
+
+The same rules as the extraction's reader in Spark SQL; a test holds both to the same table of lines.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import pyarrow as pa
+
+from cxrfeat import splits, storage
+from cxrfeat.errors import ConfigError, MetadataError
+from cxrfeat.findings import FINDINGS, NO_FINDING, SEPARATOR, format_findings
+from cxrfeat.metadata import AGE, HEADERS, MAX_AGE_YEARS, UNITS_PER_YEAR
+from cxrfeat.schema import Split
+
+_CONTENT = ("patient_id", "follow_up", "age_years", "sex", "view_position", "findings")
+_KEY = ["image_index", *_CONTENT]
+_FOLLOW_UP = r"[+-]?\d{1,9}"
+_UNKNOWN, _CONTRADICTION = "unknown", "contradiction"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a metadata file says.
+
+    Attributes:
+        images: one row an image, with image_index, patient_id, follow_up (Int32), age_years (float32), sex (M, F),
+            view_position and findings (``"A|B"`` in canonical order, or No Finding); a value may be missing in all but
+            the first two.
+        rejected: one row a line that is not used, with number (from 1, the header's), reason, message and line.
+        lines: of the file, without header and blank ones: images + rejected.
+    """
+
+    images: pd.DataFrame
+    rejected: pd.DataFrame
+    lines: int
+
+
+def read_metadata(location: str) -> Metadata:
+    """Read a metadata CSV, plain or gzipped, from a path or URI; no line is dropped without a reason.
+
+    Raises:
+        ConfigError: there is no such file.
+        MetadataError: it can't be read, has no header, or a header without a column that is needed.
+    """
+    raw = _read_raw(location)
+    parsed = _parse(raw)
+    verdicts = _reject_unreadable(raw, parsed)
+    verdicts = _reject_repeats(raw, parsed, verdicts)
+    rejected = pd.concat([raw[["number"]], verdicts, raw[["line"]]], axis="columns")[verdicts["reason"].notna()]
+    images = parsed.loc[verdicts["reason"].isna(), _KEY]
+    return Metadata(images.reset_index(drop=True), rejected.reset_index(drop=True), len(raw))
+
+
+def assign_splits(images: pd.DataFrame, train_val_list: str | None = None, test_list: str | None = None) -> pd.Series:
+    """Return the split of each image: train, val or test, as the extraction assigns it.
+
+    With official lists a patient goes where the lists have its images; a patient that is in no list goes by hash, as
+    all do without lists.
+
+    Raises:
+        ConfigError: one list without the other, or a list that is not there.
+        MetadataError: a list without names, or lists that disagree about a patient; the message names five.
+    """
+    if (train_val_list is None) != (test_list is None):
+        raise ConfigError("one official list without the other; give both --train-val-list and --test-list")
+    listed = {}
+    if train_val_list is not None and test_list is not None:
+        names = {"train_val": _read_list(train_val_list), "test": _read_list(test_list)}
+        listed = {
+            name: set(images.loc[images["image_index"].isin(found), "patient_id"]) for name, found in names.items()
+        }
+        torn = sorted(listed["train_val"] & listed["test"])
+        if torn:
+            raise MetadataError(
+                f"{len(torn)} patients have images in both {train_val_list} and {test_list}, the first: {torn[:5]}; "
+                "an official split keeps a patient on one side"
+            )
+    split_of = {patient: _split(patient, listed) for patient in images["patient_id"].unique()}
+    return images["patient_id"].map(split_of).rename("split")
+
+
+def _split(patient: str, listed: Mapping[str, set[str]]) -> str:
+    if patient in listed.get("test", ()):
+        return Split.TEST.value
+    if patient in listed.get("train_val", ()):
+        return splits.split_train_val(patient).value
+    return splits.split_by_hash(patient).value
+
+
+def _read_list(location: str) -> set[str]:
+    names = {line.strip() for _, line in _lines(location)}
+    if not names:
+        raise MetadataError(f"{location} names no image; expected one file name a line")
+    return names
+
+
+def _lines(location: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file that are not blank, with their numbers from 1."""
+    storage.check_file(location)
+    filesystem, path = storage.open_filesystem(location)
+    try:
+        with filesystem.open_input_stream(path, compression="detect") as stream:
+            text = bytes(stream.read()).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise MetadataError(f"{location} can't be read as UTF-8 text: {error}") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, line.removesuffix("\r")
+
+
+def _read_raw(location: str) -> pd.DataFrame:
+    """Return number, line, malformed and our columns as they are written; None where there is nothing."""
+    lines = _lines(location)
+    _, header = next(lines, (0, ""))
+    if not header:
+        raise MetadataError(f"{location} is empty; expected a header with {_expected_header()}")
+    names = next(csv.reader([header]))
+    places = _find_columns(location, names)
+    rows = []
+    for number, line in lines:
+        if line != header:
+            fields = next(csv.reader([line]))  # line by line: a stray quote can't swallow its neighbours
+            malformed = len(fields) != len(names)
+            values = [None] * len(places) if malformed else [fields[place].strip() or None for place in places.values()]
+            rows.append((number, line, malformed, *values))
+    return pd.DataFrame(rows, columns=["number", "line", "malformed", *places], dtype=object).astype(
+        {"malformed": bool}
+    )
+
+
+def _find_columns(location: str, header: Sequence[str]) -> dict[str, int]:
+    """Return the place of each column; letters' case and blanks around names do not matter."""
+    actual = [name.strip().lower() for name in header]
+    known = {ours: [name.lower() for name in names if name.lower() in actual] for ours, names in HEADERS.items()}
+    missing = [" or ".join(HEADERS[ours]) for ours, found in known.items() if not found]
+    if missing:
+        raise MetadataError(
+            f"{location} has no column {missing}; its header is {header}, expected {_expected_header()}"
+        )
+    return {ours: actual.index(found[0]) for ours, found in known.items()}
+
+
+def _expected_header() -> list[str]:
+    return [" or ".join(names) for names in HEADERS.values()]
+
+
+def _parse(raw: pd.DataFrame) -> pd.DataFrame:
+    """Return the typed columns; what can't be read is missing, and a label that can't is _UNKNOWN or _CONTRADICTION."""
+    text = raw.astype(dict.fromkeys(HEADERS, "string"))
+    number = text["follow_up"].where(text["follow_up"].str.fullmatch(_FOLLOW_UP, flags=re.ASCII).fillna(value=False))
+    age = text["age"].str.extract(AGE, flags=re.ASCII)
+    years = pd.to_numeric(age[0]).astype("Float64") / age[1].map(dict(UNITS_PER_YEAR)).astype("Float64")
+    sex = text["sex"].str.upper()
+    labels = {label: _parse_label(label) for label in raw["findings"].dropna().unique()}
+    return pd.DataFrame(
+        {
+            "image_index": raw["image_index"],
+            "patient_id": raw["patient_id"],
+            "follow_up": pd.to_numeric(number).astype("Int32"),
+            "age_years": years.astype("Float32"),
+            "sex": sex.where(sex.isin(["M", "F"])),
+            "view_position": raw["view_position"],
+            "findings": raw["findings"].map(labels),
+        }
+    )
+
+
+def _parse_label(label: str) -> str:
+    names = {name.strip() for name in label.split(SEPARATOR)}
+    if names.difference(FINDINGS, [NO_FINDING]):
+        return _UNKNOWN
+    if NO_FINDING in names and len(names) > 1:
+        return _CONTRADICTION
+    return format_findings(names - {NO_FINDING})
+
+
+def _reject_unreadable(raw: pd.DataFrame, parsed: pd.DataFrame) -> pd.DataFrame:
+    """Return reason and message of the first check that a line fails by itself, or None."""
+    checks = (
+        (raw["malformed"], "malformed", "the number of fields differs from the header's"),
+        (raw["image_index"].isna(), "image-index-missing", "Image Index is empty"),
+        (raw["patient_id"].isna(), "patient-id-missing", "Patient ID is empty"),
+        (
+            raw["follow_up"].notna() & parsed["follow_up"].isna(),
+            "follow-up-unreadable",
+            "follow_up {follow_up!r}; expected a whole number",
+        ),
+        (
+            raw["age"].notna() & parsed["age_years"].isna(),
+            "age-unreadable",
+            "age {age!r}; expected years, or a number with Y, M, W or D",
+        ),
+        (
+            ~parsed["age_years"].between(0, MAX_AGE_YEARS).fillna(value=True),
+            "age-out-of-range",
+            f"age {{age!r}} is outside 0–{MAX_AGE_YEARS} years",
+        ),
+        (raw["sex"].notna() & parsed["sex"].isna(), "sex-unknown", "sex {sex!r}; expected M, F or nothing"),
+        (parsed["findings"] == _UNKNOWN, "finding-unknown", "not all among the 14 findings: {findings!r}"),
+        (parsed["findings"] == _CONTRADICTION, "findings-contradict", f"{{findings!r}} has {NO_FINDING} beside others"),
+    )
+    verdicts = pd.DataFrame(None, index=raw.index, columns=["reason", "message"], dtype=object)
+    for fails, reason, message in checks:
+        first = fails.astype(bool) & verdicts["reason"].isna()
+        verdicts.loc[first, "reason"] = reason
+        verdicts.loc[first, "message"] = [
+            message.format(**row) for row in raw.loc[first, list(HEADERS)].to_dict("records")
+        ]
+    return verdicts
+
+
+def _reject_repeats(raw: pd.DataFrame, parsed: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Judge good lines that describe one image: equal ones count once, different ones not at all."""
+    good = pd.concat([parsed[_KEY], raw["line"]], axis="columns")[verdicts["reason"].isna()].sort_values("line")
+    repeated = good.duplicated(_KEY)
+    conflicting = good["image_index"].isin(
+        good.loc[~repeated].loc[lambda rows: rows.duplicated("image_index"), "image_index"]
+    )
+    for found, reason, message in (
+        (repeated, "image-index-repeated", "an equal line describes this image; one of them is used"),
+        (conflicting, "image-index-conflict", "lines that differ describe this image; none is used"),
+    ):
+        verdicts.loc[found[found].index, ["reason", "message"]] = reason, message
+    return verdicts

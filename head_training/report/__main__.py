@@ -1,0 +1,73 @@
+"""``python -m head_training.report``: one HTML page about data, training, evaluation and films."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cxrfeat.errors import CxrfeatError
+from head_training.exits import FAILED, INTERRUPTED, UNUSABLE
+from head_training.report.build import ReportConfig, write_report
+
+EXIT_CODES = """exit codes:
+  0    done
+  1    failed on the way
+  2    options or input that can't be used
+  130  interrupted; an older report is as it was
+
+Research software, not a medical device."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m head_training.report",
+        description="Write report.html, one page that needs nothing else: each part that is given brings its sections.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument_group("parts").add_argument
+    add("--metadata", metavar="CSV", help="metadata in NIH's format, plain or gzipped: counts, people, co-occurrence")
+    add("--train-val-list", metavar="FILE", help="official list of train_val file names; by default a hash divides")
+    add("--test-list", metavar="FILE", help="official list of test file names")
+    add("--run", type=Path, metavar="RUN", help="folder of head_training.fit: its images, learning curves and grid")
+    add("--evaluation", type=Path, metavar="EVAL", help="metrics.json of head_training.evaluate, or its folder")
+    add("--images", metavar="DIR_OR_URI", help="films to show: one of each finding, and predictions right and wrong")
+    add("--predictions", type=Path, metavar="FILE", help="the predictions that were evaluated (default: the run's)")
+    add = parser.add_argument_group("output").add_argument
+    add("--output", type=Path, metavar="DIR", help="folder of report.html (default: EVAL, RUN, or report)")
+    return parser
+
+
+def parse(argv: Sequence[str] | None) -> ReportConfig:
+    """Turn the command line into what is to be done.
+
+    Raises:
+        ConfigError: options that can't be carried out.
+    """
+    options = vars(build_parser().parse_args(argv))
+    evaluation, run = options["evaluation"], options["run"]
+    if evaluation is not None and evaluation.suffix == ".json":
+        evaluation = evaluation.parent
+    options["output"] = options["output"] or evaluation or run or Path("report")
+    return ReportConfig(**options)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit code."""
+    try:
+        path = write_report(parse(argv))
+    except CxrfeatError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED if isinstance(error, RuntimeError) else UNUSABLE
+    except KeyboardInterrupt:
+        print("interrupted: no report was written", file=sys.stderr)
+        return INTERRUPTED
+    print(f"written to {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""From what is there to the page: which sections a report has, and where it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxrfeat import storage
+from cxrfeat.errors import ConfigError, ReportError
+from head_training.report.calibration import calibration_section
+from head_training.report.comparison import honesty_section, literature_section, subgroup_section
+from head_training.report.data import data_section
+from head_training.report.dataset import Dataset, read_cohort, read_dataset
+from head_training.report.evaluation import evaluation_section
+from head_training.report.films import Films, contact_sheet
+from head_training.report.operating import operating_section, triage_section
+from head_training.report.page import Section, render
+from head_training.report.predictions import predictions_section
+from head_training.report.sources import Metrics, read_metrics, read_run
+from head_training.report.training import training_section
+
+NAME = "report.html"
+
+OF_METRICS = (
+    evaluation_section,
+    operating_section,
+    calibration_section,
+    triage_section,
+    honesty_section,
+    subgroup_section,
+    literature_section,
+)
+"""The sections that metrics.json alone can fill, in the order of the page; one without a block is left out."""
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What a report is made of; each part that is there brings its sections.
+
+    Attributes:
+        output: folder of report.html.
+        metadata: CSV; without one the data section is about the run's images.
+        train_val_list, test_list: official lists of file names, both or neither.
+        run: folder that ``head_training.fit`` wrote.
+        evaluation: metrics.json that ``head_training.evaluate`` wrote, or its folder.
+        predictions: table that was evaluated; by default the run's.
+        images: folder of films to show.
+
+    Raises ConfigError where there is nothing to report on, or a part can have no effect.
+    """
+
+    output: Path
+    metadata: str | None = None
+    train_val_list: str | None = None
+    test_list: str | None = None
+    run: Path | None = None
+    evaluation: Path | None = None
+    predictions: Path | None = None
+    images: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse combinations that would silently leave something out."""
+        if self.metadata is None and self.run is None and self.evaluation is None:
+            raise ConfigError("nothing to report on; give --metadata, --run or --evaluation")
+        if self.metadata is None and (self.train_val_list is not None or self.test_list is not None):
+            raise ConfigError("official lists divide the images of a metadata file; give --metadata too")
+        if self.images is not None and self.metadata is None and self.run is None:
+            raise ConfigError("--images needs to know what the films show; give --metadata or --run")
+        if self.predictions is not None and (self.evaluation is None or self.images is None):
+            raise ConfigError("--predictions are shown beside films, judged; give --evaluation and --images too")
+
+
+def write_report(config: ReportConfig) -> Path:
+    """Write ``output/report.html`` and return its path.
+
+    Raises:
+        CxrfeatError: a part that can't be read, or a page that can't be written.
+    """
+    path = config.output / NAME
+    page = render("cxrfeat report", _subtitle(config), _sections(config))
+    try:
+        storage.write_text(str(path), page)
+    except OSError as error:
+        raise ReportError(f"{path} can't be written: {error}") from error
+    return path
+
+
+def _subtitle(config: ReportConfig) -> str:
+    """Return the names of what the report is about, without their folders: a report may leave the machine."""
+    parts = {"data": config.metadata, "run": config.run, "evaluation": config.evaluation}
+    return " · ".join(f"{name}: {Path(part).name}" for name, part in parts.items() if part is not None)
+
+
+def _sections(config: ReportConfig) -> list[Section]:
+    films = Films(config.images) if config.images is not None else None
+    data = _read_data(config)
+    sections = []
+    if data is not None:
+        sections.append(data_section(data, contact_sheet(data.images, films) if films is not None else None))
+    if config.run is not None:
+        sections.append(training_section(read_run(config.run)))
+    if config.evaluation is not None:
+        metrics = _read_metrics(config.evaluation)
+        sections += [section for make in OF_METRICS if (section := make(metrics)).blocks]
+        predictions = config.predictions or (config.run / "predictions.parquet" if config.run is not None else None)
+        if predictions is not None and data is not None and films is not None:
+            sections.append(predictions_section(metrics, predictions, data, films))
+    return sections
+
+
+def _read_data(config: ReportConfig) -> Dataset | None:
+    if config.metadata is not None:
+        return read_dataset(config.metadata, config.train_val_list, config.test_list)
+    return read_cohort(config.run / "cohort.parquet") if config.run is not None else None
+
+
+def _read_metrics(path: Path) -> Metrics:
+    return read_metrics(path / "metrics.json" if path.is_dir() else path)

@@ -1,0 +1,179 @@
+"""What the command promises: each option with its effect, clear refusals, and a page that a browser shows without complaint."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from head_training import evaluate
+from head_training.report import __main__ as report
+from tests.head_training.evaluations import Case
+from tests.head_training.report.pages import BROWSER, Page, browse
+from tests.head_training.runs import FAST, fit
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory, features: Path) -> Case:
+    """Return an evaluation with a run, two lists and a film beside it."""
+    case = Case(tmp_path_factory.mktemp("case"))
+    case.evaluate("eval", "--resamples", "5")
+    case.write_list("rest.txt", range(90, 180))
+    (case.folder / "xrays").mkdir()
+    for name in case.images[:40]:
+        Image.fromarray(np.full((64, 64), 90, dtype=np.uint8)).save(case.folder / "xrays" / name)
+    assert fit(features, case.folder / "run", *FAST) == 0
+    return case
+
+
+def options_of(case: Case, *names: str) -> list[str]:
+    """Return the options by these names, with the case's files."""
+    files = {"metadata": "truth.csv", "train-val-list": "rest.txt", "test-list": "test.txt", "images": "xrays",
+             "run": "run", "evaluation": "eval", "predictions": "predictions.parquet", "output": "out"}  # fmt: skip
+    return [part for name in names for part in (f"--{name}", str(case.folder / files[name]))]
+
+
+def write(case: Case, *names: str) -> Page:
+    assert report.main(options_of(case, *names, "output")) == 0
+    return Page((case.folder / "out" / "report.html").read_text())
+
+
+NUMBERS = ["Test", "Operating points", "Calibration", "Triage", "Honesty", "Subgroups", "Literature"]
+
+
+@pytest.mark.parametrize(
+    ("names", "sections"),
+    [
+        (["metadata"], ["Data"]),
+        (["run"], ["Data", "Training"]),
+        (
+            ["metadata", "train-val-list", "test-list", "images", "evaluation", "predictions"],
+            ["Data", *NUMBERS, "Predictions"],
+        ),
+    ],
+)
+def test_each_part_brings_its_sections(case: Case, names: Sequence[str], sections: list[str]) -> None:
+    """What is given is on the page, and nothing else; the page is about files, not about folders."""
+    page = write(case, *names)
+    assert page.sections == sections
+    assert str(case.folder) not in page.text
+
+
+def test_lists_and_films_change_the_page(case: Case) -> None:
+    """The split is that of the lists instead of the hash, and a folder of films adds a contact sheet."""
+    plain, listed = write(case, "metadata"), write(case, "metadata", "train-val-list", "test-list")
+    assert "By a hash of the patient" in plain.text
+    assert "Official lists" in listed.text
+    assert "50\u00a0% of films are for the test" in listed.titles
+    assert "img" not in plain.tags
+    with_films = write(case, "metadata", "images")
+    assert with_films.tags["img"] > 1
+    assert len(with_films.titles) == len(plain.titles) + 1
+
+
+@pytest.mark.parametrize(
+    ("names", "folder"), [(["run", "evaluation"], "eval"), (["run", "metadata"], "run"), (["metadata"], None)]
+)
+def test_the_report_lies_beside_what_it_is_about(case: Case, names: Sequence[str], folder: str | None) -> None:
+    """Without --output: with the evaluation, else with the run, else in a folder of its own; with it, there."""
+    expected = Path("report") if folder is None else case.folder / folder
+    assert report.parse(options_of(case, *names)).output == expected
+    assert report.parse(options_of(case, *names, "output")).output == case.folder / "out"
+
+
+def test_an_evaluation_is_a_folder_or_its_file(case: Case) -> None:
+    """metrics.json itself says the same, and its folder is where the report goes."""
+    config = report.parse(["--evaluation", str(case.folder / "eval" / "metrics.json")])
+    assert config.output == case.folder / "eval"
+    assert report.main(["--evaluation", str(config.evaluation), "--output", str(case.folder / "single")]) == 0
+    assert Page((case.folder / "single" / "report.html").read_text()).sections == NUMBERS
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "nothing to report on; give --metadata, --run or --evaluation"),
+        (["run", "test-list", "train-val-list"], "give --metadata too"),
+        (["metadata", "test-list"], "one official list without the other"),
+        (["evaluation", "images"], "--images needs to know what the films show"),
+        (["metadata", "predictions"], "give --evaluation and --images too"),
+    ],
+)
+def test_options_that_do_not_go_together_end_with_code_2(
+    case: Case, capsys: pytest.CaptureFixture[str], names: Sequence[str], message: str
+) -> None:
+    """One line, nothing written, and no option is silently without effect."""
+    assert report.main([*options_of(case, *names), "--output", str(case.folder / "refused")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (case.folder / "refused").exists()
+
+
+def test_files_that_cannot_be_used_end_with_code_2(
+    case: Case, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The reader's refusal is one line that names the file."""
+    for option, message in (
+        ("--metadata", "is not there"),
+        ("--run", "can't be read"),
+        ("--evaluation", "can't be read"),
+    ):
+        assert report.main([option, str(tmp_path / "none"), "--output", str(tmp_path)]) == 2
+        assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    assert report.main([*options_of(case, "metadata"), "--output", str(tmp_path / "file")]) == 2
+    assert "report.html can't be written" in capsys.readouterr().err
+
+
+def test_fit_and_evaluate_write_their_own_report(features: Path, tmp_path: Path) -> None:
+    """RUN/report.html and EVAL/report.html are there, unless they are not wanted."""
+    run, evaluation = tmp_path / "run", tmp_path / "eval"
+    assert fit(features, run, *FAST, report=True) == 0
+    assert Page((run / "report.html").read_text()).sections == ["Data", "Training"]
+    assert evaluate.main(["--run", str(run), "--output", str(evaluation), "--resamples", "5"]) == 0
+    assert Page((evaluation / "report.html").read_text()).sections == ["Data", "Training", *NUMBERS]
+    assert fit(features, tmp_path / "bare", *FAST) == 0
+    assert not (tmp_path / "bare" / "report.html").exists()
+
+
+PROBE = """<script>
+const shown = [...document.querySelectorAll("svg, img")].filter(e => e.getBoundingClientRect().width > 50);
+const beyond = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+parent.document.body.setAttribute("data-probe-" + innerWidth, JSON.stringify([innerWidth, shown.length, beyond]));
+</script>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path")
+def test_a_browser_shows_every_figure_without_complaint(case: Case, tmp_path: Path) -> None:
+    """On wide and narrow windows: every figure has a size, nothing sticks out of the page, and the console is silent."""
+    write(case, "metadata", "train-val-list", "test-list", "images", "run", "evaluation", "predictions")
+    html = (case.folder / "out" / "report.html").read_text()
+    tags = Page(html).tags
+    page = tmp_path / "page.html"
+    # In frames: the window of a headless browser is never narrower than 500 pixels.
+    inside = escape(html.replace("</body>", PROBE + "</body>"), quote=True)
+    frames = "".join(f'<iframe width="{width}" height="900" srcdoc="{inside}"></iframe>' for width in (1440, 390))
+    page.write_text(f"<!doctype html><body>{frames}</body>")
+    document, complaints = browse(page)
+    assert complaints == ""
+    probes = [
+        [int(number) for number in probe.split(",")] for probe in re.findall(r'data-probe-\d+="\[(.*?)\]"', document)
+    ]
+    figures = tags["svg"] + tags["img"]
+    assert sorted(probes) == [[390, figures, 0], [1440, figures, 0]]
+    page.write_text("<!doctype html><body><script>nothing.there</script></body>")
+    assert "nothing is not defined" in browse(page)[1]
+
+
+def test_a_report_needs_neither_torch_nor_spark() -> None:
+    """It starts at once, and where a head was trained is no matter."""
+    code = "import sys, head_training.report.__main__; print(sorted({'torch', 'pyspark'} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
