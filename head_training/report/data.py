@@ -100,7 +100,7 @@ def _people(images: pd.DataFrame) -> Plot:
         axes.set_xlim(-widest, widest)
         axes.set_ylim(0, top)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(abs(value))))
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         axes.set_xlabel("films")
         axes.set_ylabel("age, years")
         axes.text(0.0, 1.02, "men", transform=axes.transAxes, color=style.BLUE, weight="bold")
@@ -127,7 +127,7 @@ def _films_per_patient(images: pd.DataFrame) -> Plot:
         axes.bar_label(bars, [count(number) for number in patients], color=style.MUTED, fontsize=9.5, padding=2)
         axes.set_xlabel("films of a patient")
         axes.set_ylabel("patients")
-        axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
         axes.grid(visible=False, axis="x")
 

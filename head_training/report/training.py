@@ -76,7 +76,7 @@ def _courses(run: Run) -> Plot:
         low, high = min(low, values.min()), max(high, values.max())
         margin = 0.05 * (high - low) or 0.01
         axes.set_ylim(low - margin, high + margin)
-        _epochs(axes, name=f"{name} on val")
+        _epochs(axes, f"{name} on val", int(finite["epoch"].max()))
 
     caption = "Blue: the chosen configuration, red its best epoch; gray: all others."
     return Plot(title, style.draw(plot, f"Learning curves. {title}", height=3.4), caption)
@@ -89,24 +89,25 @@ def _losses(run: Run) -> Plot:
     last = course.iloc[-1]
     gap = last["val_loss"] - last["train_loss"]
     side = "above" if gap > 0 else "below"
+    dot = "o" if len(course) == 1 else ""  # a line of one point has no length
     title = f"In the last epoch the loss on val is {decimal(abs(gap), 4)} {side} the training loss"
 
     def plot(axes: Axes) -> None:
-        axes.plot(course["epoch"], course["train_loss"], color=style.ORANGE, label="train")
-        axes.plot(course["epoch"], course["val_loss"], color=style.BLUE, label="val")
+        axes.plot(course["epoch"], course["train_loss"], color=style.ORANGE, marker=dot, label="train")
+        axes.plot(course["epoch"], course["val_loss"], color=style.BLUE, marker=dot, label="val")
         axes.axvline(chosen["best_epoch"], color=style.MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
-        _epochs(axes, name="loss")
+        _epochs(axes, "loss", int(last["epoch"]))
         axes.legend()
 
     caption = "The chosen configuration; dotted: its best epoch. The training loss is with dropout and as weighted."
     return Plot(title, style.draw(plot, f"Training and validation loss. {title}", height=3.4), caption)
 
 
-def _epochs(axes: Axes, name: str) -> None:
+def _epochs(axes: Axes, name: str, last: int) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(name)
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    axes.margins(x=0.03)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    axes.set_xlim(0.5, last + 0.5)
 
 
 def _heat_map(run: Run) -> Plot | None:
