@@ -5,7 +5,10 @@ A message says what was wrong, the actual value, the expected one, and where.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class CxrfeatError(Exception):
@@ -16,20 +19,44 @@ class ConfigError(CxrfeatError, ValueError):
     """An option, or a combination of options, that can't be carried out."""
 
 
-class ImageError(CxrfeatError, ValueError):
-    """A file that cannot become an embedding.
+class QuarantineError(CxrfeatError, ValueError):
+    """Something that belongs into quarantine, with the reason that it gets there.
 
     Attributes:
-        reason: the quarantine's reason code, one of :class:`cxrfeat.schema.Reason`.
+        reason: one of :class:`cxrfeat.schema.Reason`.
     """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[QuarantineError], tuple[object, ...]]:
         """Keep the reason when the error crosses a process boundary."""
         return type(self), (self.reason, str(self))
+
+
+class ImageError(QuarantineError):
+    """A file that cannot become an embedding."""
+
+
+class DropError(QuarantineError):
+    """A drop, or a row group of it, that can't be trusted."""
+
+
+class VectorsError(QuarantineError):
+    """An Arrow column of embeddings that is no matrix of finite numbers.
+
+    Attributes:
+        rows: which rows of the column are wrong; empty if all are.
+    """
+
+    def __init__(self, reason: str, message: str, rows: Sequence[int] = ()) -> None:
+        super().__init__(reason, message)
+        self.rows = rows
+
+    def __reduce__(self) -> tuple[type[VectorsError], tuple[object, ...]]:
+        """Keep the rows too."""
+        return type(self), (self.reason, str(self), self.rows)
 
 
 class MetadataError(CxrfeatError, ValueError):
@@ -62,32 +89,6 @@ class DatasetIntegrityError(CxrfeatError, RuntimeError):
 
 class FeaturesError(CxrfeatError, ValueError):
     """Embeddings that a head can't be trained on: none, mixed, of wrong length, not finite, doubled, leaking."""
-
-
-class VectorsError(CxrfeatError, ValueError):
-    """An Arrow column of embeddings that is no matrix of finite numbers.
-
-    Attributes:
-        reason: one of :class:`cxrfeat.schema.Reason`.
-        rows: which rows of the column are wrong; empty if all are.
-    """
-
-    def __init__(self, reason: str, message: str, rows: Sequence[int] = ()) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.rows = rows
-
-
-class DropError(CxrfeatError, ValueError):
-    """A drop, or a row group of it, that can't be trusted.
-
-    Attributes:
-        reason: the quarantine's reason code, one of :class:`cxrfeat.schema.Reason`.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class BundleError(CxrfeatError, ValueError):

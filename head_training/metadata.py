@@ -16,7 +16,8 @@ import pyarrow as pa
 from cxrfeat import splits, storage
 from cxrfeat.errors import ConfigError, MetadataError
 from cxrfeat.findings import FINDINGS, NO_FINDING, SEPARATOR, format_findings
-from cxrfeat.metadata import AGE, HEADERS, MAX_AGE_YEARS, UNITS_PER_YEAR
+from cxrfeat.inputs import MAX_AGE_YEARS
+from cxrfeat.metadata import AGE, HEADERS, UNITS_PER_YEAR
 from cxrfeat.schema import Split
 
 _CONTENT = ("patient_id", "follow_up", "age_years", "sex", "view_position", "findings")

@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from cxrfeat import errors
-from cxrfeat.errors import CxrfeatError, ImageError
+from cxrfeat.errors import CxrfeatError, DropError, ImageError, QuarantineError, VectorsError
 from cxrfeat.schema import Reason
 
 LEAVES = [leaf for _, leaf in inspect.getmembers(errors, inspect.isclass) if leaf is not CxrfeatError]
@@ -21,14 +21,21 @@ def test_every_error_is_ours_and_a_builtin(leaf: type[Exception]) -> None:
     assert issubclass(leaf, ValueError | RuntimeError)
 
 
-def test_image_error_keeps_reason_and_message_through_pickle() -> None:
-    """An ImageError from a worker process still says why its file is in quarantine."""
-    error = ImageError(Reason.CORRUPT, "7 bytes can't be decoded")
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImageError(Reason.CORRUPT, "7 bytes can't be decoded"),
+        DropError(Reason.NO_ROWS, "no row"),
+        VectorsError(Reason.NOT_FINITE, "2 embeddings hold NaN", [3, 5]),
+    ],
+)
+def test_what_goes_into_quarantine_keeps_its_reason_through_pickle(error: QuarantineError) -> None:
+    """An error from a worker process still says why its file, row group or column is refused, and which rows."""
     copy = pickle.loads(pickle.dumps(error))
-    assert (type(copy), copy.reason, str(copy)) == (ImageError, Reason.CORRUPT, "7 bytes can't be decoded")
+    assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
 
 
-@pytest.mark.parametrize("leaf", [leaf for leaf in LEAVES if leaf is not ImageError])
+@pytest.mark.parametrize("leaf", [leaf for leaf in LEAVES if not issubclass(leaf, QuarantineError)])
 def test_the_other_errors_survive_pickle(leaf: type[Exception]) -> None:
     """Type and message of every error cross a process boundary."""
     copy = pickle.loads(pickle.dumps(leaf("what, actual, expected")))
