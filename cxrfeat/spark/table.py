@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.types import ArrayType, FloatType, StructType
 
 from cxrfeat import storage
 
@@ -19,12 +22,19 @@ def read_table(spark: SparkSession, location: str, schema: pa.Schema) -> DataFra
 
 def write_partition(rows: DataFrame, folder: str) -> None:
     """Write rows by ``status`` in place of all that is in the folder."""
-    (
-        rows.write.mode("overwrite")
-        .partitionBy("status")
-        .option("parquet.enable.dictionary#embedding.list.element", "false")  # float noise has no dictionary
-        .parquet(storage.to_spark(folder))
-    )
+    writer = rows.write.mode("overwrite").partitionBy("status")
+    for column in _float_columns(rows.schema):  # noise has no dictionary, and to look for one costs a fifth of a write
+        writer = writer.option(f"parquet.enable.dictionary#{column}", "false")
+    writer.parquet(storage.to_spark(folder))
+
+
+def _float_columns(schema: StructType) -> Iterator[str]:
+    """Yield the columns of floats, as Parquet names them."""
+    for field in schema:
+        if isinstance(field.dataType, FloatType):
+            yield field.name
+        elif isinstance(field.dataType, ArrayType) and isinstance(field.dataType.elementType, FloatType):
+            yield f"{field.name}.list.element"
 
 
 def round_folder(location: str, round_id: int) -> str:

@@ -1,0 +1,42 @@
+"""A folder of a round: by status, in place of what was there, floats without a dictionary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import SparkSession
+
+from cxrfeat.spark.table import read_table, round_folder, write_partition
+
+SCHEMA = pa.schema(
+    {
+        "name": pa.string(),
+        "score": pa.float32(),
+        "vector": pa.list_(pa.field("element", pa.float32())),
+        "round": pa.int32(),
+        "status": pa.string(),
+    }
+)
+
+
+def test_a_round_replaces_its_folder_and_reads_back(spark: SparkSession, tmp_path: Path) -> None:
+    """Rows come back with round and status; a second attempt leaves nothing of the first; strings keep a dictionary."""
+    for names in (["a", "b", "c"], ["d", "d"]):
+        rows = [(name, 0.5, [1.0, 2.0], "ok" if name != "b" else "quarantined") for name in names]
+        frame = spark.createDataFrame(rows, "name string, score float, vector array<float>, status string")
+        write_partition(frame.coalesce(1), round_folder(str(tmp_path), 7))
+    table = read_table(spark, str(tmp_path), SCHEMA).toArrow()
+    assert table.schema.names == SCHEMA.names
+    assert table.to_pylist() == [{"name": "d", "score": 0.5, "vector": [1.0, 2.0], "round": 7, "status": "ok"}] * 2
+    (file,) = (tmp_path / "round=7").rglob("*.parquet")
+    group = pq.read_metadata(file).row_group(0)
+    columns = {group.column(i).path_in_schema: group.column(i).has_dictionary_page for i in range(group.num_columns)}
+    assert columns == {"name": True, "score": False, "vector.list.element": False}
+
+
+def test_a_table_that_is_not_there_is_empty(spark: SparkSession, tmp_path: Path) -> None:
+    """With the columns of its schema."""
+    empty = read_table(spark, str(tmp_path / "nowhere"), SCHEMA)
+    assert (empty.columns, empty.count()) == (SCHEMA.names, 0)
