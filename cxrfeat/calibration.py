@@ -54,12 +54,3 @@ class Calibration:
 def identity() -> Calibration:
     """Return the calibration that takes logits as they are."""
     return Calibration(np.ones(len(FINDINGS)), np.zeros(len(FINDINGS)))
-
-
-def any_finding(probabilities: torch.Tensor) -> torch.Tensor:
-    """Return (N,) scores that there is any finding, of (N, 14) probabilities: 1 - Π (1 - p).
-
-    It is the probability if findings were independent. They are not, so it ranks films, and its own threshold is
-    chosen on validation.
-    """
-    return 1 - (1 - probabilities).prod(dim=1)

@@ -38,6 +38,16 @@ ANY_FINDING = "any_finding"
 SEPARATOR = "|"
 
 
+def any_finding(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return (N,) scores that there is any finding, from (N, F) probabilities: 1 - Π (1 - p).
+
+    It would be the probability if findings were independent. They are not, so it ranks films, and has thresholds of its
+    own.
+    """
+    none: NDArray[np.float64] = np.prod(1 - probabilities.astype(np.float64), axis=1)
+    return 1 - none
+
+
 def parse_findings(label: str) -> list[str]:
     """Read ``"A|B"`` into finding names in canonical order without repeats; ``"No Finding"`` is ``[]``.
 

@@ -96,12 +96,6 @@ def averaged(labels: ArrayLike, called: ArrayLike) -> dict[str, dict[str, float]
     }
 
 
-def any_finding(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return (N,) probabilities of at least one finding, 1 - Π(1 - p), from (N, F) as if findings were independent."""
-    none: NDArray[np.float64] = np.prod(1 - probabilities.astype(np.float64), axis=1)
-    return 1 - none
-
-
 def _averaged(labels: ArrayLike, called: ArrayLike, average: str) -> list[float]:
     *found, _ = precision_recall_fscore_support(labels, called, average=average, zero_division=0)
     return [float(value) for value in found]

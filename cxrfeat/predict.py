@@ -10,9 +10,8 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from cxrfeat.calibration import any_finding
 from cxrfeat.errors import BundleError
-from cxrfeat.findings import ANY_FINDING, FINDINGS
+from cxrfeat.findings import ANY_FINDING, FINDINGS, any_finding
 from cxrfeat.head import Bundle
 
 _ROWS_AT_ONCE = 1024
@@ -25,7 +24,7 @@ class Predictions:
 
     Attributes:
         probabilities: (N, 14) float32, calibrated.
-        any_finding: (N,) float32 scores that there is any finding, see :func:`cxrfeat.calibration.any_finding`.
+        any_finding: (N,) float32 scores that there is any finding, see :func:`cxrfeat.findings.any_finding`.
         imputed: for each extra input of the head (N,) bool, where it was missing.
     """
 
@@ -82,7 +81,7 @@ class Predictor:
             inputs.apply(rows)
             logits = self.bundle.head(torch.from_numpy(rows))
             probabilities[part] = self.bundle.calibration.apply(logits).numpy()
-        return Predictions(probabilities, any_finding(torch.from_numpy(probabilities)).numpy(), missing)
+        return Predictions(probabilities, any_finding(probabilities).astype(np.float32), missing)
 
     def to_columns(self, predictions: Predictions) -> dict[str, pa.Array]:
         """Return what the predictions say as columns of :data:`cxrfeat.schema.PREDICTIONS`."""

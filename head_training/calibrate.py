@@ -8,13 +8,12 @@ from __future__ import annotations
 from enum import StrEnum
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
-from cxrfeat.calibration import Calibration, any_finding
-from cxrfeat.findings import ANY_FINDING, FINDINGS
+from cxrfeat.calibration import Calibration
+from cxrfeat.findings import ANY_FINDING, FINDINGS, any_finding
 from cxrfeat.operating import F1, YOUDEN, choose_threshold
 
 MIN_FILMS = 20
@@ -75,7 +74,7 @@ def choose_thresholds(
     """
     truths = {**dict(zip(FINDINGS, labels.T, strict=True)), ANY_FINDING: labels.max(axis=1)}
     scores = dict(zip(FINDINGS, probabilities.T, strict=True))
-    scores[ANY_FINDING] = any_finding(torch.from_numpy(probabilities)).numpy()
+    scores[ANY_FINDING] = any_finding(probabilities).astype(np.float32)  # as predictions hold it
     return {rule: {name: choose_threshold(truths[name], scores[name], rule) for name in truths} for rule in RULES}
 
 

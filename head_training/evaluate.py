@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cxrfeat.errors import ConfigError, CxrfeatError
+from cxrfeat.findings import ANY_FINDING
 from head_training.evaluation import Evaluation, evaluate
 from head_training.exits import FAILED, INTERRUPTED, UNUSABLE
 from head_training.report.build import ReportConfig, write_report
 from head_training.sources import Sources, open_files, open_run
-from head_training.views import ANY_FINDING
 
 EPILOG = """exit codes:
   0    done

@@ -13,11 +13,11 @@ under ``numbers`` and, beside them, what is no single number. The whole structur
     settings       {resamples, seed, confidence: 0.95, unit: "patient", bins: 15, points: [...], triage_points: [...]}
     splits         {split: {images, patients, without_prediction, counts: {"No Finding": n, finding: n, ...}}}; "val" and
                     "test", or "test" alone
-    thresholds     {point: {finding or "any finding": threshold or null}}; chosen on val, but for fixed_0.20
+    thresholds     {point: {finding or "any_finding": threshold or null}}; chosen on val, but for fixed_0.20
     numbers        [{split, group, model, scope, point, scale, metric, value, low, high, resamples, threshold, images,
                      patients, positives, note}, ...]
     curves         {split: {scope: {"roc": {"fpr": [...], "tpr": [...]}, "pr": {"recall": [...], "precision": [...]}}}}
-                    scope: a finding, "micro", "any finding"; a finding without both classes has no entry
+                    scope: a finding, "micro", "any_finding"; a finding without both classes has no entry
     reliability    {split: {scale: {finding: {"mean": [...], "observed": [...], "images": [...]}}}}, one entry a bin of
                     width 1/15; mean probability and share of positives are null in an empty bin
     triage         {note}: null, or why there is no triage
@@ -32,7 +32,7 @@ split       ``val``, ``test``
 group       ``all``, or a subgroup: ``sex=F``, ``sex=M``, ``age=0-17`` …, ``view=PA`` …; ``sex=unknown`` where it is missing
 model       ``predictions``; or an honesty model: ``view``, ``age+sex``, ``view+age+sex``, ``untrained``
 scope       a finding; ``macro`` (mean over the findings that are defined), ``micro`` (all in one), ``weighted`` (by
-            positives), ``samples`` (mean over images); ``any finding`` (triage)
+            positives), ``samples`` (mean over images); ``any_finding`` (triage)
 point       operating point: ``youden``, ``f1``, ``sensitivity_0.90``, ``fixed_0.20``; for triage ``youden`` and
             ``sensitivity_0.90``, ``_0.95``, ``_0.99``; null where no threshold is involved
 scale       column prefix of what was measured: ``score``, ``probability``, …; null for honesty models
@@ -46,7 +46,7 @@ images, patients, positives   that the number is computed from; for ``macro`` an
 note        why a value is null, or what it is computed over
 =========== ========================================================================================================
 
-Triage: the score of "any finding" is 1 - Π(1 - p_f), as if findings were independent, against "No Finding" as the
+Triage: the score of "any_finding" is 1 - Π(1 - p_f), as if findings were independent, against "No Finding" as the
 negative; its ``specificity`` is the share of studies without a finding that could be set aside unread at that point.
 Thresholds come from val: numbers at them are honest on test and a little too good on val. So is calibration, if it was
 fitted on val.
@@ -67,7 +67,7 @@ from numpy.typing import NDArray
 
 from cxrfeat.bootstrap import CONFIDENCE
 from cxrfeat.curves import BINS, precision_recall_points, roc_points
-from cxrfeat.findings import FINDINGS
+from cxrfeat.findings import ANY_FINDING, FINDINGS
 from cxrfeat.operating import choose_threshold
 from cxrfeat.schema import METRICS, Split
 from head_training.baselines import fit_baselines
@@ -75,7 +75,7 @@ from head_training.literature import RESULTS
 from head_training.measures import Number, Sample, at_point, calibration, ranking, reliabilities
 from head_training.predictions import Judged
 from head_training.sources import Sources, count_labels
-from head_training.views import ANY_FINDING, View
+from head_training.views import View
 
 FORMAT = 1
 NOTICE = "Research software, not a medical device."

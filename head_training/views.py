@@ -9,13 +9,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cxrfeat.bootstrap import PatientBootstrap
-from cxrfeat.findings import FINDINGS
-from cxrfeat.metrics import any_finding
+from cxrfeat.findings import ANY_FINDING, FINDINGS, any_finding
 from cxrfeat.schema import Split
 from head_training.measures import Name, Sample
 from head_training.predictions import Judged
-
-ANY_FINDING = "any finding"
 
 AGE_BANDS = (("0-17", 0, 18), ("18-39", 18, 40), ("40-59", 40, 60), ("60-79", 60, 80), ("80+", 80, np.inf))
 """Name, first year, and the year after the last."""

@@ -6,14 +6,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from cxrfeat.findings import FINDINGS
+from cxrfeat.findings import ANY_FINDING, FINDINGS
 from head_training.report import style
 from head_training.report.charts import curve
 from head_training.report.page import Block, Plot, Section, Table
 from head_training.report.sources import Metrics, Number
 from head_training.report.style import count, decimal, percent, spell
 
-_ANY = "any finding"
 _NAMES = {"youden": "Youden's J", "f1": "Highest F1"}
 _RATES = ("sensitivity", "specificity", "ppv", "npv", "f1", "accuracy")
 _COUNTS = ("tp", "fp", "tn", "fn")
@@ -33,14 +32,18 @@ def operating_section(metrics: Metrics) -> Section:
 
 def triage_section(metrics: Metrics) -> Section:
     """Return which share of the films without a finding could be set aside at a given sensitivity."""
-    points = [point for point in metrics.values("point") if metrics.number("specificity", _ANY, point=point).defined]
+    points = [
+        point for point in metrics.values("point") if metrics.number("specificity", ANY_FINDING, point=point).defined
+    ]
     targets = {
-        point: metrics.number("specificity", _ANY, point=point) for point in points if point.startswith("sensitivity_")
+        point: metrics.number("specificity", ANY_FINDING, point=point)
+        for point in points
+        if point.startswith("sensitivity_")
     }
     blocks: list[Block] = [_triage_plot(targets)] if targets else []
     curves = metrics.content["curves"].get("test", {})
-    if _ANY in curves:
-        blocks.append(_triage_curve(metrics, curves[_ANY]["roc"]))
+    if ANY_FINDING in curves:
+        blocks.append(_triage_curve(metrics, curves[ANY_FINDING]["roc"]))
     if points:
         blocks.append(_triage_table(metrics, points))
     lead = [
@@ -48,7 +51,7 @@ def triage_section(metrics: Metrics) -> Section:
         "findings were independent. No Finding is not healthy, and a label is not a diagnosis: this measures a ranking, "
         "not a way of working."
     ]
-    return Section("Triage", blocks, lead, [(metrics.number("auroc", _ANY).text(), "AUROC of any finding")])
+    return Section("Triage", blocks, lead, [(metrics.number("auroc", ANY_FINDING).text(), "AUROC of any finding")])
 
 
 def point_name(point: str) -> str:
@@ -115,7 +118,7 @@ def _triage_plot(targets: dict[str, Number]) -> Plot:
 
 
 def _triage_curve(metrics: Metrics, points: dict[str, list[float]]) -> Plot:
-    auroc = metrics.number("auroc", _ANY)
+    auroc = metrics.number("auroc", ANY_FINDING)
     title = f"Any finding is ranked above none with an AUROC of {decimal(auroc.value, 2)}"
 
     def plot(axes: Axes) -> None:
@@ -129,7 +132,7 @@ def _triage_curve(metrics: Metrics, points: dict[str, list[float]]) -> Plot:
 def _triage_table(metrics: Metrics, points: list[str]) -> Table:
     rows = []
     for point in points:
-        numbers = {name: metrics.number(name, _ANY, point=point) for name in (*_RATES, *_COUNTS)}
+        numbers = {name: metrics.number(name, ANY_FINDING, point=point) for name in (*_RATES, *_COUNTS)}
         rates = [numbers[name].text() for name in ("sensitivity", "specificity", "npv")]
         threshold = decimal(numbers["specificity"].threshold)
         rows.append((point_name(point), threshold, *rates, count(numbers["tn"].value), count(numbers["fn"].value)))

@@ -1,4 +1,4 @@
-"""What a calibration promises: a line on each logit, ranks kept, and one score for any finding."""
+"""What a calibration promises: a line on each logit, ranks kept."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxrfeat.calibration import Calibration, any_finding, identity
-from cxrfeat.findings import FINDINGS
+from cxrfeat.calibration import Calibration, identity
 
 
 def test_probabilities_are_the_sigmoid_of_the_line() -> None:
@@ -39,10 +38,3 @@ def test_lines_that_would_change_ranks_are_refused(slope: np.ndarray, intercept:
     """With the findings that they are of."""
     with pytest.raises(ValueError, match=said):
         Calibration(slope, intercept)
-
-
-def test_any_finding_is_one_minus_none_of_them() -> None:
-    """As if findings were independent: it rises with each, and is 1 where one is sure."""
-    probabilities = torch.full((3, len(FINDINGS)), 0.1)
-    probabilities[1, 4], probabilities[2, 7] = 0.5, 1.0
-    torch.testing.assert_close(any_finding(probabilities), torch.tensor([1 - 0.9**14, 1 - 0.9**13 * 0.5, 1.0]))

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cxrfeat.findings import FINDINGS, NO_FINDING, format_findings, from_multi_hot, parse_findings, to_multi_hot
+from cxrfeat.findings import (
+    FINDINGS,
+    NO_FINDING,
+    any_finding,
+    format_findings,
+    from_multi_hot,
+    parse_findings,
+    to_multi_hot,
+)
 
 some_findings = st.lists(st.sampled_from(FINDINGS))
 
@@ -138,3 +146,10 @@ def test_matrices_that_are_not_multi_hot_are_refused(hot: NDArray[np.generic], s
 def test_any_dtype_of_zeros_and_ones_is_read(dtype: type[np.generic]) -> None:
     """What matters is 0 and 1, not how they are stored."""
     assert from_multi_hot(np.eye(14, dtype=dtype)) == [[name] for name in FINDINGS]
+
+
+def test_any_finding_is_the_complement_of_none() -> None:
+    """1 - the product, in float64 even from float32; certain findings and certain absence are exact."""
+    probabilities = np.array([[0.5, 0.5], [0.1, 0.2], [1, 0.3], [0, 0]], dtype=np.float32)
+    np.testing.assert_allclose(any_finding(probabilities), [0.75, 1 - 0.9 * 0.8, 1, 0], rtol=1e-7)
+    assert any_finding(probabilities).dtype == np.float64

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from cxrfeat.findings import FINDINGS
-from cxrfeat.metrics import any_finding, aurocs, averaged, macro_f1, mean_auroc, rank_quality
+from cxrfeat.metrics import aurocs, averaged, macro_f1, mean_auroc, rank_quality
 
 
 def sample(seed: int, count: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -95,10 +95,3 @@ def test_averages_are_what_multi_label_papers_report() -> None:
         ("samples", (1 + 1 / 2) / 4, (1 / 2 + 1) / 4, (2 / 3 + 2 / 3) / 4),
     ):
         assert found[average] == pytest.approx({"precision": precision, "recall": recall, "f1": f1}, abs=1e-12)
-
-
-def test_any_finding_is_the_complement_of_none() -> None:
-    """1 - the product, in float64 even from float32; certain findings and certain absence are exact."""
-    probabilities = np.array([[0.5, 0.5], [0.1, 0.2], [1, 0.3], [0, 0]], dtype=np.float32)
-    np.testing.assert_allclose(any_finding(probabilities), [0.75, 1 - 0.9 * 0.8, 1, 0], rtol=1e-7)
-    assert any_finding(probabilities).dtype == np.float64

@@ -88,16 +88,16 @@ def test_triage_sets_normal_studies_aside(case: Case, metrics: dict[str, Any]) -
     """Any finding against none, as if findings were independent: threshold from val, share of normal studies on test."""
     scores = 1 - np.prod(1 - case.scores[:120], axis=1)
     ill = np.asarray(case.labels[:120].any(axis=1))
-    assert find(metrics, scope="any finding", metric="auroc")["value"] == pytest.approx(
+    assert find(metrics, scope="any_finding", metric="auroc")["value"] == pytest.approx(
         roc_auc_score(ill[:90], scores[:90])
     )
     threshold = choose_threshold(ill[90:], scores[90:], "sensitivity_0.95")
-    assert metrics["thresholds"]["sensitivity_0.95"]["any finding"] == pytest.approx(threshold)
-    aside = scores[:90] < metrics["thresholds"]["sensitivity_0.95"]["any finding"]
-    row = find(metrics, scope="any finding", metric="specificity", point="sensitivity_0.95")
+    assert metrics["thresholds"]["sensitivity_0.95"]["any_finding"] == pytest.approx(threshold)
+    aside = scores[:90] < metrics["thresholds"]["sensitivity_0.95"]["any_finding"]
+    row = find(metrics, scope="any_finding", metric="specificity", point="sensitivity_0.95")
     assert row["value"] == pytest.approx(aside[~ill[:90]].mean())
     assert row["low"] <= row["value"] <= row["high"]
-    assert {row["metric"] for row in metrics["numbers"] if row["scope"] == "any finding"} >= {
+    assert {row["metric"] for row in metrics["numbers"] if row["scope"] == "any_finding"} >= {
         "npv",
         "accuracy",
         "auroc",
@@ -149,7 +149,7 @@ def test_before_and_after_calibration_are_both_measured(tmp_path: Path) -> None:
 def test_curves_are_there_for_what_can_be_drawn(case: Case, metrics: dict[str, Any]) -> None:
     """Every finding, micro and any finding, from corner to corner."""
     curves = metrics["curves"]["test"]
-    assert set(curves) == {*FINDINGS, "micro", "any finding"}
+    assert set(curves) == {*FINDINGS, "micro", "any_finding"}
     roc, pr = curves["Mass"]["roc"], curves["Mass"]["pr"]
     assert ([axis[0] for axis in roc.values()], [axis[-1] for axis in roc.values()]) == ([0, 0], [1, 1])
     assert (pr["recall"][0], pr["precision"][0], pr["recall"][-1]) == (0, 1, 1)
@@ -239,7 +239,7 @@ def test_a_run_is_measured_as_fit_measured_it(
         untrained = find(metrics, split=split, model="untrained", scope="macro", metric="auroc")
         assert untrained["value"] == training["untrained"][split]["mean_auroc"]
     printed = capsys.readouterr().out
-    for part in ("macro", "any finding", "view+age+sex", "untrained", "80 images of 80 patients", "split: unknown",
+    for part in ("macro", "any_finding", "view+age+sex", "untrained", "80 images of 80 patients", "split: unknown",
                  "labels: cohort.parquet", "Research software, not a medical device"):  # fmt: skip
         assert part in printed
 

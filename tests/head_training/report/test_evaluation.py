@@ -82,7 +82,7 @@ def test_numbers_are_those_of_the_file(case: Case) -> None:
         assert f"{women['value']:.3f} ({women['positives']})" in groups[name]
         assert f"{find(metrics, scope=finding, metric='auroc', model='view')['value']:.3f}" in baselines[name]
     triage = table(sections["Triage"], "What setting aside costs")
-    set_aside = find(metrics, scope="any finding", metric="specificity", point="sensitivity_0.95")
+    set_aside = find(metrics, scope="any_finding", metric="specificity", point="sensitivity_0.95")
     assert triage["Sensitivity 0.95"][2] == written(set_aside)
     for section in ("Test", "Literature"):
         assert any("Split protocol: unknown" in text for text in sections[section].lead)
