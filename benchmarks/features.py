@@ -53,6 +53,7 @@ def _table(split: Split, first: int, count: int, dim: int) -> pa.Table:
         "patient_id": [str(number) for number in numbers],
         "age_years": [20.0 + number % 60 for number in numbers],
         "sex": ["MF"[number % 2] for number in numbers],
+        "view_position": ["PA"] * count,
         "findings": from_multi_hot(labels),
         "split": [split.value] * count,
         "augmentation": ["none"] * count,

@@ -1,6 +1,6 @@
-"""Loading of embeddings against ``pyarrow.parquet.read_table``, and the peak memory of both.
+"""Loading of embeddings against ``pyarrow.parquet.read_table``, and the peak memory of both, and of a whole fit.
 
-    python -m benchmarks.load [--rows N] [--repeats N]
+    python -m benchmarks.load [--rows N] [--repeats N] [--fit]
 
 Each runs in a process of its own; the files are in the page cache for both.
 """
@@ -17,12 +17,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks import machine
 from benchmarks.features import DIM, SHAPE, write
+from cxrfeat.device import Device
+from cxrfeat.head import load_bundle
 from cxrfeat.inputs import EXTRAS
+from head_training.course import Settings
 from head_training.data import load_features
+from head_training.run import FitConfig, fit
 
 _MIB = 2**20
 
@@ -33,10 +38,22 @@ def measure(contestant: str, features: str) -> None:
     start = time.perf_counter()
     if contestant == "ours":
         matrix = load_features(features, EXTRAS).matrix.nbytes / _MIB
+    elif contestant == "fit":
+        matrix = fit_once(features) / _MIB
     else:
         matrix = pq.read_table(features).nbytes / _MIB
     seconds = time.perf_counter() - start
     print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before, matrix)
+
+
+def fit_once(features: str) -> int:
+    """Fit the default head for one epoch, all tables and the bundle included, and return the bytes of its matrix."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = FitConfig(features, Path(folder), settings=Settings(epochs=1), device=Device.CPU, quiet=True)
+        fit(config)
+        bundle = load_bundle(config.head)
+    rows: int = sum(bundle.training["rows"].values())
+    return rows * bundle.inputs.width * np.dtype(np.float32).itemsize
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dim", type=int, default=DIM)
     parser.add_argument("--rows-per-file", type=int, default=4096, help="as the extraction writes them")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--contestant", choices=["ours", "read_table"], help=argparse.SUPPRESS)
+    parser.add_argument("--fit", action="store_true", help="measure a whole fit of one epoch too")
+    parser.add_argument("--contestant", choices=["ours", "read_table", "fit"], help=argparse.SUPPRESS)
     parser.add_argument("--features", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.contestant:
@@ -55,11 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         shape = {split: count * options.rows // sum(SHAPE.values()) for split, count in SHAPE.items()}
         write(Path(folder), shape, options.dim, rows_per_file=options.rows_per_file)
-        results: dict[str, list[list[float]]] = {"read_table": [], "ours": []}
+        names = ["read_table", "ours", *(["fit"] if options.fit else [])]
+        results: dict[str, list[list[float]]] = {name: [] for name in names}
         for _ in range(options.repeats):
             for name, runs in results.items():
                 command = [sys.executable, "-m", "benchmarks.load", "--contestant", name, "--features", folder]
-                answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 runs.append([float(number) for number in answer.split()])
     print(f"{machine.describe()}; {options.rows} x {options.dim}; medians of {options.repeats}")
     median = {name: [statistics.median(column) for column in zip(*runs, strict=True)] for name, runs in results.items()}
@@ -68,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     (seconds, peak, size), reference = median["ours"], median["read_table"][0]
     print(f"ours / read_table  {seconds / reference:5.2f}   (bar: 3)")
     print(f"peak / matrix      {peak / size:5.2f}   (bar: 2.5)")
+    if options.fit:
+        _, peak, size = median["fit"]
+        print(f"the same of a fit  {peak / size:5.2f}   (bar: 2.5)")
     return 0
 
 
