@@ -22,6 +22,9 @@ MIN_DEFINED = 0.95
 """Share of resamples in which a number must be defined, or there is no interval: where three patients hold all the
 positives, one resample in twenty has none, and the others say little."""
 
+RESAMPLES = 1000
+"""Enough for the ends of a 95 % interval: 25 resamples lie beyond each."""
+
 _CELLS = 1 << 18
 """Numbers of a block of resamples: what stays in a core's cache."""
 
@@ -49,7 +52,7 @@ class PatientBootstrap:
         counts: (P, R) float64: how often each of the P patients, in sorted order, was drawn in each resample.
     """
 
-    def __init__(self, patients: ArrayLike, *, resamples: int = 1000, seed: int = 0) -> None:
+    def __init__(self, patients: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> None:
         """Draw the resamples.
 
         Args:

@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from cxrfeat.calibration import Calibration
 from cxrfeat.findings import ANY_FINDING, FINDINGS, any_finding
-from cxrfeat.operating import F1, YOUDEN, choose_threshold
+from cxrfeat.operating import RULES, choose_threshold
 
 MIN_FILMS = 20
 """Of either class in validation: below that, a line is fitted to chance."""
@@ -22,10 +22,6 @@ MIN_FILMS = 20
 _FOLDS = 5
 _NO_PENALTY = 1e12
 """scikit-learn's C: far beyond any effect on two parameters."""
-
-
-RULES = (YOUDEN, F1, "sensitivity_0.90")
-"""Operating points of a bundle; the first is the default of whoever scores with it."""
 
 
 class Method(StrEnum):

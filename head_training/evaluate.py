@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cxrfeat.bootstrap import RESAMPLES
 from cxrfeat.errors import ConfigError, CxrfeatError
 from cxrfeat.findings import ANY_FINDING
 from head_training.evaluation import Evaluation, evaluate
@@ -53,7 +54,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="EVAL",
         help="folder for metrics.json, metrics.parquet, report.html",
     )
-    add("--resamples", type=int, default=1000, metavar="N", help="of the patients, for the intervals (default 1000)")
+    add(
+        "--resamples",
+        type=int,
+        default=RESAMPLES,
+        metavar="N",
+        help=f"of the patients, for the intervals (default {RESAMPLES})",
+    )
     add("--seed", type=int, default=0, metavar="N", help="of the resamples (default 0)")
     add("--no-report", dest="report", action="store_false", help="write no EVAL/report.html")
     return parser

@@ -68,7 +68,7 @@ from numpy.typing import NDArray
 from cxrfeat.bootstrap import CONFIDENCE
 from cxrfeat.curves import BINS, precision_recall_points, roc_points
 from cxrfeat.findings import ANY_FINDING, FINDINGS
-from cxrfeat.operating import choose_threshold
+from cxrfeat.operating import RULES, choose_threshold
 from cxrfeat.schema import METRICS, Split
 from head_training.baselines import fit_baselines
 from head_training.literature import RESULTS
@@ -80,7 +80,6 @@ from head_training.views import View
 FORMAT = 1
 NOTICE = "Research software, not a medical device."
 
-RULES = ("youden", "f1", "sensitivity_0.90")
 FIXED = {"fixed_0.20": 0.2}
 """What multi-label papers use whatever the finding."""
 

@@ -9,16 +9,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cxrfeat.bootstrap import RESAMPLES
 from cxrfeat.device import Device, Precision
 from cxrfeat.errors import CxrfeatError
 from cxrfeat.inputs import EXTRAS
 from head_training.course import PRECISIONS, Monitor, Settings
+from head_training.evaluation import evaluate
 from head_training.exits import FAILED, INTERRUPTED, UNUSABLE
 from head_training.grid import DEFAULT_GRID, KEYS, Configuration, expand, read_grid
 from head_training.loss import LossWeighting
 from head_training.report.build import ReportConfig, write_report
 from head_training.run import FitConfig, Report, fit
 from head_training.selection import Select
+from head_training.sources import open_run
 
 EXIT_CODES = """exit codes:
   0    done
@@ -120,7 +123,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "computes it natively",
     )
     add("--quiet", action="store_true", help="no live display")
-    add("--no-report", dest="report", action="store_false", help="write no RUN/report.html")
+    add("--no-report", dest="report", action="store_false", help="write no RUN/evaluation and no RUN/report.html")
 
 
 def _extras(names: str) -> tuple[str, ...]:
@@ -170,11 +173,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted: no head was written", file=sys.stderr)
         return INTERRUPTED
     print(format_report(report))
-    if config.report:
-        write_report(ReportConfig(config.output, run=config.output))
+    code = _evaluate(config.output) if config.report else 0
     print(f"written to {config.output}")
     if report.interrupted:
         print("interrupted: the best head so far was kept", file=sys.stderr)
+        return INTERRUPTED
+    return code
+
+
+def _evaluate(run: Path) -> int:
+    """Write the evaluation and the report into a run whose head is safe already; return the exit code."""
+    print("measuring it with intervals, and writing the report", file=sys.stderr)
+    try:
+        evaluation = run / "evaluation"
+        evaluate(open_run(run), resamples=RESAMPLES, seed=0).write(evaluation)
+        write_report(ReportConfig(run, run=run, evaluation=evaluation))
+    except (CxrfeatError, OSError) as error:
+        print(f"error: {run / 'head'} is whole, but there is no report: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print(f"interrupted: {run / 'head'} is whole, but there is no report", file=sys.stderr)
         return INTERRUPTED
     return 0
 

@@ -8,8 +8,8 @@ import torch
 from scipy.special import expit
 
 from cxrfeat.findings import ANY_FINDING, FINDINGS, any_finding
-from cxrfeat.operating import choose_threshold
-from head_training.calibrate import MIN_FILMS, RULES, Method, choose_thresholds, fit_calibration
+from cxrfeat.operating import RULES, choose_threshold
+from head_training.calibrate import MIN_FILMS, Method, choose_thresholds, fit_calibration
 
 UNWEIGHTED = np.ones((2, 14), dtype=np.float32)
 

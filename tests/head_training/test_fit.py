@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from cxrfeat.head import load_bundle
 from head_training.course import Course
 from head_training.fit import parse
 from head_training.progress import Progress
 from tests.head_training.runs import FAST, bundle_bytes, fit, record
-from tests.head_training.samples import change, random_table, write
+from tests.head_training.samples import EXTRACTOR, change, random_table, write
 
 
 @pytest.mark.parametrize(
@@ -191,3 +193,26 @@ def test_the_display_lives_and_quiet_is_quiet(
         assert part in shown
     assert fit(features, tmp_path / "quiet", *FAST) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"), [(OSError("disk full"), 1, "disk full"), (KeyboardInterrupt(), 130, "")]
+)
+def test_a_report_that_fails_leaves_the_head_and_says_so(
+    features: Path,
+    tmp_path: Path,
+    error: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A full disk or Ctrl-C after the training costs the report alone: one line, a code, a whole bundle."""
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("head_training.fit.write_report", refuse)
+    assert fit(features, tmp_path / "run", *FAST, report=True) == code
+    assert re.search(rf"head is whole, but there is no report.*{said}", capsys.readouterr().err)
+    assert load_bundle(tmp_path / "run" / "head").extractor == EXTRACTOR

@@ -133,10 +133,11 @@ def test_files_that_cannot_be_used_end_with_code_2(
 
 
 def test_fit_and_evaluate_write_their_own_report(features: Path, tmp_path: Path) -> None:
-    """RUN/report.html and EVAL/report.html are there, unless they are not wanted."""
+    """RUN/report.html, with an evaluation of its own, and EVAL/report.html are there, unless they are not wanted."""
     run, evaluation = tmp_path / "run", tmp_path / "eval"
     assert fit(features, run, *FAST, report=True) == 0
-    assert Page((run / "report.html").read_text()).sections == ["Data", "Training"]
+    assert Page((run / "report.html").read_text()).sections == ["Data", "Training", *NUMBERS]
+    assert (run / "evaluation" / "metrics.json").exists()
     assert evaluate.main(["--run", str(run), "--output", str(evaluation), "--resamples", "5"]) == 0
     assert Page((evaluation / "report.html").read_text()).sections == ["Data", "Training", *NUMBERS]
     assert fit(features, tmp_path / "bare", *FAST) == 0
