@@ -25,6 +25,7 @@ LAYERS = (
         "device",
         "backbone",
         "head",
+        "heatmap",
         "metadata",
         "metrics",
         "operating",
