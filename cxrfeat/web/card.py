@@ -1,0 +1,134 @@
+"""The model card: what a bundle's record, and an evaluation where there is one, say of the head."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cxrfeat import __version__
+from cxrfeat.errors import ConfigError
+from cxrfeat.findings import FINDINGS
+from cxrfeat.head import Bundle
+from cxrfeat.schema import Split
+from cxrfeat.web.answers import FindingCard, Interval, ModelCard
+
+METRICS_FORMAT = 1
+"""Of metrics.json that is understood."""
+
+_MACRO = "macro"
+
+UNKNOWN = Interval(auroc=None, low=None, high=None, positives=None)
+
+
+def read_evaluation(path: Path) -> Mapping[str, Any]:
+    """Read ``metrics.json`` of ``python -m head_training.evaluate``, or the folder that holds it.
+
+    Raises:
+        ConfigError: it can't be read, or is of another format.
+    """
+    file = path / "metrics.json" if path.is_dir() else path
+    try:
+        metrics: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the evaluation {file} can't be read: {error}") from error
+    found = metrics.get("format") if isinstance(metrics, dict) else None
+    if found != METRICS_FORMAT:
+        raise ConfigError(f"the evaluation {file} has format {found!r}; expected {METRICS_FORMAT}")
+    try:
+        _intervals(metrics), _source(metrics)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"the evaluation {file} lacks what the model card needs: {error!r}") from error
+    content: Mapping[str, Any] = metrics
+    return content
+
+
+def make_card(
+    bundle: Bundle, precision: str, operating_point: str, evaluation: Mapping[str, Any] | None = None
+) -> ModelCard:
+    """Put together what is known; what the bundle's record lacks is null.
+
+    Args:
+        bundle: the head.
+        precision: that films are embedded in.
+        operating_point: rule of the thresholds.
+        evaluation: from :func:`read_evaluation`; it gives intervals to the AUROCs.
+    """
+    training = bundle.training
+    films: Mapping[str, int] = training.get("rows", {})
+    positives: Mapping[str, int] = training.get("train_positives", {})
+    intervals = _recorded(training) if evaluation is None else _intervals(evaluation)
+    thresholds = bundle.thresholds[operating_point]
+    train = films.get(Split.TRAIN.value, 0)
+    return ModelCard(
+        backbone=bundle.extractor.split(":")[0],
+        extractor=bundle.extractor,
+        head=bundle.fingerprint,
+        precision="bf16" if precision == "bf16" else "fp32",
+        operating_point=operating_point,
+        inputs=["embedding", *bundle.inputs.extras],
+        hidden=list(bundle.hidden),
+        films=dict(films),
+        patients=dict(training.get("patients", {})),
+        findings=[
+            FindingCard(
+                finding=finding,
+                train_positives=positives.get(finding),
+                prevalence=positives[finding] / train if finding in positives and train else None,
+                threshold=thresholds[finding],
+                test=intervals.get(finding, UNKNOWN),
+            )
+            for finding in FINDINGS
+        ],
+        mean=intervals.get(_MACRO, UNKNOWN),
+        source=_SOURCE if evaluation is None else _source(evaluation),
+        version=__version__,
+    )
+
+
+_SOURCE = "AUROC on the test split, as the head's own record has it; python -m head_training.evaluate gives intervals."
+
+
+def _source(evaluation: Mapping[str, Any]) -> str:
+    split, settings = evaluation["splits"][Split.TEST.value], evaluation["settings"]
+    return (
+        f"AUROC on {split['images']:,} test films of {split['patients']:,} patients (split: "
+        f"{evaluation['protocol']['name']}), with {settings['confidence']:.0%} intervals over patients from "
+        f"{settings['resamples']:,} resamples."
+    )
+
+
+def _recorded(training: Mapping[str, Any]) -> dict[str, Interval]:
+    """Return the AUROCs of the bundle's own record, by finding; the mean is under macro."""
+    test = training.get(Split.TEST.value)
+    if test is None:
+        return {}
+    found = {
+        finding: Interval(auroc=entry["auroc"], low=None, high=None, positives=entry["positives"])
+        for finding, entry in test["findings"].items()
+    }
+    return found | {_MACRO: Interval(auroc=test["mean_auroc"], low=None, high=None, positives=None)}
+
+
+def _intervals(evaluation: Mapping[str, Any]) -> dict[str, Interval]:
+    """Return the AUROCs of the predictions on all of test, by scope."""
+    wanted = {
+        "split": Split.TEST.value,
+        "group": "all",
+        "model": "predictions",
+        "metric": "auroc",
+        "scale": evaluation["predictions"]["scale"],
+    }
+    return {
+        row["scope"]: Interval(
+            auroc=_finite(row["value"]), low=_finite(row["low"]), high=_finite(row["high"]), positives=row["positives"]
+        )
+        for row in evaluation["numbers"]
+        if all(row[name] == value for name, value in wanted.items())
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value

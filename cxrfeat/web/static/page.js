@@ -1,0 +1,93 @@
+// The page's course: a film is chosen, sent, and answered or refused. Nothing is asked twice for another finding.
+import { Viewer } from "./viewer.js";
+import { show, showRefusal } from "./answer.js";
+
+const byId = (id) => document.getElementById(id);
+const viewer = new Viewer();
+const fields = [byId("age"), byId("sex")].filter(Boolean);
+let film = null; // {bytes: Blob, name: string}
+let request = null;
+
+async function take(bytes, name) {
+  film = { bytes, name };
+  byId("answer").hidden = true;
+  viewer.close();
+  const address = URL.createObjectURL(bytes);
+  const shown = viewer.open(address, name);
+  await ask();
+  await shown;
+  URL.revokeObjectURL(address);
+}
+
+async function ask() {
+  request?.abort(); // the visitor has moved on
+  const mine = (request = new AbortController());
+  const query = new URLSearchParams(fields.filter((field) => field.value !== "").map((field) => [field.id, field.value]));
+  say(`Reading ${film.name} …`, true);
+  byId("refusal").hidden = true;
+  try {
+    // Never with the file's own type, which browsers take from its name: the bytes decide.
+    const options = { method: "POST", body: film.bytes, headers: { "Content-Type": "application/octet-stream" }, signal: mine.signal };
+    const response = await fetch(`/api/predict?${query}`, options);
+    const content = await response.json();
+    if (response.ok) answer(content);
+    else refuse(content);
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    refuse({ title: "The server can't be reached. Is it still running?", detail: error.message, reason: "no-connection" });
+  } finally {
+    if (request === mine) document.body.classList.remove("busy");
+  }
+}
+
+function answer(content) {
+  const positive = content.findings.filter((entry) => entry.positive).length;
+  byId("blank").hidden = byId("answer").hidden = false;
+  byId("blank").hidden = true;
+  show(content, (entry) => viewer.explain(entry));
+  say(`${film.name}: ${positive} of 14 findings at or above their thresholds.`, false);
+}
+
+function refuse(problem) {
+  viewer.explain(null);
+  byId("answer").hidden = true;
+  byId("blank").hidden = false;
+  showRefusal(problem);
+  if (problem.reason !== "busy" && problem.reason !== "invalid-request") viewer.close();
+  say(`${film.name}: no answer.`, false);
+}
+
+function say(text, busy) {
+  document.body.classList.toggle("busy", busy);
+  byId("status").textContent = text;
+}
+
+byId("file").addEventListener("change", (event) => {
+  const [file] = event.target.files;
+  if (file) take(file, file.name);
+  event.target.value = ""; // so that the same file can be chosen again
+});
+
+byId("intake").addEventListener("submit", (event) => event.preventDefault());
+for (const field of fields) field.addEventListener("change", () => film && ask());
+
+byId("examples").addEventListener("click", async (event) => {
+  const chosen = event.target.closest("button");
+  if (!chosen) return;
+  for (const field of fields) field.value = chosen.dataset[field.id];
+  const response = await fetch(chosen.dataset.url);
+  await take(await response.blob(), `Phantom “${chosen.dataset.name}”`);
+});
+
+const drop = byId("drop");
+// Anywhere on the page: a film that misses the frame must not replace the page.
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    event.preventDefault();
+    drop.classList.toggle("over", kind === "dragover");
+  });
+}
+document.addEventListener("drop", (event) => {
+  const [file] = event.dataTransfer.files;
+  if (file) take(file, file.name);
+});
