@@ -15,7 +15,7 @@ from uvicorn.supervisors import Multiprocess
 from cxrfeat.backbone import BACKBONES
 from cxrfeat.device import Precision
 from cxrfeat.errors import ConfigError, CxrfeatError
-from cxrfeat.web.app import create_app, load_app
+from cxrfeat.web.app import load_app
 from cxrfeat.web.desk import Limits
 from cxrfeat.web.service import Settings, open_service
 
@@ -101,25 +101,36 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, Limits, argparse.Namesp
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     try:
-        settings, limits, options = parse(argv)
-        service = open_service(settings)  # with several workers a check: they load their own
+        serve(*parse(argv))
     except CxrfeatError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, RuntimeError) else 2
-    # No access log: addresses may hold an age.
-    common = {"host": options.host, "port": options.port, "access_log": False, "log_level": "warning"}
-    print(f"{service.card.head} at http://{options.host}:{options.port} (Ctrl-C stops it)", flush=True)
-    if options.workers == 1:
-        server = uvicorn.Server(uvicorn.Config(create_app(service, limits), **common))
-        server.run()
-        return 0 if server.started else 1
-    del service
-    load = functools.partial(load_app, settings, limits)
-    config = uvicorn.Config(
-        load, factory=True, workers=options.workers, timeout_worker_healthcheck=_WORKER_START_S, **common
-    )
-    Multiprocess(config, [config.bind_socket()]).run()
+    except KeyboardInterrupt:  # uvicorn has shut down in order, and raises it again
+        return 0
     return 0
+
+
+def serve(settings: Settings, limits: Limits, options: argparse.Namespace) -> None:
+    """Serve until stopped.
+
+    Raises:
+        CxrfeatError: what is to be served can't be used.
+        SystemExit: the port can't be had.
+    """
+    config = uvicorn.Config(
+        functools.partial(load_app, settings, limits),
+        factory=True,
+        host=options.host,
+        port=options.port,
+        workers=options.workers,
+        timeout_worker_healthcheck=_WORKER_START_S,
+        access_log=False,  # an address may hold an age
+    )
+    if options.workers == 1:
+        uvicorn.Server(config).run()
+        return
+    open_service(settings)  # the workers load their own; but what is wrong is said here, and once
+    Multiprocess(config, [config.bind_socket()]).run()
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ async def example(name: str) -> Response:
     return Response(draw_example(name), media_type="image/png")
 
 
-def create_app(service: Service, limits: Limits | None = None) -> FastAPI:
+def create_app(service: Service, limits: Limits | None = None) -> ASGIApp:
     """Put a service on the web.
 
     Args:
@@ -117,17 +117,16 @@ def create_app(service: Service, limits: Limits | None = None) -> FastAPI:
     app.state.desk = desk
     app.include_router(router)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
-    app.add_middleware(SecurityHeaders)
     problems.install(app)
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     _add_page(app, "/", templates.get_template("index.html.j2").render(card=service.card, examples=list_examples()))
     _add_page(app, "/docs", templates.get_template("docs.html.j2").render(document=app.openapi()))
-    return app
+    return SecurityHeaders(app)  # around all of it: the framework answers unknown errors outside its own middleware
 
 
-def load_app(settings: Settings, limits: Limits) -> FastAPI:
+def load_app(settings: Settings, limits: Limits) -> ASGIApp:
     """Load a service and put it on the web: what each worker process does.
 
     Raises:

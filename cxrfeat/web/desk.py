@@ -11,9 +11,10 @@ from http import HTTPStatus
 
 from starlette.requests import ClientDisconnect, Request
 
+from cxrfeat.errors import ImageError
 from cxrfeat.web.answers import Answer
 from cxrfeat.web.examples import draw_example, list_examples
-from cxrfeat.web.problems import Problem
+from cxrfeat.web.problems import Problem, unknown_error
 from cxrfeat.web.service import Service
 
 MEDIA_TYPES = ("application/octet-stream", "image/png", "image/jpeg")
@@ -71,10 +72,19 @@ class Desk:
         """
         with self._place():
             data = await self._read(request)
-            loop = asyncio.get_running_loop()
-            answer = await loop.run_in_executor(self._pool, lambda: self.service.answer(data, age=age, sex=sex))
+            answer = await self._answer(data, age, sex)
         self.answered += 1
         return answer
+
+    async def _answer(self, data: bytes, age: float | None, sex: str | None) -> Answer:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._pool, lambda: self.service.answer(data, age=age, sex=sex))
+        except ImageError:
+            raise
+        # Here and not in the framework, which would close the connection under the visitor's next film.
+        except Exception as error:
+            raise unknown_error(error) from error
 
     def close(self) -> None:
         """Finish the film at hand, and drop those that wait."""

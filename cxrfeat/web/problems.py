@@ -65,6 +65,13 @@ class Problem(Exception):  # noqa: N818 - the name of the standard
         return JSONResponse(details.model_dump(), self.status, self.headers, media_type=MEDIA_TYPE)
 
 
+def unknown_error(error: Exception) -> Problem:
+    """Log an error that is ours, with its traceback and nothing of the film, and return what a visitor is told of it."""
+    _log.error("a request failed", exc_info=error)
+    title = "Something went wrong here, and not with your film. Please tell whoever runs this page."
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", title, type(error).__name__)
+
+
 def document(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """Return what an OpenAPI document says of these statuses."""
     content = {MEDIA_TYPE: {"schema": ProblemDetails.model_json_schema()}}
@@ -106,8 +113,5 @@ def _on_http(request: Request, error: Exception) -> JSONResponse:
     return Problem(status, reason, f"{status.phrase}.", f"{request.method} {request.url.path}", headers).respond()
 
 
-def _on_unknown(request: Request, error: Exception) -> JSONResponse:
-    """Say that it is our fault; the server logs the traceback, which holds nothing of the film."""
-    _log.error("%s %s failed: %r", request.method, request.url.path, error)
-    title = "Something went wrong here, and not with your film. Please tell whoever runs this page."
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", title, type(error).__name__).respond()
+def _on_unknown(_: Request, error: Exception) -> JSONResponse:
+    return unknown_error(error).respond()

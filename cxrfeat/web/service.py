@@ -125,7 +125,9 @@ class Service:
 
 _STAND_IN: Mapping[str, Callable[[float], str]] = {
     AGE: lambda years: f"Age was not given: the mean of the training films stands in, {years:.0f} years.",
-    SEX: lambda share: f"Sex was not given: the share of men in the training films stands in, {share * 100:.0f} %.",
+    SEX: lambda share: (
+        f"Sex was not given: the share of men in the training films stands in, {share * 100:.0f}\u00a0%."
+    ),
 }
 
 
