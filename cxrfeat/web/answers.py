@@ -57,7 +57,7 @@ class Answer(BaseModel):
     notice: Literal["Research software, not a medical device."] = NOTICE
     extractor: str = Field(description="fingerprint of backbone, weights and preprocessing")
     head: str = Field(description="fingerprint of the head")
-    precision: Literal["fp32", "bf16"]
+    precision: str = Field(description="of the network: fp32 or bf16")
     operating_point: str = Field(description="rule that chose the thresholds on validation")
     film: Film
     any_finding: AnyFinding
@@ -91,7 +91,7 @@ class ModelCard(BaseModel):
     backbone: str
     extractor: str = Field(description="fingerprint of backbone, weights and preprocessing")
     head: str = Field(description="fingerprint of the head")
-    precision: Literal["fp32", "bf16"]
+    precision: str = Field(description="of the network: fp32 or bf16")
     operating_point: str = Field(description="rule that chose the thresholds on validation")
     inputs: list[str] = Field(description="what the head is fed")
     hidden: list[int] = Field(description="widths of the head's hidden layers")

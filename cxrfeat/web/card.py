@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,23 @@ METRICS_FORMAT = 1
 
 _MACRO = "macro"
 
-UNKNOWN = Interval(auroc=None, low=None, high=None, positives=None)
+_UNKNOWN = Interval(auroc=None, low=None, high=None, positives=None)
 
 
-def read_evaluation(path: Path) -> Mapping[str, Any]:
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a head ranks.
+
+    Attributes:
+        intervals: AUROCs by finding; the mean is under ``macro``.
+        source: where they come from, in a sentence.
+    """
+
+    intervals: Mapping[str, Interval]
+    source: str
+
+
+def read_evaluation(path: Path) -> Evaluation:
     """Read ``metrics.json`` of ``python -m head_training.evaluate``, or the folder that holds it.
 
     Raises:
@@ -31,42 +45,38 @@ def read_evaluation(path: Path) -> Mapping[str, Any]:
     """
     file = path / "metrics.json" if path.is_dir() else path
     try:
-        metrics: Any = json.loads(file.read_text(encoding="utf-8"))
+        metrics = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"the evaluation {file} can't be read: {error}") from error
     found = metrics.get("format") if isinstance(metrics, dict) else None
     if found != METRICS_FORMAT:
         raise ConfigError(f"the evaluation {file} has format {found!r}; expected {METRICS_FORMAT}")
     try:
-        _intervals(metrics), _source(metrics)
+        return Evaluation(_measured(metrics), _describe(metrics))
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"the evaluation {file} lacks what the model card needs: {error!r}") from error
-    content: Mapping[str, Any] = metrics
-    return content
 
 
-def make_card(
-    bundle: Bundle, precision: str, operating_point: str, evaluation: Mapping[str, Any] | None = None
-) -> ModelCard:
+def make_card(bundle: Bundle, precision: str, operating_point: str, evaluation: Evaluation | None = None) -> ModelCard:
     """Put together what is known; what the bundle's record lacks is null.
 
     Args:
         bundle: the head.
         precision: that films are embedded in.
         operating_point: rule of the thresholds.
-        evaluation: from :func:`read_evaluation`; it gives intervals to the AUROCs.
+        evaluation: in place of what the bundle's own record says.
     """
     training = bundle.training
     films: Mapping[str, int] = training.get("rows", {})
     positives: Mapping[str, int] = training.get("train_positives", {})
-    intervals = _recorded(training) if evaluation is None else _intervals(evaluation)
+    evaluation = evaluation or Evaluation(_recorded(training), _RECORD)
     thresholds = bundle.thresholds[operating_point]
     train = films.get(Split.TRAIN.value, 0)
     return ModelCard(
         backbone=bundle.extractor.split(":")[0],
         extractor=bundle.extractor,
         head=bundle.fingerprint,
-        precision="bf16" if precision == "bf16" else "fp32",
+        precision=precision,
         operating_point=operating_point,
         inputs=["embedding", *bundle.inputs.extras],
         hidden=list(bundle.hidden),
@@ -78,24 +88,24 @@ def make_card(
                 train_positives=positives.get(finding),
                 prevalence=positives[finding] / train if finding in positives and train else None,
                 threshold=thresholds[finding],
-                test=intervals.get(finding, UNKNOWN),
+                test=evaluation.intervals.get(finding, _UNKNOWN),
             )
             for finding in FINDINGS
         ],
-        mean=intervals.get(_MACRO, UNKNOWN),
-        source=_SOURCE if evaluation is None else _source(evaluation),
+        mean=evaluation.intervals.get(_MACRO, _UNKNOWN),
+        source=evaluation.source,
         version=__version__,
     )
 
 
-_SOURCE = "AUROC on the test split, as the head's own record has it; python -m head_training.evaluate gives intervals."
+_RECORD = "AUROC on the test split, as the head's own record has it; python -m head_training.evaluate gives intervals."
 
 
-def _source(evaluation: Mapping[str, Any]) -> str:
-    split, settings = evaluation["splits"][Split.TEST.value], evaluation["settings"]
+def _describe(metrics: Mapping[str, Any]) -> str:
+    split, settings = metrics["splits"][Split.TEST.value], metrics["settings"]
     return (
         f"AUROC on {split['images']:,} test films of {split['patients']:,} patients (split: "
-        f"{evaluation['protocol']['name']}), with {settings['confidence']:.0%} intervals over patients from "
+        f"{metrics['protocol']['name']}), with {settings['confidence']:.0%} intervals over patients from "
         f"{settings['resamples']:,} resamples."
     )
 
@@ -112,20 +122,20 @@ def _recorded(training: Mapping[str, Any]) -> dict[str, Interval]:
     return found | {_MACRO: Interval(auroc=test["mean_auroc"], low=None, high=None, positives=None)}
 
 
-def _intervals(evaluation: Mapping[str, Any]) -> dict[str, Interval]:
+def _measured(metrics: Mapping[str, Any]) -> dict[str, Interval]:
     """Return the AUROCs of the predictions on all of test, by scope."""
     wanted = {
         "split": Split.TEST.value,
         "group": "all",
         "model": "predictions",
         "metric": "auroc",
-        "scale": evaluation["predictions"]["scale"],
+        "scale": metrics["predictions"]["scale"],
     }
     return {
         row["scope"]: Interval(
             auroc=_finite(row["value"]), low=_finite(row["low"]), high=_finite(row["high"]), positives=row["positives"]
         )
-        for row in evaluation["numbers"]
+        for row in metrics["numbers"]
         if all(row[name] == value for name, value in wanted.items())
     }
 

@@ -11,10 +11,9 @@ from http import HTTPStatus
 
 from starlette.requests import ClientDisconnect, Request
 
-from cxrfeat.errors import ImageError
 from cxrfeat.web.answers import Answer
 from cxrfeat.web.examples import draw_example, list_examples
-from cxrfeat.web.problems import Problem, unknown_error
+from cxrfeat.web.problems import Problem, to_problem
 from cxrfeat.web.service import Service
 
 MEDIA_TYPES = ("application/octet-stream", "image/png", "image/jpeg")
@@ -67,8 +66,7 @@ class Desk:
         """Read a request's body and answer for it.
 
         Raises:
-            Problem: too many requests, or a body that is of another type, too large, too slow or cut off.
-            ImageError: the body can't be a radiograph.
+            Problem: too many requests; a body of another type, too large, too slow, cut off; no film; an error of ours.
         """
         with self._place():
             data = await self._read(request)
@@ -80,11 +78,9 @@ class Desk:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._pool, lambda: self.service.answer(data, age=age, sex=sex))
-        except ImageError:
-            raise
-        # Here and not in the framework, which would close the connection under the visitor's next film.
+        # Our own errors too: the framework would close the connection under the visitor's next film.
         except Exception as error:
-            raise unknown_error(error) from error
+            raise to_problem(error) from error
 
     def close(self) -> None:
         """Finish the film at hand, and drop those that wait."""

@@ -65,13 +65,6 @@ class Problem(Exception):  # noqa: N818 - the name of the standard
         return JSONResponse(details.model_dump(), self.status, self.headers, media_type=MEDIA_TYPE)
 
 
-def unknown_error(error: Exception) -> Problem:
-    """Log an error that is ours, with its traceback and nothing of the film, and return what a visitor is told of it."""
-    _log.error("a request failed", exc_info=error)
-    title = "Something went wrong here, and not with your film. Please tell whoever runs this page."
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", title, type(error).__name__)
-
-
 def document(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """Return what an OpenAPI document says of these statuses."""
     content = {MEDIA_TYPE: {"schema": ProblemDetails.model_json_schema()}}
@@ -80,38 +73,30 @@ def document(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
 
 def install(app: FastAPI) -> None:
     """Make every error of an application a problem, those of the framework too."""
-    app.add_exception_handler(Problem, _on_problem)
-    app.add_exception_handler(ImageError, _on_image_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(Exception, _on_unknown)
+
+    def respond(_: Request, error: Exception) -> JSONResponse:
+        return to_problem(error).respond()
+
+    for kind in (Problem, ImageError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, respond)
 
 
-# Starlette types handlers by the base class; each is registered for one kind.
-def _on_problem(_: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, Problem):
-        raise TypeError(f"expected a Problem, got {error!r}")
-    return error.respond()
-
-
-def _on_image_error(_: Request, error: Exception) -> JSONResponse:
-    reason = str(getattr(error, "reason", Reason.CORRUPT))
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, reason, REFUSALS[reason], str(error)).respond()
-
-
-def _on_invalid(_: Request, error: Exception) -> JSONResponse:
-    faults = error.errors() if isinstance(error, RequestValidationError) else []
-    detail = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
-    title = "Age is 0 to 123 years, sex is M or F; leave out what you don't know."
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", title, detail).respond()
-
-
-def _on_http(request: Request, error: Exception) -> JSONResponse:
-    status = HTTPStatus(error.status_code if isinstance(error, HTTPException) else 500)
-    headers = getattr(error, "headers", None)
-    reason = status.phrase.lower().replace(" ", "-")
-    return Problem(status, reason, f"{status.phrase}.", f"{request.method} {request.url.path}", headers).respond()
-
-
-def _on_unknown(_: Request, error: Exception) -> JSONResponse:
-    return unknown_error(error).respond()
+def to_problem(error: Exception) -> Problem:
+    """Return what a visitor is told of an error; one that is ours is logged, with its traceback and nothing of the film."""
+    match error:
+        case Problem():
+            return error
+        case ImageError():
+            return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, error.reason, REFUSALS[error.reason], str(error))
+        case RequestValidationError():
+            faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+            title = "Age is 0 to 123 years, sex is M or F; leave out what you don't know."
+            return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", title, "; ".join(faults))
+        case HTTPException():
+            status = HTTPStatus(error.status_code)
+            reason = status.phrase.lower().replace(" ", "-")
+            return Problem(status, reason, f"{status.phrase}.", error.detail, error.headers)
+        case _:
+            _log.error("a request failed", exc_info=error)
+            title = "Something went wrong here, and not with your film. Please tell whoever runs this page."
+            return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", title, type(error).__name__)

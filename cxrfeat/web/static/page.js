@@ -5,18 +5,15 @@ import { show, showRefusal } from "./answer.js";
 const byId = (id) => document.getElementById(id);
 const viewer = new Viewer();
 const fields = [byId("age"), byId("sex")].filter(Boolean);
-let film = null; // {bytes: Blob, name: string}
+let film = null; // {bytes: Blob, name: string, shown: Promise that the browser has done with it}
 let request = null;
 
-async function take(bytes, name) {
-  film = { bytes, name };
+function take(bytes, name) {
   byId("answer").hidden = true;
   viewer.close();
   const address = URL.createObjectURL(bytes);
-  const shown = viewer.open(address, name);
-  await ask();
-  await shown;
-  URL.revokeObjectURL(address);
+  film = { bytes, name, shown: viewer.open(address, name).finally(() => URL.revokeObjectURL(address)) };
+  return ask();
 }
 
 async function ask() {
@@ -30,6 +27,8 @@ async function ask() {
     const options = { method: "POST", body: film.bytes, headers: { "Content-Type": "application/octet-stream" }, signal: mine.signal };
     const response = await fetch(`/api/predict?${query}`, options);
     const content = await response.json();
+    await film.shown;
+    if (request !== mine) return;
     if (response.ok) answer(content);
     else refuse(content);
   } catch (error) {
@@ -42,7 +41,7 @@ async function ask() {
 
 function answer(content) {
   const positive = content.findings.filter((entry) => entry.positive).length;
-  byId("blank").hidden = byId("answer").hidden = false;
+  byId("answer").hidden = false;
   byId("blank").hidden = true;
   show(content, (entry) => viewer.explain(entry));
   say(`${film.name}: ${positive} of 14 findings at or above their thresholds.`, false);

@@ -87,8 +87,7 @@ export class Viewer {
   }
 
   #onWheel(event) {
-    if (!event.ctrlKey && this.#zoom === 1 && event.deltaY > 0) return; // the page scrolls on
-    if (!event.ctrlKey && !event.altKey) return;
+    if (!event.ctrlKey) return; // the page scrolls on; a pinched touchpad counts as Ctrl
     event.preventDefault();
     const { left, top } = this.#frame.getBoundingClientRect();
     this.#scale(this.#zoom * STEP ** -Math.sign(event.deltaY), event.clientX - left, event.clientY - top);

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import httpx
 import pytest
@@ -39,7 +38,7 @@ TRAINING = {
 """As head_training.run records it."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Return settings of a service with a small random network and a head that fits it, on disk."""
     BACKBONES["small"] = fakes.SMALL
@@ -50,14 +49,14 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     del BACKBONES["small"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(settings: Settings) -> Service:
     return open_service(settings)
 
 
 @contextmanager
 def serve(service: Service, limits: Limits | None = None) -> Iterator[httpx.Client]:
-    """Run a server in a thread and yield a client of it; what it answers with 500 must be asked for."""
+    """Run a server in a thread and yield a client of it."""
     server = uvicorn.Server(uvicorn.Config(create_app(service, limits), port=0, access_log=False, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -79,12 +78,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def client(service: Service) -> Iterator[httpx.Client]:
     with serve(service) as client:
         yield client
 
 
 @pytest.fixture
-def png(tmp_path: Path) -> bytes:
+def png() -> bytes:
     return fakes.png(fakes.film(80, 64))
