@@ -105,7 +105,7 @@ def _describe(metrics: Mapping[str, Any]) -> str:
     split, settings = metrics["splits"][Split.TEST.value], metrics["settings"]
     return (
         f"AUROC on {split['images']:,} test films of {split['patients']:,} patients (split: "
-        f"{metrics['protocol']['name']}), with {settings['confidence']:.0%} intervals over patients from "
+        f"{metrics['protocol']['name']}), with {settings['confidence'] * 100:g}\u00a0% intervals over patients from "
         f"{settings['resamples']:,} resamples."
     )
 

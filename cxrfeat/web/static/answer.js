@@ -5,6 +5,7 @@ const UPPER = [0.05, 0.1, 0.2, 0.3, 0.5, 1];
 export const spell = (name) => name.replaceAll("_", " ");
 
 export function percent(share, digits = share > 0 && share < 0.01 ? 2 : 1) {
+  if (share > 0 && share < 0.00005) return "<\u00a00.01\u00a0%";
   return share === null ? "–" : `${(share * 100).toFixed(digits)}\u00a0%`;
 }
 

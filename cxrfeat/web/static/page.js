@@ -25,7 +25,7 @@ async function ask() {
   try {
     // Never with the file's own type, which browsers take from its name: the bytes decide.
     const options = { method: "POST", body: film.bytes, headers: { "Content-Type": "application/octet-stream" }, signal: mine.signal };
-    const response = await fetch(`/api/predict?${query}`, options);
+    const response = await send(`/api/predict?${query}`, options);
     const content = await response.json();
     await film.shown;
     if (request !== mine) return;
@@ -37,6 +37,16 @@ async function ask() {
   } finally {
     if (request === mine) document.body.classList.remove("busy");
   }
+}
+
+// Send a film; where many are being read, come back as often as that may help.
+async function send(address, options, attempts = 5) {
+  const response = await fetch(address, options);
+  if (response.status !== 503 || attempts === 1) return response;
+  const seconds = Number(response.headers.get("Retry-After")) || 1;
+  say(`Many films are being read: trying again in ${seconds} s …`, true);
+  await new Promise((resume) => setTimeout(resume, seconds * 1000));
+  return send(address, options, attempts - 1);
 }
 
 function answer(content) {

@@ -19,7 +19,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path")
 
 DESK, PHONE = (1440, 1000), (390, 844)
-REFUSED = "Failed to load resource: the server responded with a status of 422"
+REFUSED = tuple(f"Failed to load resource: the server responded with a status of {status}" for status in (422, 503))
 """What Chromium writes to the console of any page whose request was refused; not the page's own."""
 
 
@@ -127,6 +127,15 @@ def test_a_text_file_is_refused_in_words(page: Page, phantom: Path, tmp_path: Pa
     upload(page, phantom)
     expect(alert).to_be_hidden()
     expect(page.locator(".finding")).to_have_count(14)
+
+
+def test_a_busy_server_is_asked_again(page: Page, phantom: Path) -> None:
+    """After the time that it asks for; a visitor sees why it takes longer."""
+    busy = {"status": 503, "headers": {"Retry-After": "1"}, "body": "{}"}
+    page.route("**/api/predict*", lambda route: route.fulfill(**busy), times=2)
+    page.set_input_files("#file", phantom)
+    expect(page.locator("#status")).to_contain_text("trying again in 1 s")
+    expect(page.locator("#status")).to_contain_text("of 14 findings")
 
 
 def test_age_and_sex_are_asked_again(page: Page, phantom: Path) -> None:

@@ -72,7 +72,7 @@ def test_an_evaluation_gives_intervals(name: str, tmp_path: Path, settings: Sett
     assert card.findings[0].test == Interval(auroc=0.8, low=0.7, high=0.9, positives=7)
     assert card.findings[-1].test == Interval(auroc=None, low=None, high=None, positives=0)
     assert card.mean.low == 0.7
-    for part in ("25,596 test films", "2,797 patients", "official list", "95% intervals", "1,000 resamples"):
+    for part in ("25,596 test films", "2,797 patients", "official list", "95\u00a0% intervals", "1,000 resamples"):
         assert part in card.source
 
 
