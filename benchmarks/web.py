@@ -9,7 +9,6 @@ service  POST /api/predict to `python -m cxrfeat.web`, heat maps and HTTP includ
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 import statistics
 import subprocess
@@ -154,7 +153,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--requests", type=int, default=60)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    # One, because two threads that wait for each other on cores that somebody else uses measure the somebody else.
+    parser.add_argument("--threads", type=int, default=1, help="of the network, in the service as in this process")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     backbone = BACKBONES[options.backbone]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrfeat import __version__
-from cxrfeat.errors import ConfigError
+from cxrfeat.errors import BundleError, ConfigError
 from cxrfeat.findings import FINDINGS
 from cxrfeat.head import Bundle
 from cxrfeat.schema import Split
@@ -65,7 +65,17 @@ def make_card(bundle: Bundle, precision: str, operating_point: str, evaluation: 
         precision: that films are embedded in.
         operating_point: rule of the thresholds.
         evaluation: in place of what the bundle's own record says.
+
+    Raises:
+        BundleError: a record that can't be read.
     """
+    try:
+        return _make_card(bundle, precision, operating_point, evaluation)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"the training record of head {bundle.fingerprint} can't be read: {error!r}") from error
+
+
+def _make_card(bundle: Bundle, precision: str, operating_point: str, evaluation: Evaluation | None) -> ModelCard:
     training = bundle.training
     films: Mapping[str, int] = training.get("rows", {})
     positives: Mapping[str, int] = training.get("train_positives", {})

@@ -5,14 +5,14 @@ import { show, showRefusal } from "./answer.js";
 const byId = (id) => document.getElementById(id);
 const viewer = new Viewer();
 const fields = [byId("age"), byId("sex")].filter(Boolean);
-let film = null; // {bytes: Blob, name: string, shown: Promise that the browser has done with it}
+let film = null; // bytes, name; shown: promise that the browser has done with it; fitted: has its decoded shape
 let request = null;
 
 function take(bytes, name) {
   byId("answer").hidden = true;
   viewer.close();
   const address = URL.createObjectURL(bytes);
-  film = { bytes, name, shown: viewer.open(address, name).finally(() => URL.revokeObjectURL(address)) };
+  film = { bytes, name, fitted: false, shown: viewer.open(address, name).finally(() => URL.revokeObjectURL(address)) };
   return ask();
 }
 
@@ -53,6 +53,8 @@ function answer(content) {
   const positive = content.findings.filter((entry) => entry.positive).length;
   byId("answer").hidden = false;
   byId("blank").hidden = true;
+  if (!film.fitted) viewer.fit(content.film); // and later, with another age, the visitor's zoom stays
+  film.fitted = true;
   show(content, (entry) => viewer.explain(entry));
   say(`${film.name}: ${positive} of 14 findings at or above their thresholds.`, false);
 }

@@ -10,6 +10,7 @@ const PLACES = { rows: ["upper", "middle", "lower"], columns: ["left", "centre",
 
 export class Viewer {
   #zoom = 1;
+  #shape = { width: 1, height: 1 };
   #entry = null;
   #frame = byId("viewer");
   #stage = byId("stage");
@@ -38,6 +39,12 @@ export class Viewer {
     this.#picture.alt = `Chest X-ray: ${name}`;
     byId("invitation").hidden = true;
     this.#frame.hidden = byId("tools").hidden = false;
+    this.fit({ width: this.#picture.naturalWidth, height: this.#picture.naturalHeight });
+  }
+
+  // Show the whole film. Its shape is the decoded one, where a browser has turned it after a camera's note.
+  fit({ width, height }) {
+    this.#shape = { width, height };
     this.#scale(1);
   }
 
@@ -67,8 +74,8 @@ export class Viewer {
 
   // Zoom about a point of the frame; by default about its middle.
   #scale(zoom, x = this.#frame.clientWidth / 2, y = this.#frame.clientHeight / 2) {
-    const { naturalWidth: width, naturalHeight: height } = this.#picture;
-    if (!width || this.#frame.hidden) return;
+    if (this.#frame.hidden) return;
+    const { width, height } = this.#shape;
     const before = this.#zoom;
     this.#zoom = Math.min(Math.max(zoom, 1), MOST);
     const { width: side } = byId("drop").getBoundingClientRect();

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import ExifTags, Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from cxrfeat.web.examples import draw_example
@@ -157,6 +160,35 @@ def test_an_example_is_one_click(page: Page) -> None:
     expect(page.locator("#status")).to_contain_text("Phantom “Pneumothorax”: ")
     assert page.get_by_label("Age").input_value() == "26"
     expect(page.locator("#assumptions p")).to_have_count(0)
+
+
+def test_a_film_is_dropped_anywhere_on_the_page(page: Page, phantom: Path) -> None:
+    """It is taken as if it had been chosen, and does not replace the page."""
+    dropped = page.evaluate_handle(
+        """bytes => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "dropped.png"));
+            return data;
+        }""",
+        list(phantom.read_bytes()),
+    )
+    page.dispatch_event("footer", "drop", {"dataTransfer": dropped})
+    expect(page.locator("#status")).to_contain_text("dropped.png: ")
+    expect(page.locator(".finding")).to_have_count(14)
+
+
+def test_a_film_is_shown_as_the_model_sees_it(page: Page, tmp_path: Path) -> None:
+    """A camera's note that the picture is to be turned is followed by neither, or the heat map would lie wrong."""
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    path.write_bytes(fakes.encode(Image.fromarray(fakes.film(100, 300)), "JPEG", exif=exif))
+    upload(page, path)
+    box = page.locator("#picture").bounding_box()
+    assert box is not None
+    assert box["width"] == pytest.approx(3 * box["height"], abs=1)
+    shown = np.asarray(Image.open(io.BytesIO(page.locator("#picture").screenshot())).convert("L"), dtype=float)
+    assert shown[:, -100:].mean() > shown[:, :100].mean() + 20, "bright on the right, as it is stored"
 
 
 def test_a_film_is_zoomed_by_keys_and_buttons(page: Page, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cxrfeat.errors import ConfigError
+from cxrfeat.errors import BundleError, ConfigError
 from cxrfeat.findings import FINDINGS
 from cxrfeat.web.answers import Interval
 from cxrfeat.web.card import make_card, read_evaluation
@@ -63,6 +63,16 @@ def test_a_bundle_without_a_record_says_so() -> None:
     assert (card.films, card.mean.auroc, card.precision) == ({}, None, "bf16")
     assert {(row.prevalence, row.train_positives, row.test.auroc) for row in card.findings} == {(None, None, None)}
     assert {row.threshold for row in card.findings} == {0.25}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"rows": []}, {"test": {}}, {"rows": {"train": "many"}}, {"rows": {"train": 1}, "train_positives": {"Mass": 2}}],
+)
+def test_a_record_that_cannot_be_read_is_refused(record: dict[str, Any]) -> None:
+    """Somebody else's bundle may hold anything there; shares above 1 are no shares."""
+    with pytest.raises(BundleError, match=r"the training record of head mlp-5-4:.* can't be read"):
+        make_card(replace(fakes.bundle(4), training=record), "fp32", "youden")
 
 
 @pytest.mark.parametrize("name", ["", "metrics.json"])

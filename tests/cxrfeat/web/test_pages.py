@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
 
 from cxrfeat.findings import FINDINGS
+from cxrfeat.head import load_bundle, save_bundle
 from cxrfeat.imaging import decode
 from cxrfeat.web.examples import SIDE, draw_example, list_examples
+from cxrfeat.web.service import Settings, open_service
+from tests import fakes
+from tests.cxrfeat.web.conftest import serve
 
 PAGES = ("/", "/docs")
 
@@ -54,6 +60,18 @@ def test_the_page_shows_the_model_card(client: httpx.Client) -> None:
     ):
         assert text in html
     assert all(finding.replace("_", " ") in html for finding in FINDINGS)
+
+
+def test_a_head_without_age_sex_and_record_has_a_page(settings: Settings, tmp_path: Path) -> None:
+    """It asks for nothing that it does not use, and says that nothing is recorded."""
+    extractor = load_bundle(settings.head).extractor
+    save_bundle(fakes.bundle(2048, extras=(), extractor=extractor), tmp_path / "head")
+    with serve(open_service(replace(settings, head=str(tmp_path / "head")))) as bare:
+        html = bare.get("/").text
+    assert "not recorded in the bundle" in html
+    assert 'id="age"' not in html
+    assert 'id="sex"' not in html
+    assert 'id="file"' in html
 
 
 def test_the_documentation_is_the_openapi_document(client: httpx.Client) -> None:
