@@ -37,14 +37,14 @@ _SECURITY = {
 }
 
 _BODY = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in MEDIA_TYPES}
-_REFUSALS = (
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.REQUEST_TIMEOUT,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
+_REFUSALS = {
+    HTTPStatus.BAD_REQUEST: "the upload was cut off",
+    HTTPStatus.REQUEST_TIMEOUT: "the upload took too long",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the file is larger than this service takes",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "the body is announced as something else than a picture",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "no radiograph: reason is the quarantine's code; or an impossible age or sex",
+    HTTPStatus.SERVICE_UNAVAILABLE: "too many films at this moment; Retry-After says when to come back, in seconds",
+}
 
 router = APIRouter()
 
@@ -62,7 +62,7 @@ Sex = Annotated[Literal["M", "F"] | None, Query(description="if known")]
 @router.post(
     "/api/predict",
     summary="One X-ray in, 14 calibrated probabilities and where they come from out",
-    responses=problems.document(*_REFUSALS),
+    responses=problems.document(_REFUSALS),
     openapi_extra={"requestBody": {"required": True, "description": "the PNG or JPEG file itself", "content": _BODY}},
 )
 async def predict(request: Request, desk: AtDesk, age: Age = None, sex: Sex = None) -> Answer:

@@ -65,10 +65,10 @@ class Problem(Exception):  # noqa: N818 - the name of the standard
         return JSONResponse(details.model_dump(), self.status, self.headers, media_type=MEDIA_TYPE)
 
 
-def document(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """Return what an OpenAPI document says of these statuses."""
+def document(meanings: Mapping[HTTPStatus, str]) -> dict[int | str, dict[str, Any]]:
+    """Return what an OpenAPI document says of statuses, from what each of them means."""
     content = {MEDIA_TYPE: {"schema": ProblemDetails.model_json_schema()}}
-    return {status.value: {"description": status.phrase, "content": content} for status in statuses}
+    return {status.value: {"description": meaning, "content": content} for status, meaning in meanings.items()}
 
 
 def install(app: FastAPI) -> None:
