@@ -31,7 +31,7 @@ java: $(VENV)/.ready
 	  python -m cxrfeat.java; }
 
 .PHONY: demo
-demo: env  ## draw 60 phantom X-rays, embed them, show the table, train a head, score two drops
+demo: env  ## draw 60 phantom X-rays, embed them, train a head, score two drops, and say how to open the page
 	python -m cxrfeat.demo
 
 .PHONY: test
@@ -68,6 +68,10 @@ bench-bootstrap: env  ## intervals of 1,000 resamples against loops over scikit-
 .PHONY: bench-score
 bench-score: env  ## scoring against a bare pyarrow + torch program (BENCH_OPTIONS='--memory 100000 1000000' for memory)
 	python -m benchmarks.score $(BENCH_OPTIONS)
+
+.PHONY: bench-web
+bench-web: env  ## the page: latency against the bare model, eight visitors for a minute (BENCH_OPTIONS='--weights F')
+	python -m benchmarks.web $(BENCH_OPTIONS)
 
 .PHONY: constraints
 constraints:  ## renew constraints.txt with the newest versions that fit

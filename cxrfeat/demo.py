@@ -40,10 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not Path(_EXTRACT).is_file():
         parser.error(f"{_EXTRACT} is not below {Path.cwd()}; run the demo from the project's root")
+    weights = options.weights or _weights()
     xrays, features, run = (options.output / name for name in ("xrays", "features", "run"))
     _step("draw phantom X-rays", [sys.executable, "-m", "cxrfeat.phantom", "--count", options.count, "--output", xrays])
     extract: list[object] = ["spark-submit", _EXTRACT, "--images", xrays, "--output", features]
-    extract += ["--metadata", xrays / "Data_Entry_2017_v2020.csv", "--weights", options.weights or _weights()]
+    extract += ["--metadata", xrays / "Data_Entry_2017_v2020.csv", "--weights", weights]
     extract += ["--train-val-list", xrays / "train_val_list.txt", "--test-list", xrays / "test_list.txt"]
     _step("embed them", extract)
     _show(features / "embeddings")
@@ -51,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fit: list[object] = [sys.executable, "-m", "head_training.fit", "--features", features / "embeddings"]
     _step("train 24 heads at once, and keep the best", [*fit, "--output", run, "--grid"])
     _score_drops(features / "embeddings", run / "head", options.output)
+    page = [_interpreter(), "-m", "cxrfeat.web", "--head", str(run / "head"), "--weights", weights]
+    print(
+        f"\n== now drop an X-ray onto the page that this opens, or click on a phantom\n$ {shlex.join(page)}", flush=True
+    )
     return 0
 
 
@@ -83,6 +88,12 @@ def _weights() -> str:
         print(_NO_WEIGHTS.format(error=error), flush=True)
         return RANDOM
     return str(weights.path)
+
+
+def _interpreter() -> str:
+    """Return how to call this Python from here, where its environment may not be activated."""
+    here, python = Path.cwd(), Path(sys.executable)
+    return str(python.relative_to(here) if python.is_relative_to(here) else python)
 
 
 def _step(title: str, command: Sequence[object]) -> None:

@@ -7,7 +7,7 @@ could move. The same input gives the same bits, whoever its neighbours are.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -105,7 +105,6 @@ class FrozenEncoder:
         self._mean = torch.tensor(preprocess.IMAGENET_MEAN, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocess.IMAGENET_STD, device=self.device).view(1, 3, 1, 1)
 
-    @torch.inference_mode()
     def embed(self, inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn (N, 224, 224) uint8 model inputs into (N, dim) float32 embeddings.
 
@@ -113,21 +112,48 @@ class FrozenEncoder:
         embedding must not depend on how many neighbours it happened to have.
         """
         embeddings = np.empty((len(inputs), self.dim), dtype=np.float32)
+        for part, feature_maps in self._feature_maps(inputs):
+            embeddings[part] = _pool(feature_maps)[: part.stop - part.start]
+        return embeddings
+
+    def embed_with_maps(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the same embeddings, bit for bit, and the last feature maps whose spatial means they are.
+
+        Args:
+            inputs: (N, 224, 224) uint8 model inputs, at least one.
+
+        Returns:
+            (N, dim) float32 embeddings and (N, dim, h, w) float32 feature maps; h = w = 7 for a ResNet.
+        """
+        embeddings, maps = [], []
+        for part, feature_maps in self._feature_maps(inputs):
+            count = part.stop - part.start
+            embeddings.append(_pool(feature_maps)[:count])
+            maps.append(feature_maps[:count].cpu().numpy())
+        return np.concatenate(embeddings), np.concatenate(maps)
+
+    @torch.inference_mode()
+    def _feature_maps(self, inputs: NDArray[np.uint8]) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield which inputs were in a batch, and the (batch_size, dim, h, w) float32 feature maps of the padded batch."""
         for start in range(0, len(inputs), self.batch_size):
             part = inputs[start : start + self.batch_size]
             batch = np.zeros((self.batch_size, *part.shape[1:]), dtype=np.uint8)
             batch[: len(part)] = part
-            embeddings[start : start + len(part)] = self._forward(batch)[: len(part)]
-        return embeddings
+            yield slice(start, start + len(part)), self._forward(batch)
 
-    def _forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _forward(self, batch: NDArray[np.uint8]) -> torch.Tensor:
         gray = torch.from_numpy(batch)
         if self.device.type == "cuda":
             gray = gray.pin_memory().to(self.device, non_blocking=True)
         pixels = (gray.unsqueeze(1) / 255.0 - self._mean) / self._std
-        feature_map = self._trunk(pixels.to(self._dtype, memory_format=torch.channels_last))
-        pooled: NDArray[np.float32] = feature_map.float().mean(dim=(2, 3)).cpu().numpy()
-        return pooled
+        feature_maps: torch.Tensor = self._trunk(pixels.to(self._dtype, memory_format=torch.channels_last))
+        return feature_maps.float()
+
+
+def _pool(feature_maps: torch.Tensor) -> NDArray[np.float32]:
+    """Pool a whole batch, padding too: neither does the kernel of the mean then depend on how many films it holds."""
+    pooled: NDArray[np.float32] = feature_maps.mean(dim=(2, 3)).cpu().numpy()
+    return pooled
 
 
 def fold_batchnorm(network: torchvision.models.ResNet) -> nn.Sequential:

@@ -71,17 +71,44 @@ class Predictor:
         Raises:
             ValueError: embeddings of another length.
         """
-        inputs = self.bundle.inputs
-        columns = [embeddings, *(extras[name][:, np.newaxis] for name in inputs.extras)]
-        missing = {name: np.isnan(extras[name]) for name in inputs.extras}
+        columns = self._columns(embeddings, extras)
+        missing = {name: np.isnan(extras[name]) for name in self.bundle.inputs.extras}
         probabilities = np.empty((len(embeddings), len(FINDINGS)), dtype=np.float32)
         for start in range(0, len(embeddings), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
             rows = np.concatenate([column[part] for column in columns], axis=1)
-            inputs.apply(rows)
+            self.bundle.inputs.apply(rows)
             logits = self.bundle.head(torch.from_numpy(rows))
             probabilities[part] = self.bundle.calibration.apply(logits).numpy()
         return Predictions(probabilities, any_finding(probabilities).astype(np.float32), missing)
+
+    def gradients(
+        self, embeddings: NDArray[np.float32], extras: Mapping[str, NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Return how the logits of N films answer to their embeddings.
+
+        Args:
+            embeddings: as for :meth:`predict`.
+            extras: as for :meth:`predict`.
+
+        Returns:
+            (N, 14, dim) float32: derivatives of the head's logits, before calibration, with respect to the raw embedding.
+
+        Raises:
+            ValueError: embeddings of another length.
+        """
+        rows = np.concatenate(self._columns(embeddings, extras), axis=1)
+        self.bundle.inputs.apply(rows)
+        with torch.no_grad():  # of the weights; the rows have theirs from jacrev
+            jacobians = torch.func.vmap(torch.func.jacrev(self.bundle.head))(torch.from_numpy(rows))
+        gradients: NDArray[np.float32] = jacobians[:, :, : self.dim].numpy() / self.bundle.inputs.scale
+        return gradients
+
+    def _columns(
+        self, embeddings: NDArray[np.float32], extras: Mapping[str, NDArray[np.float32]]
+    ) -> list[NDArray[np.float32]]:
+        """Return what stands side by side in the rows that :meth:`cxrfeat.inputs.Inputs.apply` takes."""
+        return [embeddings, *(extras[name][:, np.newaxis] for name in self.bundle.inputs.extras)]
 
     def to_columns(self, predictions: Predictions) -> dict[str, pa.Array]:
         """Return what the predictions say as columns of :data:`cxrfeat.schema.PREDICTIONS`."""

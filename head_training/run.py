@@ -233,6 +233,7 @@ def _record(config: FitConfig, features: Features, report: Report, weights: NDAr
     course = report.course
     table = features.index.table
     rows = {split.value: features.rows(split) for split in Split}
+    positives = features.labels[rows[Split.TRAIN]].sum(axis=0).astype(int).tolist()
     return {
         "settings": config.describe(),
         "configuration": {"name": course.name, **asdict(course.configuration)},
@@ -243,6 +244,7 @@ def _record(config: FitConfig, features: Features, report: Report, weights: NDAr
             name: len(table["patient_id"].slice(part.start, part.stop - part.start).unique())
             for name, part in rows.items()
         },
+        "train_positives": dict(zip(FINDINGS, positives, strict=True)),
         "left_out": dict(report.left_out),
         "imputed_values": dict(report.imputed),
         "label_weights": {

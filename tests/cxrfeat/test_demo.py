@@ -30,6 +30,8 @@ def test_without_weights_it_says_so_loudly(
     assert commands[1][commands[1].index("--weights") + 1] == "random"
     printed = capsys.readouterr().out
     assert "NO IMAGENET WEIGHTS" in printed
+    opens = [line.removeprefix("$ ").split()[1:] for line in printed.splitlines() if "cxrfeat.web" in line]
+    assert opens == [["-m", "cxrfeat.web", "--head", str(tmp_path / "demo" / "run" / "head"), "--weights", "random"]]
     assert "no route to host" in printed
 
 

@@ -172,6 +172,15 @@ def test_the_batch_size_changes_rounding_alone(small: FrozenEncoder) -> None:
         np.testing.assert_allclose(made, expected, atol=1e-4 * float(np.abs(expected).max()))
 
 
+def test_embeddings_are_the_means_of_the_feature_maps(small: FrozenEncoder) -> None:
+    """The same bits with the maps as without, over a full batch and a partial one; the maps are of the films alone."""
+    embeddings, maps = small.embed_with_maps(FILMS)
+    assert maps.shape == (4, 2048, 7, 7)
+    assert maps.dtype == np.float32
+    np.testing.assert_array_equal(embeddings, small.embed(FILMS))
+    np.testing.assert_allclose(maps.mean(axis=(2, 3)), embeddings, rtol=1e-5, atol=1e-6)
+
+
 def test_every_batch_is_full_for_the_network(small: FrozenEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A partial batch is padded, and what the padding gives is thrown away; no films give no embeddings."""
     seen: list[tuple[int, ...]] = []

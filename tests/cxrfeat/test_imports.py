@@ -25,6 +25,7 @@ LAYERS = (
         "device",
         "backbone",
         "head",
+        "heatmap",
         "metadata",
         "metrics",
         "operating",
@@ -35,6 +36,7 @@ LAYERS = (
     ("score",),
     ("drops",),
     ("spark",),
+    ("web",),
     ("demo",),
 )
 """From the bottom up: a module imports from its own layer and from those before it, and never in a circle."""
@@ -88,6 +90,14 @@ def test_only_the_spark_folder_imports_pyspark(root: Path) -> None:
     found = importers(root, "cxrfeat", "pyspark")
     assert {path for path in found if not path.startswith("cxrfeat/spark/")} == set()
     assert found, "nothing imports pyspark: this test looks in the wrong place"
+
+
+def test_only_the_web_folder_imports_fastapi(root: Path) -> None:
+    """The library and its jobs run where the `web` extra is not installed."""
+    for package in ("fastapi", "starlette", "uvicorn", "pydantic"):
+        found = importers(root, "cxrfeat", package) | importers(root, "head_training", package)
+        assert found
+        assert {path for path in found if not path.startswith("cxrfeat/web/")} == set()
 
 
 def test_training_never_imports_spark(root: Path) -> None:

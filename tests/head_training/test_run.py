@@ -199,6 +199,16 @@ def test_the_cohort_is_every_film_of_the_run_once(tmp_path: Path) -> None:
     assert len(cohort) == 60
 
 
+def test_positives_of_the_training_split_are_recorded(tmp_path: Path) -> None:
+    """Beside the number of its rows: together the prevalence that the head has seen; other splits don't count."""
+    rows = random_table(60)
+    assert fit(write(rows, tmp_path / "features"), tmp_path / "run", *FAST) == 0
+    training = [row["findings"] for row in rows.to_pylist() if row["split"] == "train"]
+    counted = record(tmp_path / "run")
+    assert counted["train_positives"] == {name: sum(name in names for names in training) for name in FINDINGS}
+    assert counted["rows"]["train"] == len(training)
+
+
 def test_the_untrained_head_is_recorded(features: Path, tmp_path: Path) -> None:
     """What training must beat: the seeded initial head knows nothing, and another seed knows nothing else."""
     assert fit(features, tmp_path / "a", *FAST) == 0

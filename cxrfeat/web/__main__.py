@@ -1,0 +1,137 @@
+"""``python -m cxrfeat.web``: a page that takes an X-ray and shows what a head says of it, and why."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from cxrfeat.backbone import BACKBONES
+from cxrfeat.device import Precision
+from cxrfeat.errors import ConfigError, CxrfeatError
+from cxrfeat.web.app import load_app
+from cxrfeat.web.desk import Limits
+from cxrfeat.web.service import Settings, open_service
+
+EXIT_CODES = """exit codes:
+  0    stopped
+  1    failed on the way: the port is taken
+  2    options or input that can't be used
+
+Research software, not a medical device."""
+
+_WORKER_START_S = 120
+"""Seconds in which a worker process must have loaded its network."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    defaults = Limits()
+    parser = argparse.ArgumentParser(
+        prog="python -m cxrfeat.web",
+        description="Open a page that takes an X-ray and shows 14 calibrated probabilities and where they come from.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument_group("model").add_argument
+    add("--head", required=True, metavar="DIR_OR_URI", help="bundle of head_training.fit: RUN/head")
+    add("--weights", metavar="FILE_OR_NAME", help="of the backbone (default: torchvision's); those that the head knows")
+    add("--backbone", choices=sorted(BACKBONES), default="resnet50", help="default resnet50")
+    add(
+        "--precision",
+        type=Precision,
+        choices=list(Precision),
+        default=Precision.AUTO,
+        help="auto (default): bf16 where native",
+    )
+    add("--operating-point", default="youden", metavar="RULE", help="rule of the thresholds (default youden)")
+    add("--evaluation", type=Path, metavar="EVAL", help="of head_training.evaluate: the model card gets intervals")
+    add = parser.add_argument_group("service").add_argument
+    add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)")
+    add("--port", type=int, default=8000, help="default 8000")
+    add("--workers", type=int, default=1, metavar="N", help="processes, each with its own model (default 1)")
+    add("--threads", type=int, metavar="N", help="of the network in each process (default: all cores, shared evenly)")
+    add(
+        "--in-flight",
+        type=int,
+        default=defaults.in_flight,
+        metavar="N",
+        help=f"requests that a process takes at once, before it answers 503 (default {defaults.in_flight})",
+    )
+    add(
+        "--max-upload-mb",
+        type=float,
+        default=defaults.upload_bytes / 2**20,
+        metavar="MB",
+        help=f"largest file (default {defaults.upload_bytes / 2**20:g})",
+    )
+    return parser
+
+
+def parse(argv: Sequence[str] | None) -> tuple[Settings, Limits, argparse.Namespace]:
+    """Turn the command line into what is to be served.
+
+    Raises:
+        ConfigError: values that can't be carried out.
+    """
+    options = build_parser().parse_args(argv)
+    for name in ("workers", "threads", "in_flight", "max_upload_mb"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"--{name.replace('_', '-')} {value}; expected more than 0")
+    settings = Settings(
+        head=options.head,
+        weights=options.weights,
+        backbone=options.backbone,
+        precision=options.precision,
+        operating_point=options.operating_point,
+        evaluation=options.evaluation,
+        threads=options.threads or max(1, (os.cpu_count() or 1) // options.workers),
+    )
+    limits = Limits(upload_bytes=int(options.max_upload_mb * 2**20), in_flight=options.in_flight)
+    return settings, limits, options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit code."""
+    try:
+        serve(*parse(argv))
+    except CxrfeatError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1 if isinstance(error, RuntimeError) else 2
+    except KeyboardInterrupt:  # uvicorn has shut down in order, and raises it again
+        return 0
+    return 0
+
+
+def serve(settings: Settings, limits: Limits, options: argparse.Namespace) -> None:
+    """Serve until stopped.
+
+    Raises:
+        CxrfeatError: what is to be served can't be used.
+        SystemExit: the port can't be had.
+    """
+    config = uvicorn.Config(
+        functools.partial(load_app, settings, limits),
+        factory=True,
+        host=options.host,
+        port=options.port,
+        workers=options.workers,
+        timeout_worker_healthcheck=_WORKER_START_S,
+        access_log=False,  # an address may hold an age
+    )
+    if options.workers == 1:
+        uvicorn.Server(config).run()
+        return
+    open_service(settings)  # the workers load their own; but what is wrong is said here, and once
+    Multiprocess(config, [config.bind_socket()]).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

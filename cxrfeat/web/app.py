@@ -1,0 +1,164 @@
+"""The application: routes, the page, and headers that keep everything on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jinja2
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi.responses import HTMLResponse
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cxrfeat import __version__
+from cxrfeat.inputs import MAX_AGE_YEARS
+from cxrfeat.web import problems
+from cxrfeat.web.answers import NOTICE, Answer, Example, Health, ModelCard
+from cxrfeat.web.desk import MEDIA_TYPES, Desk, Limits
+from cxrfeat.web.examples import draw_example, list_examples
+from cxrfeat.web.service import Service, Settings, open_service
+
+_HERE = Path(__file__).parent
+
+_SECURITY = {
+    # Nothing from elsewhere, no inline script or style; blob: is the visitor's own film, shown before it is sent.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+_BODY = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in MEDIA_TYPES}
+_REFUSALS = {
+    HTTPStatus.BAD_REQUEST: "the upload was cut off",
+    HTTPStatus.REQUEST_TIMEOUT: "the upload took too long",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the file is larger than this service takes",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "the body is announced as something else than a picture",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "no radiograph: reason is the quarantine's code; or an impossible age or sex",
+    HTTPStatus.SERVICE_UNAVAILABLE: "too many films at this moment; Retry-After says when to come back, in seconds",
+}
+
+router = APIRouter()
+
+
+def _desk(request: Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+AtDesk = Annotated[Desk, Depends(_desk)]
+Age = Annotated[float | None, Query(ge=0, le=MAX_AGE_YEARS, allow_inf_nan=False, description="years, if known")]
+Sex = Annotated[Literal["M", "F"] | None, Query(description="if known")]
+
+
+@router.post(
+    "/api/predict",
+    summary="One X-ray in, 14 calibrated probabilities and where they come from out",
+    responses=problems.document(_REFUSALS),
+    openapi_extra={"requestBody": {"required": True, "description": "the PNG or JPEG file itself", "content": _BODY}},
+)
+async def predict(request: Request, desk: AtDesk, age: Age = None, sex: Sex = None) -> Answer:
+    """Answer for the film that is the request's body. Nothing of it is stored or logged."""
+    return await desk.predict(request, age, sex)
+
+
+@router.get("/api/model", summary="The model card")
+async def model(desk: AtDesk) -> ModelCard:
+    """Return what answers here, what it was trained on and how good it is."""
+    return desk.service.card
+
+
+@router.get("/api/examples", summary="Films for visitors without one")
+async def examples() -> list[Example]:
+    """Return the phantoms that can be tried; they are nobody's X-rays."""
+    return list_examples()
+
+
+@router.get("/healthz", summary="For operators")
+async def health(desk: AtDesk) -> Health:
+    """Return that the process is ready, and how busy it is."""
+    return Health(head=desk.service.card.head, in_flight=desk.in_flight, answered=desk.answered)
+
+
+@router.get("/examples/{name}.png", include_in_schema=False)
+async def example(name: str) -> Response:
+    """Return a phantom, drawn when the process started."""
+    if name not in {known.name for known in list_examples()}:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return Response(draw_example(name), media_type="image/png")
+
+
+def create_app(service: Service, limits: Limits | None = None) -> ASGIApp:
+    """Put a service on the web.
+
+    Args:
+        service: who answers.
+        limits: what is taken in; None for the defaults.
+    """
+    desk = Desk(service, limits or Limits())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await desk.warm_up()
+        yield
+        desk.close()
+
+    app = FastAPI(
+        title="cxrfeat", version=__version__, description=NOTICE, docs_url=None, redoc_url=None, lifespan=lifespan
+    )
+    app.state.desk = desk
+    app.include_router(router)
+    app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
+    problems.install(app)
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    _add_page(app, "/", templates.get_template("index.html.j2").render(card=service.card, examples=list_examples()))
+    _add_page(app, "/docs", templates.get_template("docs.html.j2").render(document=app.openapi()))
+    return SecurityHeaders(app)  # around all of it: the framework answers unknown errors outside its own middleware
+
+
+def load_app(settings: Settings, limits: Limits) -> ASGIApp:
+    """Load a service and put it on the web: what each worker process does.
+
+    Raises:
+        CxrfeatError: as :func:`cxrfeat.web.service.open_service`.
+    """
+    return create_app(open_service(settings), limits)
+
+
+def _add_page(app: FastAPI, path: str, html: str) -> None:
+    """Serve a page that is rendered once."""
+
+    async def page() -> HTMLResponse:
+        return HTMLResponse(html)
+
+    app.add_api_route(path, page, methods=["GET"], include_in_schema=False)
+
+
+class SecurityHeaders:
+    """ASGI middleware: every response says what a browser may do with it, and that answers are kept nowhere."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Add the headers to an HTTP response."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(_SECURITY)
+                # Pages and scripts are asked for again with their ETag: a page never runs another version's script.
+                headers["Cache-Control"] = "no-store" if scope["path"].startswith("/api/") else "no-cache"
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)

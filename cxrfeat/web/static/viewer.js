@@ -1,0 +1,158 @@
+// The film, large and zoomable, and the heat map over it.
+import { spell } from "./answer.js";
+
+const byId = (id) => document.getElementById(id);
+const WARM = [213, 94, 0];
+const COOL = [0, 114, 178];
+const STEP = 1.25;
+const MOST = 8;
+const PLACES = { rows: ["upper", "middle", "lower"], columns: ["left", "centre", "right"] };
+
+export class Viewer {
+  #zoom = 1;
+  #shape = { width: 1, height: 1 };
+  #entry = null;
+  #frame = byId("viewer");
+  #stage = byId("stage");
+  #picture = byId("picture");
+  #heat = byId("heat");
+  #opacity = byId("opacity");
+
+  constructor() {
+    byId("zoom-in").addEventListener("click", () => this.#scale(this.#zoom * STEP));
+    byId("zoom-out").addEventListener("click", () => this.#scale(this.#zoom / STEP));
+    byId("zoom-fit").addEventListener("click", () => this.#scale(1));
+    this.#opacity.addEventListener("input", () => this.#overlay());
+    this.#frame.addEventListener("wheel", (event) => this.#onWheel(event), { passive: false });
+    this.#frame.addEventListener("keydown", (event) => this.#onKey(event));
+    this.#frame.addEventListener("pointerdown", (event) => this.#onDrag(event));
+    new ResizeObserver(() => this.#scale(this.#zoom)).observe(byId("drop"));
+  }
+
+  async open(address, name) {
+    this.#picture.src = address;
+    try {
+      await this.#picture.decode();
+    } catch {
+      return; // the server says what is wrong with the file
+    }
+    this.#picture.alt = `Chest X-ray: ${name}`;
+    byId("invitation").hidden = true;
+    this.#frame.hidden = byId("tools").hidden = false;
+    this.fit({ width: this.#picture.naturalWidth, height: this.#picture.naturalHeight });
+  }
+
+  // Show the whole film. Its shape is the decoded one, where a browser has turned it after a camera's note.
+  fit({ width, height }) {
+    this.#shape = { width, height };
+    this.#scale(1);
+  }
+
+  close() {
+    byId("invitation").hidden = false;
+    this.#frame.hidden = byId("tools").hidden = byId("legend").hidden = true;
+    this.explain(null);
+  }
+
+  // Draw the heat map of a finding, or take it away.
+  explain(entry) {
+    this.#entry = entry;
+    if (entry) paint(this.#heat, entry.heat_map);
+    this.#overlay();
+  }
+
+  #overlay() {
+    const opacity = Number(this.#opacity.value);
+    const visible = this.#entry !== null && opacity > 0;
+    this.#heat.style.opacity = visible ? opacity / 100 : 0;
+    byId("opacity-level").textContent = opacity ? `${opacity} %` : "off";
+    byId("legend").hidden = !visible;
+    if (!visible) return;
+    byId("legend-finding").textContent = spell(this.#entry.finding);
+    byId("legend-place").textContent = describe(this.#entry.heat_map);
+  }
+
+  // Zoom about a point of the frame; by default about its middle.
+  #scale(zoom, x = this.#frame.clientWidth / 2, y = this.#frame.clientHeight / 2) {
+    if (this.#frame.hidden) return;
+    const { width, height } = this.#shape;
+    const before = this.#zoom;
+    this.#zoom = Math.min(Math.max(zoom, 1), MOST);
+    const { width: side } = byId("drop").getBoundingClientRect();
+    const fit = side / Math.max(width, height);
+    const [left, top] = [this.#frame.scrollLeft, this.#frame.scrollTop];
+    const tall = height * fit * this.#zoom;
+    this.#stage.style.width = `${width * fit * this.#zoom}px`;
+    this.#stage.style.height = `${tall}px`;
+    this.#stage.style.marginTop = `${Math.max(0, (side - tall) / 2)}px`;
+    this.#frame.style.overflow = this.#zoom === 1 ? "hidden" : "auto"; // a film that fits needs no scroll bars
+    this.#frame.scrollLeft = ((left + x) * this.#zoom) / before - x;
+    this.#frame.scrollTop = ((top + y) * this.#zoom) / before - y;
+    byId("zoom-level").textContent = `${Math.round(this.#zoom * 100)} %`;
+    byId("zoom-out").disabled = byId("zoom-fit").disabled = this.#zoom === 1;
+    byId("zoom-in").disabled = this.#zoom === MOST;
+  }
+
+  #onWheel(event) {
+    if (!event.ctrlKey) return; // the page scrolls on; a pinched touchpad counts as Ctrl
+    event.preventDefault();
+    const { left, top } = this.#frame.getBoundingClientRect();
+    this.#scale(this.#zoom * STEP ** -Math.sign(event.deltaY), event.clientX - left, event.clientY - top);
+  }
+
+  #onKey(event) {
+    const zoom = { "+": this.#zoom * STEP, "=": this.#zoom * STEP, "-": this.#zoom / STEP, 0: 1 }[event.key];
+    if (zoom === undefined || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    this.#scale(zoom);
+  }
+
+  #onDrag(event) {
+    if (event.pointerType !== "mouse" || event.button !== 0) return; // fingers scroll by themselves
+    const [x, y] = [event.clientX + this.#frame.scrollLeft, event.clientY + this.#frame.scrollTop];
+    const move = (moved) => this.#frame.scrollTo(x - moved.clientX, y - moved.clientY);
+    this.#frame.setPointerCapture(event.pointerId);
+    this.#frame.addEventListener("pointermove", move);
+    this.#frame.addEventListener("lostpointercapture", () => this.#frame.removeEventListener("pointermove", move), { once: true });
+  }
+}
+
+// Draw cells as a smooth layer: colour says for or against, opacity how much, of the strongest cell.
+function paint(canvas, cells) {
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(canvas.width, canvas.height);
+  const strongest = Math.max(...cells.flat().map(Math.abs)) || 1;
+  const rows = weigh(canvas.height, cells.length);
+  const columns = weigh(canvas.width, cells[0].length);
+  let at = 0;
+  for (const [top, bottom, down] of rows) {
+    for (const [left, right, across] of columns) {
+      const upper = cells[top][left] * (1 - across) + cells[top][right] * across;
+      const lower = cells[bottom][left] * (1 - across) + cells[bottom][right] * across;
+      const value = (upper * (1 - down) + lower * down) / strongest;
+      image.data.set([...(value > 0 ? WARM : COOL), Math.abs(value) * 255], at);
+      at += 4;
+    }
+  }
+  context.putImageData(image, 0, 0);
+}
+
+// For each pixel along a side: the two cells whose centres it lies between, and how far it is from the first.
+function weigh(pixels, cells) {
+  return Array.from({ length: pixels }, (_, pixel) => {
+    const place = Math.min(Math.max(((pixel + 0.5) * cells) / pixels - 0.5, 0), cells - 1);
+    const first = Math.floor(place);
+    return [first, Math.min(first + 1, cells - 1), place - first];
+  });
+}
+
+// Say in words where the map is strongest.
+function describe(cells) {
+  const flat = cells.flat();
+  const strongest = Math.max(...flat);
+  if (strongest <= 0) return "No part of this film speaks for it.";
+  const [row, column] = [Math.floor(flat.indexOf(strongest) / cells[0].length), flat.indexOf(strongest) % cells[0].length];
+  const third = (index, count) => Math.floor(((index + 0.5) / count) * 3);
+  const place = `${PLACES.rows[third(row, cells.length)]} ${PLACES.columns[third(column, cells[0].length)]}`;
+  return `Most speaks for it in the ${place} of the picture.`;
+}

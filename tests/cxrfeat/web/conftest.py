@@ -1,0 +1,89 @@
+"""What the tests of the page share: a small service, and a real server on a port of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import httpx
+import pytest
+import uvicorn
+
+from cxrfeat.backbone import BACKBONES, RANDOM, find_weights
+from cxrfeat.device import Precision
+from cxrfeat.encoder import EncoderSpec
+from cxrfeat.findings import FINDINGS
+from cxrfeat.head import save_bundle
+from cxrfeat.web.app import create_app
+from cxrfeat.web.desk import Limits
+from cxrfeat.web.service import Service, Settings, open_service
+from tests import fakes
+
+TRAINING = {
+    "rows": {"train": 1000, "val": 200, "test": 300},
+    "patients": {"train": 400, "val": 80, "test": 120},
+    "train_positives": {finding: 10 * place for place, finding in enumerate(FINDINGS, start=1)},
+    "test": {
+        "mean_auroc": 0.75,
+        "mean_over_findings": 13,
+        "findings": {
+            finding: {"auroc": None if finding == "Hernia" else 0.75, "positives": 30 * (finding != "Hernia")}
+            for finding in FINDINGS
+        },
+    },
+}
+"""As head_training.run records it."""
+
+
+@pytest.fixture(scope="package")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Return settings of a service with a small random network and a head that fits it, on disk."""
+    BACKBONES["small"] = fakes.SMALL
+    spec = EncoderSpec("small", find_weights(fakes.SMALL, RANDOM))
+    folder = tmp_path_factory.mktemp("web") / "head"
+    save_bundle(replace(fakes.bundle(2048, extractor=spec.fingerprint), training=TRAINING), folder)
+    yield Settings(str(folder), RANDOM, "small", Precision.FP32)
+    del BACKBONES["small"]
+
+
+@pytest.fixture(scope="package")
+def service(settings: Settings) -> Service:
+    return open_service(settings)
+
+
+@contextmanager
+def serve(service: Service, limits: Limits | None = None) -> Iterator[httpx.Client]:
+    """Run a server in a thread and yield a client of it."""
+    server = uvicorn.Server(uvicorn.Config(create_app(service, limits), port=0, access_log=False, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_for(lambda: server.started or not thread.is_alive())
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait until something is so, or fail."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="package")
+def client(service: Service) -> Iterator[httpx.Client]:
+    with serve(service) as client:
+        yield client
+
+
+@pytest.fixture
+def png() -> bytes:
+    return fakes.png(fakes.film(80, 64))

@@ -1,0 +1,127 @@
+"""python -m cxrfeat.web: bound to this machine, one process or several, errors in one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cxrfeat.backbone import RANDOM, find_weights, get_backbone
+from cxrfeat.device import Precision
+from cxrfeat.encoder import EncoderSpec
+from cxrfeat.head import save_bundle
+from cxrfeat.web import __main__ as command
+from cxrfeat.web.desk import Limits
+from cxrfeat.web.examples import draw_example
+from tests import fakes
+from tests.cxrfeat.web.conftest import wait_for
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a head for the seeded random resnet50."""
+    extractor = EncoderSpec("resnet50", find_weights(get_backbone("resnet50"), RANDOM)).fingerprint
+    folder = tmp_path_factory.mktemp("command") / "head"
+    save_bundle(fakes.bundle(2048, extractor=extractor), folder)
+    return folder
+
+
+def test_every_option_arrives(tmp_path: Path) -> None:
+    """And what is not given is safe: this machine alone, one process, all its cores."""
+    settings, limits, options = command.parse(["--head", "h"])
+    assert (options.host, options.port, options.workers, limits) == ("127.0.0.1", 8000, 1, Limits())
+    assert (settings.head, settings.backbone, settings.precision, settings.threads) == (
+        "h", "resnet50", "auto", os.cpu_count()
+    )  # fmt: skip
+    given = "--head h --weights w --backbone resnet50-v1 --precision fp32 --operating-point f1 --threads 3"
+    settings, limits, options = command.parse(
+        [*given.split(), "--evaluation", str(tmp_path), "--in-flight", "2", "--max-upload-mb", "0.5", "--workers", "2"]
+    )
+    assert (settings.weights, settings.backbone, settings.precision) == ("w", "resnet50-v1", Precision.FP32)
+    assert (settings.operating_point, settings.threads, settings.evaluation) == ("f1", 3, tmp_path)
+    assert limits == replace(Limits(), in_flight=2, upload_bytes=2**19)
+    assert options.workers == 2
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--head", "none"], "none is no bundle that can be read"),
+        (["--operating-point", "f3"], "no operating point 'f3'"),
+        (["--backbone", "resnet50-v1"], "the head was trained on"),
+        (["--evaluation", "none.json"], "the evaluation none.json can't be read"),
+        (["--in-flight", "0"], "--in-flight 0; expected more than 0"),
+        (["--max-upload-mb", "-1"], "--max-upload-mb -1.0; expected more than 0"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(
+    options: list[str], message: str, workers: str, head: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, before a port is opened, whatever the number of workers."""
+    given = ["--head", str(head), "--weights", RANDOM, "--workers", workers, *options]
+    assert command.main(given) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(head: Path, log: Path, *options: str) -> Iterator[httpx.Client]:
+    """Run the command and yield a client; Ctrl-C must end it in order."""
+    port = free_port()
+    words = [sys.executable, "-m", "cxrfeat.web", "--head", str(head), "--weights", RANDOM, "--port", str(port)]
+    words += ["--threads", "1", "--precision", "fp32", *options]
+    with log.open("wb") as output, subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT) as process:
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+                wait_for(lambda: process.poll() is not None or is_up(client), 60)
+                yield client
+        finally:
+            process.send_signal(signal.SIGINT)
+            code = process.wait(30)
+    assert code == 0, log.read_text()
+
+
+def is_up(client: httpx.Client) -> bool:
+    try:
+        return client.get("/healthz").status_code == 200
+    except httpx.ConnectError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_serves_until_stopped(workers: int, head: Path, tmp_path: Path) -> None:
+    """Answers agree whoever gives them, the log holds nothing of a visitor, and Ctrl-C ends it with exit code 0."""
+    log = tmp_path / "log"
+    person: dict[str, str | int] = {"age": 41, "sex": "M"}
+    with running(head, log, "--workers", str(workers)) as client:
+        answers = []
+        for _ in range(4):
+            with httpx.Client(base_url=client.base_url, timeout=60) as visitor:  # a connection of its own
+                headers = {"Content-Type": "image/png"}
+                response = visitor.post("/api/predict", content=draw_example("mass"), params=person, headers=headers)
+                answers.append(response.json())
+        assert all(answer == answers[0] for answer in answers)
+        assert answers[0]["assumptions"] == []
+    text = log.read_text()
+    assert "Uvicorn running on http://127.0.0.1:" in text
+    assert "predict" not in text
+    assert "age=" not in text

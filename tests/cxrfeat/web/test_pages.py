@@ -1,0 +1,103 @@
+"""The pages as they leave the server: nothing from elsewhere, nothing inline, all that they refer to is there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cxrfeat.findings import FINDINGS
+from cxrfeat.head import load_bundle, save_bundle
+from cxrfeat.imaging import decode
+from cxrfeat.web.examples import SIDE, draw_example, list_examples
+from cxrfeat.web.service import Settings, open_service
+from tests import fakes
+from tests.cxrfeat.web.conftest import serve
+
+PAGES = ("/", "/docs")
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/healthz", "/api/model", "/static/page.js", "/none", "/openapi.json"])
+def test_every_response_is_locked_down(path: str, client: httpx.Client) -> None:
+    """A strict policy on all of them, errors included."""
+    headers = client.get(path).headers
+    policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
+    assert (policy["default-src"], policy["script-src"], policy["style-src"]) == ("'none'", "'self'", "'self'")
+    assert policy["frame-ancestors"] == "'none'"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] in ("no-store", "no-cache")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_needs_nothing_but_this_server(path: str, client: httpx.Client) -> None:
+    """No inline script, style or handler; every address is local, and answers."""
+    html = client.get(path).text
+    assert re.findall(r"<script(?![^>]*\ssrc=)|<style|\sstyle=|\son\w+=", html) == []
+    references = re.findall(r'\s(?:src|href|data-url)="([^"]+)"', html)
+    assert len(references) > 3
+    for reference in references:
+        assert reference.startswith(("/", "#", "data:,"))
+        if reference.startswith("/"):
+            assert client.get(reference).status_code == 200
+    for script in re.findall(r'"(/static/\w+\.js)"', html):
+        for imported in re.findall(r'from "\.(/\w+\.js)"', client.get(script).text):
+            assert client.get(f"/static{imported}").status_code == 200
+
+
+def test_the_page_shows_the_model_card(client: httpx.Client) -> None:
+    """Without any script: fingerprints, data, and for each finding AUROC, prevalence and threshold."""
+    html, card = client.get("/").text, client.get("/api/model").json()
+    for text in (
+        card["head"],
+        card["extractor"],
+        "1,000 films of 400 patients",
+        "Research software",
+        "0.750",
+        "14.0 %",
+    ):
+        assert text in html
+    assert all(finding.replace("_", " ") in html for finding in FINDINGS)
+
+
+def test_a_head_without_age_sex_and_record_has_a_page(settings: Settings, tmp_path: Path) -> None:
+    """It asks for nothing that it does not use, and says that nothing is recorded."""
+    extractor = load_bundle(settings.head).extractor
+    save_bundle(fakes.bundle(2048, extras=(), extractor=extractor), tmp_path / "head")
+    with serve(open_service(replace(settings, head=str(tmp_path / "head")))) as bare:
+        html = bare.get("/").text
+    assert "not recorded in the bundle" in html
+    assert 'id="age"' not in html
+    assert 'id="sex"' not in html
+    assert 'id="file"' in html
+
+
+def test_the_documentation_is_the_openapi_document(client: httpx.Client) -> None:
+    """Every path, parameter, status and field is on the page."""
+    html, document = client.get("/docs").text, client.get("/openapi.json").json()
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    names = [
+        *document["paths"],
+        *(status for operation in operations for status in operation["responses"]),
+        *(parameter["name"] for operation in operations for parameter in operation.get("parameters", [])),
+        *(field for schema in document["components"]["schemas"].values() for field in schema["properties"]),
+    ]
+    assert {"/api/predict", "503", "sex", "heat_map"} <= set(names)
+    assert [name for name in names if name not in html] == []
+
+
+def test_examples_are_films(client: httpx.Client) -> None:
+    """Each is there, legal, answered, and the same bytes each time; the API lists what the page shows."""
+    listed = client.get("/api/examples").json()
+    assert [entry["name"] for entry in listed] == [entry.name for entry in list_examples()]
+    contents = [client.get(entry["url"]).content for entry in listed]
+    assert len(set(contents)) == len(listed) > 3
+    for entry, content in zip(listed, contents, strict=True):
+        assert decode(content).pixels.shape == (SIDE, SIDE)
+        query = {"age": entry["age"], "sex": entry["sex"]}
+        headers = {"Content-Type": "image/png"}
+        assert client.post("/api/predict", content=content, params=query, headers=headers).json()["assumptions"] == []
+    draw_example.cache_clear()
+    assert client.get(listed[0]["url"]).content == contents[0]

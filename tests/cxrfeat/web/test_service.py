@@ -1,0 +1,146 @@
+"""One film's answer is the batch jobs' answer, with what was assumed."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cxrfeat.backbone import find_weights, get_backbone
+from cxrfeat.device import Precision
+from cxrfeat.embed import embed_batches
+from cxrfeat.encoder import EncoderSpec, FrozenEncoder
+from cxrfeat.errors import BundleError, ImageError
+from cxrfeat.findings import ANY_FINDING, FINDINGS
+from cxrfeat.head import load_bundle, save_bundle
+from cxrfeat.predict import Predictor
+from cxrfeat.score import score_rows
+from cxrfeat.web.answers import Answer
+from cxrfeat.web.service import Service, Settings, open_service
+from tests import fakes
+
+People = list[tuple[float | None, str | None]]
+
+
+def batch_score(settings: Settings, root: Path, names: list[str], people: People) -> list[dict[str, object]]:
+    """Score films as the jobs do: in batches of eight, by way of Arrow."""
+    weights = find_weights(get_backbone(settings.backbone), settings.weights)
+    encoder = FrozenEncoder(EncoderSpec(settings.backbone, weights, settings.precision))
+    embedded = pa.Table.from_batches(embed_batches(fakes.handles(str(root), names), encoder=encoder, root=str(root)))
+    ages, sexes = zip(*people, strict=True)
+    table = embedded.append_column("age_years", pa.array(ages, pa.float32()))
+    (batch,) = table.append_column("sex", pa.array(sexes, pa.string())).combine_chunks().to_batches()
+    return list(score_rows(batch, {}, Predictor(load_bundle(settings.head), settings.operating_point)).to_pylist())
+
+
+def assert_same(answer: Answer, row: dict[str, object]) -> None:
+    found = {f"probability_{entry.finding}": entry.probability for entry in answer.findings}
+    assert found == pytest.approx({name: row[name] for name in found}, rel=0, abs=1e-5)
+    assert answer.any_finding.score == pytest.approx(row[ANY_FINDING], abs=1e-5)
+    assert [entry.finding for entry in answer.findings] == list(FINDINGS)
+    assert [entry.finding for entry in answer.findings if entry.positive] == row["positives"]
+    assert answer.any_finding.positive == row["any_finding_positive"]
+    assert [entry.input for entry in answer.assumptions] == row["imputed"]
+    assert (answer.extractor, answer.head) == (row["extractor"], row["head"])
+
+
+def test_an_answer_is_the_batch_score(settings: Settings, service: Service, tmp_path: Path) -> None:
+    """Every pixel format, with and without age and sex, to 1e-5."""
+    people: People = [(58.0, "F"), (None, "M"), (0.5, None), (None, None)]
+    people = (people * len(fakes.LEGAL))[: len(fakes.LEGAL)]
+    names = [f"{number}.png" for number in range(len(fakes.LEGAL))]
+    for seed, (name, (_, write)) in enumerate(zip(names, fakes.LEGAL.values(), strict=True)):
+        (tmp_path / name).write_bytes(write(fakes.film(90, 70, seed=seed)))
+    rows = batch_score(settings, tmp_path, names, people)
+    for name, (age, sex), row, (kind, _) in zip(names, people, rows, fakes.LEGAL.values(), strict=True):
+        answer = service.answer((tmp_path / name).read_bytes(), age=age, sex=sex)
+        assert_same(answer, row)
+        assert (answer.film.width, answer.film.height, answer.film.pixel_format) == (70, 90, kind)
+
+
+@pytest.mark.shared
+def test_real_films_get_their_batch_score(shared: Path, tmp_path: Path) -> None:
+    """Real NIH films, gray and RGBA, with their ages and sexes, under real weights in fp32: to 1e-5."""
+    weights = next((shared / "weights").glob("resnet50_v1*.pth"))
+    backbone = get_backbone("resnet50-v1")
+    extractor = EncoderSpec(backbone.name, find_weights(backbone, str(weights))).fingerprint
+    save_bundle(fakes.bundle(2048, extractor=extractor), tmp_path / "head")
+    settings = Settings(str(tmp_path / "head"), str(weights), backbone.name, Precision.FP32)
+    paths = sorted((shared / "nih").rglob("*.png"))[::25]
+    with gzip.open(shared / "nih" / "Data_Entry_2017_v2020.csv.gz", "rt") as lines:
+        known = {line["Image Index"]: line for line in csv.DictReader(lines)}
+    lines_of = [known[path.name] for path in paths]
+    people: People = [(float(line["Patient Age"].rstrip("Y")), line.get("Patient Sex")) for line in lines_of]
+    rows = batch_score(settings, shared / "nih", [str(path.relative_to(shared / "nih")) for path in paths], people)
+    service = open_service(settings)
+    for path, (age, sex), row in zip(paths, people, rows, strict=True):
+        assert_same(service.answer(path.read_bytes(), age=age, sex=sex), row)
+
+
+def test_what_was_assumed_is_said(service: Service, png: bytes) -> None:
+    """What stood in for age and sex, in numbers and in words; nothing where both are given."""
+    age, sex = service.answer(png).assumptions
+    assert (age.input, age.value, sex.input, sex.value) == ("age", 46.875, "sex", 0.5625)
+    assert "47 years" in age.text
+    assert "56\u00a0%" in sex.text
+    assert service.answer(png, age=30, sex="F").assumptions == []
+    assert [entry.input for entry in service.answer(png, sex="F").assumptions] == ["age"]
+
+
+def test_age_and_sex_change_the_answer(service: Service, png: bytes) -> None:
+    """They reach the head."""
+    answers = [service.answer(png, age=age, sex=sex) for age, sex in ((20, "F"), (90, "F"), (20, "M"))]
+    probabilities = [[entry.probability for entry in answer.findings] for answer in answers]
+    assert probabilities[0] != probabilities[1]
+    assert probabilities[0] != probabilities[2]
+
+
+def test_a_head_without_age_says_that_it_ignores_one(settings: Settings, tmp_path: Path, png: bytes) -> None:
+    """What is given and not used is said; what is not given and not used is no assumption."""
+    extractor = load_bundle(settings.head).extractor
+    save_bundle(fakes.bundle(2048, extras=(), extractor=extractor), tmp_path / "head")
+    service = open_service(replace(settings, head=str(tmp_path / "head")))
+    assert service.answer(png).assumptions == []
+    (only,) = service.answer(png, age=50).assumptions
+    assert (only.input, only.value) == ("age", None)
+    assert "does not use age" in only.text
+
+
+def test_thresholds_are_those_of_the_operating_point(settings: Settings, png: bytes) -> None:
+    """Another rule, other thresholds; a finding without one is never positive."""
+    youden, f1 = (open_service(replace(settings, operating_point=rule)).answer(png) for rule in ("youden", "f1"))
+    assert {entry.threshold for entry in f1.findings} == {0.25}
+    assert (f1.operating_point, f1.any_finding.threshold) == ("f1", 0.25)
+    hernia = youden.findings[-1]
+    assert (hernia.finding, hernia.threshold, hernia.positive) == ("Hernia", None, False)
+    assert all(entry.positive == (entry.probability >= 0.25) for entry in f1.findings)
+
+
+def test_heat_maps_are_cells_of_the_film(service: Service) -> None:
+    """Seven by seven, and mirrored pixels give another map."""
+    film = fakes.film(224, 224)
+    maps = [
+        np.array([entry.heat_map for entry in service.answer(fakes.png(pixels)).findings])
+        for pixels in (film, np.ascontiguousarray(film[:, ::-1]))
+    ]
+    assert maps[0].shape == (14, 7, 7)
+    assert not np.allclose(maps[0], maps[1])
+
+
+def test_a_head_of_another_extractor_is_refused(settings: Settings, tmp_path: Path) -> None:
+    """Before the network is built, with both fingerprints."""
+    save_bundle(fakes.bundle(2048, extractor="other:0:fake"), tmp_path / "head")
+    with pytest.raises(BundleError, match=r"'small:random-seed0.*'other:0:fake'"):
+        open_service(replace(settings, head=str(tmp_path / "head")))
+
+
+def test_a_refused_film_keeps_its_reason(service: Service) -> None:
+    """The same error as in the jobs."""
+    with pytest.raises(ImageError) as caught:
+        service.answer(b"plain text")
+    assert caught.value.reason == "not-png-or-jpeg"
