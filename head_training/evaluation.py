@@ -5,7 +5,7 @@ under ``numbers`` and, beside them, what is no single number. The whole structur
 
     format         1
     notice         "Research software, not a medical device."
-    predictions    {file, sha256, rows, scales: ["score"] | ["probability", "score"] | [prefix], scale: the evaluated one,
+    predictions    {file, head: fingerprint, null where no run says it, sha256, rows, scales: ["score"] | ["probability", "score"] | [prefix], scale: the evaluated one,
                     findings: [...], missing_findings: [...], left_out: rows that are neither val nor test}
     labels         {file, sha256: of the file, digest: of the evaluated (image, findings) pairs, ages_unusable,
                     counts: {"images": n, "patients": n, "No Finding": n, finding: n, ...} of all images in the file}

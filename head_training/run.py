@@ -188,9 +188,6 @@ def _write(config: FitConfig, features: Features, inputs: Inputs, report: Report
     write_predictions(config.output / "predictions.parquet", judged, scores, probabilities)
     write_cohort(config.output / "cohort.parquet", features.index.table)
     record = _record(config, features, report, weights)
-    grid = [asdict(configuration) for configuration in config.configurations]
-    resolved = {"features": config.features, "device": config.device, **record, "grid": grid}
-    (config.output / "config.json").write_text(json.dumps(resolved, indent=2) + "\n", encoding="utf-8")
     bundle = Bundle(
         head=report.head,
         inputs=inputs,
@@ -200,6 +197,15 @@ def _write(config: FitConfig, features: Features, inputs: Inputs, report: Report
         thresholds=report.thresholds,
         training=record,
     )
+    grid = [asdict(configuration) for configuration in config.configurations]
+    resolved = {
+        "features": config.features,
+        "device": config.device,
+        "head": bundle.fingerprint,
+        **record,
+        "grid": grid,
+    }
+    (config.output / "config.json").write_text(json.dumps(resolved, indent=2) + "\n", encoding="utf-8")
     save_bundle(bundle, config.head)
 
 

@@ -33,6 +33,7 @@ class Sources:
         train: metadata of images whose patients are in neither: what the honesty models may see.
         protocol: how images were divided, and how that is known.
         untrained: split → ranking of the head before training, as its run recorded it; empty without a run.
+        head: fingerprint of the head that predicts, as its run recorded it; None without a run.
     """
 
     predictions_file: Path
@@ -43,6 +44,7 @@ class Sources:
     train: pa.Table
     protocol: Mapping[str, Any]
     untrained: Mapping[str, Any]
+    head: str | None = None
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -56,6 +58,7 @@ class Sources:
         return {
             "predictions": {
                 "file": self.predictions_file.name,
+                "head": self.head,
                 "sha256": _sha256(self.predictions_file),
                 "rows": len(self.predictions.images),
                 "scales": scales,
@@ -101,6 +104,7 @@ def open_run(run: Path, *, test_list: Path | None = None) -> Sources:
     predictions = read_predictions(files["predictions.parquet"])
     if predictions.split is None:
         raise PredictionsError(f"{files['predictions.parquet'].name} has no column split")
+    config = json.loads(files["config.json"].read_text(encoding="utf-8"))
     sizes = {split: pc.sum(pc.equal(cohort["split"], split.value)).as_py() for split in Split}
     listed = read_list(test_list) if test_list else None
     if listed:
@@ -114,7 +118,8 @@ def open_run(run: Path, *, test_list: Path | None = None) -> Sources:
         judged=join(predictions, truth, predictions.split, sizes),
         train=cohort.filter(pc.equal(cohort["split"], Split.TRAIN.value)).select(COLUMNS),
         protocol=_protocol(cohort, listed),
-        untrained=json.loads(files["config.json"].read_text(encoding="utf-8")).get("untrained", {}),
+        untrained=config.get("untrained", {}),
+        head=config.get("head"),
     )
 
 

@@ -31,10 +31,12 @@ class Evaluation:
     Attributes:
         intervals: AUROCs by finding; the mean is under ``macro``.
         source: where they come from, in a sentence.
+        head: fingerprint of the head that was measured; None where the evaluation does not know.
     """
 
     intervals: Mapping[str, Interval]
     source: str
+    head: str | None = None
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -52,7 +54,7 @@ def read_evaluation(path: Path) -> Evaluation:
     if found != METRICS_FORMAT:
         raise ConfigError(f"the evaluation {file} has format {found!r}; expected {METRICS_FORMAT}")
     try:
-        return Evaluation(_measured(metrics), _describe(metrics))
+        return Evaluation(_measured(metrics), _describe(metrics), metrics["predictions"].get("head"))
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"the evaluation {file} lacks what the model card needs: {error!r}") from error
 
@@ -68,7 +70,10 @@ def make_card(bundle: Bundle, precision: str, operating_point: str, evaluation: 
 
     Raises:
         BundleError: a record that can't be read.
+        ConfigError: an evaluation of another head.
     """
+    if evaluation is not None and evaluation.head not in (None, bundle.fingerprint):
+        raise ConfigError(f"the evaluation measured head {evaluation.head!r}; expected one of {bundle.fingerprint!r}")
     try:
         return _make_card(bundle, precision, operating_point, evaluation)
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -14,6 +14,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from cxrfeat.findings import FINDINGS
+from cxrfeat.head import load_bundle
 from cxrfeat.operating import choose_threshold
 from cxrfeat.schema import METRICS
 from head_training import evaluation
@@ -233,6 +234,7 @@ def test_a_run_is_measured_as_fit_measured_it(
         == 0
     )
     metrics = read(tmp_path / "eval")
+    assert metrics["predictions"]["head"] == load_bundle(tmp_path / "run" / "head").fingerprint
     for split in ("val", "test"):
         found = find(metrics, split=split, scope="macro", metric="auroc")
         assert found["value"] == pytest.approx(training[split]["mean_auroc"], abs=1e-12)

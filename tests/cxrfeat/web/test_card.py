@@ -104,3 +104,15 @@ def test_an_evaluation_that_cannot_be_read_is_named(content: Any, message: str, 
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(ConfigError, match="can't be read"):
         read_evaluation(tmp_path)
+
+
+def test_an_evaluation_of_another_head_is_refused(tmp_path: Path) -> None:
+    """A card must not show how good something else is; an evaluation that names no head is taken at the user's word."""
+    bundle = fakes.bundle(4)
+    for head in (bundle.fingerprint, None):
+        metrics = evaluation()
+        metrics["predictions"]["head"] = head
+        assert make_card(bundle, "fp32", "youden", read_evaluation(write(tmp_path, metrics))).mean.auroc == 0.8
+    metrics["predictions"]["head"] = "mlp-1:other"
+    with pytest.raises(ConfigError, match=rf"measured head 'mlp-1:other'; expected one of '{bundle.fingerprint}'"):
+        make_card(bundle, "fp32", "youden", read_evaluation(write(tmp_path, metrics)))
