@@ -97,7 +97,11 @@ def averaged(labels: ArrayLike, called: ArrayLike) -> dict[str, dict[str, float]
 
 
 def _averaged(labels: ArrayLike, called: ArrayLike, average: str) -> list[float]:
-    *found, _ = precision_recall_fscore_support(labels, called, average=average, zero_division=0)
+    # scikit-learn takes a single column for one label with two classes, and would average over both. With a column that
+    # nobody has it is multi-label, and `labels` leaves that column out again.
+    truth, calls = (np.pad(np.asarray(each, dtype=np.int8), ((0, 0), (0, 1))) for each in (labels, called))
+    columns = list(range(truth.shape[1] - 1))
+    *found, _ = precision_recall_fscore_support(truth, calls, labels=columns, average=average, zero_division=0)
     return [float(value) for value in found]
 
 

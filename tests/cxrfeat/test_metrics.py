@@ -95,3 +95,29 @@ def test_averages_are_what_multi_label_papers_report() -> None:
         ("samples", (1 + 1 / 2) / 4, (1 / 2 + 1) / 4, (2 / 3 + 2 / 3) / 4),
     ):
         assert found[average] == pytest.approx({"precision": precision, "recall": recall, "f1": f1}, abs=1e-12)
+
+
+@pytest.mark.parametrize("images", [1, 6])
+def test_one_finding_alone_is_averaged_like_one_of_many(images: int) -> None:
+    """Micro, macro and weighted are the finding's own precision and recall, not a mean over yes and no."""
+    labels, called = (
+        np.array([[1], [1], [0], [0], [1], [0]])[:images],
+        np.array([[1], [0], [1], [0], [1], [1]])[:images],
+    )
+    hits, calls, positives = int((labels & called).sum()), int(called.sum()), int(labels.sum())
+    found = averaged(labels, called)
+    for average in ("micro", "macro", "weighted"):
+        assert found[average]["precision"] == hits / calls
+        assert found[average]["recall"] == hits / positives
+    assert found["samples"]["recall"] == pytest.approx(hits / images)
+
+
+def test_a_second_finding_that_nobody_has_changes_macro_alone() -> None:
+    """A reference by hand for the columns that are averaged: micro and samples don't see an empty finding."""
+    random = np.random.default_rng(0)
+    labels, called = random.integers(0, 2, (2, 40, 1))
+    alone = averaged(labels, called)
+    beside = averaged(np.pad(labels, ((0, 0), (0, 1))), np.pad(called, ((0, 0), (0, 1))))
+    assert alone["micro"] == beside["micro"]
+    assert alone["samples"] == beside["samples"]
+    assert beside["macro"]["f1"] == pytest.approx(alone["macro"]["f1"] / 2)
