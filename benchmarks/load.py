@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 
 from benchmarks import machine
 from benchmarks.features import DIM, SHAPE, write
+from cxrfeat.bundle import load_bundle
 from cxrfeat.device import Device
-from cxrfeat.head import load_bundle
 from cxrfeat.inputs import EXTRAS
 from head_training.course import Settings
 from head_training.data import load_features

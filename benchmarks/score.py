@@ -27,9 +27,10 @@ import torch
 
 from benchmarks import machine
 from benchmarks.features import DIM, EXTRACTOR, SHAPE, write
+from cxrfeat.bundle import Bundle, load_bundle, save_bundle
 from cxrfeat.calibration import identity
 from cxrfeat.findings import ANY_FINDING, FINDINGS
-from cxrfeat.head import Bundle, Head, load_bundle, save_bundle
+from cxrfeat.head import Head
 from cxrfeat.inputs import EXTRAS, SEX_CODES, Inputs
 from cxrfeat.spark.score import ScoreConfig, score
 from cxrfeat.spark.session import open_session

@@ -29,10 +29,11 @@ import torch
 from benchmarks import machine
 from cxrfeat import imaging, preprocess
 from cxrfeat.backbone import BACKBONES, RANDOM, find_weights
+from cxrfeat.bundle import Bundle, load_bundle, save_bundle
 from cxrfeat.calibration import identity
 from cxrfeat.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.findings import ANY_FINDING, FINDINGS
-from cxrfeat.head import Bundle, Head, load_bundle, save_bundle
+from cxrfeat.head import Head
 from cxrfeat.inputs import AGE, EXTRAS, SEX, Inputs
 from cxrfeat.phantom import draw, make_patient, make_studies
 from cxrfeat.predict import Predictor

@@ -10,9 +10,9 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from cxrfeat.bundle import Bundle
 from cxrfeat.errors import BundleError
 from cxrfeat.findings import ANY_FINDING, FINDINGS, any_finding
-from cxrfeat.head import Bundle
 
 _ROWS_AT_ONCE = 1024
 """8 MB of 2048-d vectors stay in the caches between standardising and the first layer."""

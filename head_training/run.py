@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from cxrfeat import storage
+from cxrfeat.bundle import Bundle, save_bundle
 from cxrfeat.calibration import Calibration
 from cxrfeat.device import Device
 from cxrfeat.errors import ConfigError, DeviceError
 from cxrfeat.findings import FINDINGS
-from cxrfeat.head import Bundle, Head, save_bundle
+from cxrfeat.head import Head
 from cxrfeat.inputs import EXTRAS, Inputs
 from cxrfeat.schema import Split
 from head_training.calibrate import Method, choose_thresholds, fit_calibration

@@ -18,10 +18,11 @@ from PIL import Image
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from cxrfeat.backbone import Backbone, Weights
+from cxrfeat.bundle import Bundle
 from cxrfeat.calibration import Calibration
 from cxrfeat.encoder import Encoder, EncoderSpec
 from cxrfeat.findings import ANY_FINDING, FINDINGS
-from cxrfeat.head import Bundle, Head
+from cxrfeat.head import Head
 from cxrfeat.inputs import EXTRAS, Inputs
 from cxrfeat.schema import HANDLE
 

@@ -10,9 +10,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from cxrfeat import drops, imaging, storage
+from cxrfeat.bundle import parse_bundle, read_bundle
 from cxrfeat.encoder import EncoderFactory, load_encoder
 from cxrfeat.errors import ConfigError
-from cxrfeat.head import parse_bundle, read_bundle
 from cxrfeat.predict import Predictor
 from cxrfeat.schema import METADATA_LINES, ROW_GROUP, Augmentation
 from cxrfeat.score import SCORED

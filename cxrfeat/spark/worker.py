@@ -17,10 +17,10 @@ from pyspark import Accumulator, Broadcast, SparkFiles, TaskContext
 
 from cxrfeat import drops
 from cxrfeat.backbone import Weights
+from cxrfeat.bundle import BundleFiles, parse_bundle
 from cxrfeat.device import Device
 from cxrfeat.embed import embed_batches
 from cxrfeat.encoder import EncoderFactory, EncoderSpec
-from cxrfeat.head import BundleFiles, parse_bundle
 from cxrfeat.predict import Predictor
 from cxrfeat.schema import Augmentation, Status
 from cxrfeat.score import score_films

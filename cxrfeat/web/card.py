@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cxrfeat import __version__
+from cxrfeat.bundle import Bundle
 from cxrfeat.errors import BundleError, ConfigError
 from cxrfeat.findings import FINDINGS
-from cxrfeat.head import Bundle
 from cxrfeat.schema import Split
 from cxrfeat.web.answers import FindingCard, Interval, ModelCard
 

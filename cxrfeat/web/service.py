@@ -11,10 +11,10 @@ import torch
 
 from cxrfeat import imaging, preprocess
 from cxrfeat.backbone import find_weights, get_backbone
+from cxrfeat.bundle import load_bundle
 from cxrfeat.device import Precision
 from cxrfeat.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.findings import ANY_FINDING
-from cxrfeat.head import load_bundle
 from cxrfeat.heatmap import heat_maps
 from cxrfeat.inputs import AGE, SEX, SEX_CODES
 from cxrfeat.predict import Predictor

@@ -25,6 +25,7 @@ LAYERS = (
         "device",
         "backbone",
         "head",
+        "bundle",
         "heatmap",
         "metadata",
         "metrics",

@@ -10,9 +10,9 @@ import pytest
 from scipy.special import expit
 
 from cxrfeat import predict
+from cxrfeat.bundle import Bundle
 from cxrfeat.errors import BundleError
 from cxrfeat.findings import ANY_FINDING, FINDINGS
-from cxrfeat.head import Bundle
 from cxrfeat.predict import Predictor
 from cxrfeat.schema import PREDICTIONS
 from tests import fakes

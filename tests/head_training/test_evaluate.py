@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from cxrfeat.bundle import load_bundle
 from cxrfeat.findings import FINDINGS
-from cxrfeat.head import load_bundle
 from cxrfeat.operating import choose_threshold
 from cxrfeat.schema import METRICS
 from head_training import evaluation

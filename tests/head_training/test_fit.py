@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cxrfeat.head import load_bundle
+from cxrfeat.bundle import load_bundle
 from head_training.course import Course
 from head_training.fit import parse
 from head_training.progress import Progress

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from cxrfeat.bundle import load_bundle
 from cxrfeat.findings import FINDINGS, to_multi_hot
-from cxrfeat.head import Head, load_bundle
+from cxrfeat.head import Head
 from cxrfeat.metrics import aurocs, mean_auroc
 from cxrfeat.predict import Predictor
 from cxrfeat.schema import COHORT, GRID, HEAD_PREDICTIONS, HISTORY

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pytest
 
+from cxrfeat.bundle import save_bundle
 from cxrfeat.findings import FINDINGS
-from cxrfeat.head import save_bundle
 from cxrfeat.spark.score import ScoreConfig
 from spark_jobs import score as job
 from tests import fakes

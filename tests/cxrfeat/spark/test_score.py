@@ -16,9 +16,9 @@ import pyarrow.dataset as pads
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from cxrfeat.bundle import save_bundle
 from cxrfeat.errors import BundleError, ConfigError, DatasetIntegrityError, DatasetMismatchError
 from cxrfeat.findings import FINDINGS
-from cxrfeat.head import save_bundle
 from cxrfeat.schema import PREDICTIONS
 from cxrfeat.spark.extract import ExtractConfig
 from cxrfeat.spark.predictions import Predictions, check, format_summary, quarantined_share

@@ -13,10 +13,10 @@ import pytest
 import uvicorn
 
 from cxrfeat.backbone import BACKBONES, RANDOM, find_weights
+from cxrfeat.bundle import save_bundle
 from cxrfeat.device import Precision
 from cxrfeat.encoder import EncoderSpec
 from cxrfeat.findings import FINDINGS
-from cxrfeat.head import save_bundle
 from cxrfeat.web.app import create_app
 from cxrfeat.web.desk import Limits
 from cxrfeat.web.service import Service, Settings, open_service

@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from cxrfeat.backbone import RANDOM, find_weights, get_backbone
+from cxrfeat.bundle import save_bundle
 from cxrfeat.device import Precision
 from cxrfeat.encoder import EncoderSpec
-from cxrfeat.head import save_bundle
 from cxrfeat.web import __main__ as command
 from cxrfeat.web.desk import Limits
 from cxrfeat.web.examples import draw_example

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cxrfeat.bundle import load_bundle, save_bundle
 from cxrfeat.findings import FINDINGS
-from cxrfeat.head import load_bundle, save_bundle
 from cxrfeat.imaging import decode
 from cxrfeat.web.examples import SIDE, draw_example, list_examples
 from cxrfeat.web.service import Settings, open_service

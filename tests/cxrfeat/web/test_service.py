@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 
 from cxrfeat.backbone import find_weights, get_backbone
+from cxrfeat.bundle import load_bundle, save_bundle
 from cxrfeat.device import Precision
 from cxrfeat.embed import embed_batches
 from cxrfeat.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.errors import BundleError, ImageError
 from cxrfeat.findings import ANY_FINDING, FINDINGS
-from cxrfeat.head import load_bundle, save_bundle
 from cxrfeat.predict import Predictor
 from cxrfeat.score import score_rows
 from cxrfeat.web.answers import Answer
