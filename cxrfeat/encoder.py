@@ -7,6 +7,7 @@ could move. The same input gives the same bits, whoever its neighbours are.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +23,8 @@ from cxrfeat import preprocess
 from cxrfeat.backbone import Weights, fingerprint, get_backbone, load_network
 from cxrfeat.device import Precision, resolve_precision, to_dtype
 from cxrfeat.errors import ConfigError, DeviceError
+
+_LOG = logging.getLogger(__name__)
 
 _CPU_BATCH, _CUDA_BATCH = 8, 128
 """Images: the fastest of 1–32 on a Zen 4 core in bf16 (see benchmarks/LOG.md); enough to fill a GPU."""
@@ -78,6 +81,11 @@ class EncoderSpec:
         return fingerprint(get_backbone(self.backbone), self.weights)
 
 
+def default_batch_size(device_type: str) -> int:
+    """Return the images that a ``cpu`` or ``cuda`` device takes at once, unless somebody says otherwise."""
+    return _CUDA_BATCH if device_type == "cuda" else _CPU_BATCH
+
+
 EncoderFactory = Callable[[EncoderSpec, str, int], Encoder]
 """Builds an encoder from its spec on a device such as ``cpu`` or ``cuda:1``, with a number of CPU threads."""
 
@@ -96,7 +104,7 @@ class FrozenEncoder:
         self.device = _open_device(device)
         precision = resolve_precision(spec.precision, self.device)
         self.precision = precision.value
-        self.batch_size = spec.batch_size or (_CUDA_BATCH if self.device.type == "cuda" else _CPU_BATCH)
+        self.batch_size = spec.batch_size or default_batch_size(self.device.type)
         self.dim = backbone.dim
         self.fingerprint = spec.fingerprint
         self._dtype = to_dtype(precision)
@@ -135,11 +143,30 @@ class FrozenEncoder:
     @torch.inference_mode()
     def _feature_maps(self, inputs: NDArray[np.uint8]) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield which inputs were in a batch, and the (batch_size, dim, h, w) float32 feature maps of the padded batch."""
-        for start in range(0, len(inputs), self.batch_size):
+        start = 0
+        while start < len(inputs):
             part = inputs[start : start + self.batch_size]
             batch = np.zeros((self.batch_size, *part.shape[1:]), dtype=np.uint8)
             batch[: len(part)] = part
-            yield slice(start, start + len(part)), self._forward(batch)
+            try:
+                feature_maps = self._forward(batch)
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                feature_maps = None
+            if feature_maps is None:  # not while the error is handled: its traceback holds the tensors that are in the way
+                self._halve_batch()
+            else:
+                yield slice(start, start + len(part)), feature_maps
+                start += len(part)
+
+    def _halve_batch(self) -> None:
+        """Take half as many images at once from now on, and say so."""
+        smaller = self.batch_size // 2
+        _LOG.warning("%s: no memory for %d images at once; going on with %d", self.device, self.batch_size, smaller)
+        self.batch_size = smaller
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _forward(self, batch: NDArray[np.uint8]) -> torch.Tensor:
         gray = torch.from_numpy(batch)

@@ -110,6 +110,9 @@ def run(job: Callable[[], Outcome], *, max_quarantined: float) -> int:
     except CxrfeatError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED if isinstance(error, RuntimeError) else UNUSABLE
+    except OSError as error:  # a full disk, a network share that has gone
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("interrupted: committed rounds are safe, run the same command to go on", file=sys.stderr)
         return INTERRUPTED

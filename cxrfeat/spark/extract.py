@@ -13,7 +13,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from cxrfeat import imaging, storage
 from cxrfeat.backbone import RANDOM, find_weights, get_backbone, load_network
 from cxrfeat.device import Device, Precision
-from cxrfeat.encoder import EncoderFactory, EncoderSpec, load_encoder
+from cxrfeat.encoder import EncoderFactory, EncoderSpec, default_batch_size, load_encoder
 from cxrfeat.errors import ConfigError
 from cxrfeat.schema import EMBEDDED, Augmentation, Status
 from cxrfeat.spark.dataset import Dataset
@@ -28,8 +28,11 @@ from cxrfeat.splits import SplitLevel
 
 _LOG = logging.getLogger(__name__)
 
-IMAGES_PER_TASK = 64
+BATCHES_PER_TASK = 8
 """A few seconds of one core: short enough for an even finish and a live bar, long enough to hide a task's cost."""
+
+_LEAST_IMAGES_PER_TASK = 64
+"""However small the batches."""
 
 ROWS_PER_FILE = 4096
 """About 32 MB of 2048-d vectors."""
@@ -132,9 +135,18 @@ def embed_files(spark: SparkSession, files: Sequence[str], task: EmbedTask) -> D
 
     Every task slot gets as many tasks as the others, so that all finish together.
     """
-    slots = spark.sparkContext.defaultParallelism
-    tasks = slots * -(-len(files) // (IMAGES_PER_TASK * slots))
+    conf = spark.sparkContext.getConf()
+    slots = max(1, spark.sparkContext.defaultParallelism // int(conf.get("spark.task.cpus", "1")))
+    on_gpu = task.device == Device.CUDA or conf.contains("spark.task.resource.gpu.amount")
+    batch_size = task.spec.batch_size or default_batch_size("cuda" if on_gpu else "cpu")
+    tasks = count_tasks(len(files), slots, batch_size)
     return to_handles(spark, files).repartition(tasks).mapInArrow(task, from_arrow_schema(EMBEDDED))
+
+
+def count_tasks(files: int, slots: int, batch_size: int) -> int:
+    """Return how many tasks to make of a round: a multiple of the task slots."""
+    images_per_task = max(BATCHES_PER_TASK * batch_size, _LEAST_IMAGES_PER_TASK)
+    return slots * max(1, -(-files // (images_per_task * slots)))
 
 
 def _locate(root: str, paths: Sequence[str]) -> list[str]:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-from py4j.protocol import Py4JError
-from pyspark.errors import PythonException
+from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark.errors import PySparkException, PythonException
 from pyspark.sql import DataFrame, SparkSession
 
 from cxrfeat import storage
@@ -71,7 +71,7 @@ def run_rounds(spark: SparkSession, rounds: Rounds, commit: Commit) -> None:
     """Commit every round that is due; with ``watch``, go on until interrupted.
 
     Raises:
-        WorkerError: a task failed; the message is its last line.
+        WorkerError: a task, or the stream itself, failed; the message is the innermost cause.
         Exception: whatever else ``commit`` raised, as it was raised. The round is not committed and will be repeated.
     """
     failure: list[Exception] = []
@@ -107,11 +107,13 @@ def run_rounds(spark: SparkSession, rounds: Rounds, commit: Commit) -> None:
         # Ctrl-C reaches the JVM as well, which may be gone before us.
         with contextlib.suppress(Py4JError):
             query.stop()
-    if failure and isinstance(failure[0], PythonException):
-        raise WorkerError(f"a task failed: {_last_line(failure[0])}") from failure[0]
+    if failure and isinstance(failure[0], PySparkException | Py4JJavaError):
+        raise WorkerError(f"a task failed: {_innermost_cause(failure[0])}") from failure[0]
     if failure:
         raise failure[0]
-    query.awaitTermination()  # raises what stopped the stream itself
+    stopped = query.exception()
+    if stopped is not None:
+        raise WorkerError(f"the stream of files failed: {_innermost_cause(stopped)}") from stopped
 
 
 def to_handles(spark: SparkSession, files: Sequence[str]) -> DataFrame:
@@ -157,10 +159,16 @@ def _read_log(location: str) -> list[str]:
     return lines
 
 
-def _last_line(error: PythonException) -> str:
-    """Return the worker's own error: the last line of the traceback that Spark passes on."""
-    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("JVM stacktrace")]
-    return lines[-1].strip()
+def _innermost_cause(error: Exception) -> str:
+    """Return the line that a user can do something with.
+
+    Of a worker's traceback, which Spark passes on as text, that is the last line; of Java's, the last cause.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, PythonException):
+        return [line for line in lines if not line.startswith("JVM stacktrace")][-1]
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    return causes[-1] if causes else lines[0]
 
 
 def _glob(suffixes: tuple[str, ...]) -> str:

@@ -155,14 +155,16 @@ def _spare_from_collection() -> None:
 def task_device(asked: Device) -> str:
     """Return the torch device of the task that runs here: the GPU that Spark gave to it, else what there is.
 
-    With CUDA_VISIBLE_DEVICES set (YARN and Kubernetes do that) the GPU we were given is number 0 whatever its address.
+    Where CUDA_VISIBLE_DEVICES shows one GPU (YARN and Kubernetes do that), that is number 0 whatever its address. Where
+    it shows several, addresses count them from 0, as docker/discover-gpus.sh does.
     """
     if asked == Device.CPU:
         return "cpu"
     context = TaskContext.get()
     gpu = context.resources().get("gpu") if context else None
     if gpu is not None:
-        return "cuda:0" if "CUDA_VISIBLE_DEVICES" in os.environ else f"cuda:{gpu.addresses[0]}"
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return f"cuda:{gpu.addresses[0]}" if shown is None or "," in shown else "cuda:0"
     return "cuda:0" if asked == Device.CUDA or torch.cuda.is_available() else "cpu"
 
 

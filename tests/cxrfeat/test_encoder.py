@@ -198,6 +198,44 @@ def test_every_batch_is_full_for_the_network(small: FrozenEncoder, monkeypatch: 
 
 
 @pytest.mark.usefixtures("small")
+def test_out_of_memory_halves_the_batch(
+    small: FrozenEncoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A device that can't take 8 nor 4 images gets 2 from then on, says so once, and no film is lost or out of order."""
+    expected = small.embed(FILMS)
+    made = build_small(batch_size=8)
+    sizes: list[int] = []
+    forward = made._forward
+
+    def cramped(batch: NDArray[np.uint8]) -> torch.Tensor:
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(batch)
+
+    monkeypatch.setattr(made, "_forward", cramped)
+    for _ in range(2):
+        np.testing.assert_allclose(made.embed(FILMS), expected, atol=1e-4 * float(np.abs(expected).max()))
+    assert sizes == [8, 4, 2, 2, 2, 2]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"cpu: no memory for {size} images at once; going on with {size // 2}" for size in (8, 4)]
+
+
+@pytest.mark.usefixtures("small")
+def test_no_memory_for_one_image_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing left to halve."""
+    made = build_small(batch_size=2)
+
+    def full(_: NDArray[np.uint8]) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(made, "_forward", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        made.embed(FILMS)
+    assert made.batch_size == 1
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp32")])
 def test_auto_is_bf16_where_the_cpu_has_it(native: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Auto takes bf16 only where it is faster; what was asked for by name is taken as asked."""

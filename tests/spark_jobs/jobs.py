@@ -7,15 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PYTHON = sys.executable
 
 
-def start(job: str, *options: str) -> subprocess.Popen[str]:
-    """Start a job in a process group of its own, with the Spark of this environment."""
-    command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]", f"spark_jobs/{job}.py"]
+LOCAL = ("--master", "local[2]")
+
+
+def start(job: str, *options: str, submit: Sequence[str] = LOCAL) -> subprocess.Popen[str]:
+    """Start a job in a process group of its own, with the Spark of this environment and ``submit`` as its options."""
+    command = [str(Path(sys.executable).with_name("spark-submit")), *submit, f"spark_jobs/{job}.py"]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.Popen(
         [*command, *options],
@@ -28,9 +32,9 @@ def start(job: str, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def run(job: str, *options: str, code: int = 0) -> str:
+def run(job: str, *options: str, code: int = 0, submit: Sequence[str] = LOCAL) -> str:
     """Run a job to its end, expect its exit code, and return what it printed."""
-    with start(job, *options) as process:
+    with start(job, *options, submit=submit) as process:
         printed, _ = process.communicate()
     assert process.returncode == code, printed
     return printed

@@ -25,6 +25,7 @@ def test_the_share_in_quarantine_decides(
         (ConfigError("round size 0"), 2, "error: round size 0\n"),
         (WorkerError("a task failed"), 1, "error: a task failed\n"),
         (DatasetIntegrityError("lost"), 1, "error: lost\n"),
+        (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left on device\n"),
         (KeyboardInterrupt(), 130, "interrupted: committed rounds are safe, run the same command to go on\n"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from cxrfeat.errors import CheckpointError, ConfigError
+from cxrfeat.errors import CheckpointError, ConfigError, WorkerError
 from cxrfeat.spark.rounds import Rounds, files_of_round, run_rounds
 
 Committed = dict[int, list[str]]
@@ -108,6 +108,17 @@ def test_the_log_is_read_across_its_compactions(spark: SparkSession, tmp_path: P
     assert all_files(committed) == files
     assert (tmp_path / "checkpoint" / "sources" / "0" / "19.compact").is_file()
     assert files_of_round(str(tmp_path / "checkpoint"), 19) == committed[19]
+
+
+def test_a_stream_that_cannot_go_on_is_one_line(spark: SparkSession, tmp_path: Path) -> None:
+    """What stops the stream itself, here a damaged file of its own, is told by its innermost cause."""
+    make_files(tmp_path, ["0.png"])
+    run(spark, rounds_of(tmp_path))
+    (tmp_path / "checkpoint" / "metadata").write_text("{}")
+    make_files(tmp_path, ["1.png"])
+    with pytest.raises(WorkerError, match=r"^the stream of files failed: .+$") as failed:
+        run(spark, rounds_of(tmp_path))
+    assert "\n" not in str(failed.value)
 
 
 def test_watching_goes_on_until_stopped(spark: SparkSession, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ class GpuTask:
         (Device.AUTO, None, "cuda:3"),
         (Device.CUDA, None, "cuda:3"),
         (Device.CUDA, "3", "cuda:0"),  # the only one this process can see
+        (Device.CUDA, "4,5,6,7", "cuda:3"),  # the last of four
         (Device.CPU, None, "cpu"),
     ],
 )

@@ -1,0 +1,91 @@
+"""An exact encoder that takes its time and writes down which task held which device when."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrfeat.encoder import Encoder, EncoderSpec
+from tests.fakes import fake_embedding
+
+BATCH = 4
+DIM = 2048
+"""As long as a real embedding, so that files have their real size."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One batch, as a worker saw it.
+
+    Attributes:
+        task: unique name of the task.
+        pid: of the Python worker.
+        device: that it was built for.
+        threads: that it was given.
+        images: of the batch.
+        begin, end: Unix time, s; the first call of a task begins when the task got its encoder.
+    """
+
+    task: str
+    pid: int
+    device: str
+    threads: int
+    images: int
+    begin: float
+    end: float
+
+
+class RecordingEncoder:
+    """The first numbers of an embedding are those of :func:`tests.fakes.fake_embedding`, the others count on from them."""
+
+    def __init__(self, folder: Path, spec: EncoderSpec, device: str, threads: int, delay: float) -> None:
+        self.dim = DIM
+        self.fingerprint = spec.fingerprint
+        self.precision = "fp32"
+        self.batch_size = BATCH
+        self._folder, self._device, self._threads, self._delay = folder, device, threads, delay
+        self._task = uuid.uuid4().hex
+        self._begin = time.time()
+
+    def embed(self, inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
+        time.sleep(self._delay)
+        end = time.time()
+        call = Call(self._task, os.getpid(), self._device, self._threads, len(inputs), self._begin, end)
+        with (self._folder / f"{call.pid}.jsonl").open("a") as lines:
+            lines.write(json.dumps(vars(call)) + "\n")
+        self._begin = end
+        return np.array([long_embedding(image) for image in inputs], dtype=np.float32)
+
+
+def long_embedding(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Embed one model input as :class:`RecordingEncoder` does."""
+    first = np.array(fake_embedding(image), dtype=np.float32)
+    return np.resize(first, DIM) + np.arange(DIM, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Builds recording encoders: an :data:`cxrfeat.encoder.EncoderFactory` that travels to the workers.
+
+    Attributes:
+        folder: where they write.
+        delay: of each batch, s.
+    """
+
+    folder: Path
+    delay: float = 0.1
+
+    def __call__(self, spec: EncoderSpec, device: str, threads: int) -> Encoder:
+        return RecordingEncoder(self.folder, spec, device, threads, self.delay)
+
+    def calls(self) -> list[Call]:
+        """Return what has been written so far, by worker and in the order of time."""
+        lines = [line for path in sorted(self.folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
+        return [Call(**json.loads(line)) for line in lines]

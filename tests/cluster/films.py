@@ -1,0 +1,37 @@
+"""Films whose embeddings are known, and what a data set of them must hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.dataset as pads
+
+from cxrfeat import preprocess
+from cxrfeat.spark.extract import ExtractConfig
+from tests import fakes
+from tests.cluster.encoders import BATCH, DIM, long_embedding
+
+
+def config(folder: Path, **options: Any) -> ExtractConfig:
+    """Say what to do with ``folder/in``: rounds of 40 films, tasks of at most 64."""
+    common = {"images": str(folder / "in"), "output": str(folder / "out"), "weights": "random", "batch_size": BATCH}
+    return ExtractConfig(**{**common, "round_size": 40, **options})
+
+
+def write_films(folder: Path, count: int, *, start: int = 0) -> None:
+    """Write films by number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(start, start + count):
+        (folder / f"{index:04d}.png").write_bytes(fakes.png(fakes.film(seed=index)))
+
+
+def check_each_once(output: Path, count: int) -> None:
+    """Check that the table has the first films, each once, with the embedding that it must have."""
+    table = pads.dataset(str(output / "embeddings"), partitioning="hive").to_table().sort_by("image_path")
+    assert table["image_path"].to_pylist() == [f"{index:04d}.png" for index in range(count)]
+    assert table["status"].unique().to_pylist() == ["ok"]
+    found = table["embedding"].combine_chunks().values.to_numpy().reshape(-1, DIM)
+    expected = [long_embedding(preprocess.to_model_input(fakes.film(seed=index))) for index in range(count)]
+    np.testing.assert_array_equal(found, np.stack(expected))

@@ -1,0 +1,136 @@
+"""What breaks in the middle of a round: every film is there once afterwards, or there is a clear error and a rerun."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from pyspark.sql import SparkSession
+
+from cxrfeat.errors import WorkerError
+from cxrfeat.spark.extract import extract
+from tests.cluster.conftest import without_overrides
+from tests.cluster.encoders import Call, Recorder
+from tests.cluster.films import check_each_once, config, write_films
+from tests.cluster.standalone import Cluster
+
+pytestmark = [pytest.mark.cluster, pytest.mark.spark]
+
+FILMS = 80
+"""In two rounds; 30 films are in the middle of the first, 70 in the middle of the second."""
+
+
+@contextlib.contextmanager
+def in_the_middle(recorder: Recorder, break_something: Callable[[list[Call]], None], *, films: int = 70) -> Iterator[None]:
+    """Break something as soon as this many films have gone through the network."""
+    deadline = time.monotonic() + 120
+
+    def wait_and_break() -> None:
+        while sum(call.images for call in recorder.calls()) < films:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{films} films never came; {recorder.calls()}")
+            time.sleep(0.01)
+        break_something(recorder.calls())
+
+    with ThreadPoolExecutor(1) as pool:
+        broken = pool.submit(wait_and_break)
+        yield
+        broken.result()
+
+
+def embedded_twice(recorder: Recorder) -> bool:
+    """Say whether some work was done again, so that what was broken had an effect."""
+    return sum(call.images for call in recorder.calls()) > FILMS
+
+
+def test_an_executor_dies(cluster: Cluster, on_cluster: SparkSession, tmp_path: Path, recorder: Recorder) -> None:
+    """Its tasks are done again elsewhere."""
+    write_films(tmp_path / "in", FILMS)
+    with in_the_middle(recorder, lambda _: cluster.executors(0)[0].kill()):
+        extract(on_cluster, config(tmp_path), recorder)
+    check_each_once(tmp_path / "out", FILMS)
+    assert embedded_twice(recorder)
+
+
+def test_a_worker_daemon_dies(cluster: Cluster, on_cluster: SparkSession, tmp_path: Path, recorder: Recorder) -> None:
+    """Its executor goes with it; the other worker does the rest, and a new one joins the same job."""
+    write_films(tmp_path / "in", FILMS)
+    with in_the_middle(recorder, lambda _: cluster.workers[1].kill()):
+        extract(on_cluster, config(tmp_path), recorder)
+    check_each_once(tmp_path / "out", FILMS)
+    assert embedded_twice(recorder)
+    cluster.restart_worker(1)
+
+
+def test_a_python_worker_dies(cluster: Cluster, on_cluster: SparkSession, tmp_path: Path, recorder: Recorder) -> None:
+    """Its task is done again; its executor lives on."""
+    write_films(tmp_path / "in", FILMS)
+    executors = [executor.pid for executor in cluster.executors(0)]
+    with in_the_middle(recorder, lambda calls: worker_of(cluster, calls).kill()):
+        extract(on_cluster, config(tmp_path), recorder)
+    check_each_once(tmp_path / "out", FILMS)
+    assert embedded_twice(recorder)
+    assert [executor.pid for executor in cluster.executors(0)] == executors
+
+
+def test_a_task_straggles(cluster: Cluster, on_cluster: SparkSession, tmp_path: Path, recorder: Recorder) -> None:
+    """A worker that stands still gets a rival, where speculation is on; the films of both are there once."""
+    write_films(tmp_path / "in", FILMS)
+    stopped: list[psutil.Process] = []
+
+    def stop(calls: list[Call]) -> None:
+        stopped.append(worker_of(cluster, calls))
+        stopped[0].suspend()
+
+    with in_the_middle(recorder, stop):
+        extract(on_cluster, config(tmp_path), recorder)
+    check_each_once(tmp_path / "out", FILMS)
+    assert embedded_twice(recorder)
+    with contextlib.suppress(psutil.NoSuchProcess):  # Spark kills who has lost
+        stopped[0].resume()
+
+
+def worker_of(cluster: Cluster, calls: list[Call]) -> psutil.Process:
+    """Return the Python worker of the last batch; it must be one that the cluster's daemons have started."""
+    last = max(calls, key=lambda call: call.end)
+    worker = psutil.Process(last.pid)
+    assert {daemon.pid for daemon in cluster.workers} & {parent.pid for parent in worker.parents()}
+    return worker
+
+
+def test_the_output_disk_is_full(on_cluster: SparkSession, tmp_path: Path, recorder: Recorder) -> None:
+    """The job ends with the disk's own words; with room again the same command goes on."""
+    output = tmp_path / "out"
+    output.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", output], check=False, capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no small disk can be had here: {mounted.stderr.decode().strip()}")
+    try:
+        write_films(tmp_path / "in", FILMS)
+        with pytest.raises(WorkerError, match="No space left on device"):
+            extract(on_cluster, config(tmp_path), recorder)
+        subprocess.run(["mount", "-o", "remount,size=50m", output], check=True)
+        extract(on_cluster, config(tmp_path), recorder)
+        check_each_once(output, FILMS)
+    finally:
+        subprocess.run(["umount", output], check=True)
+
+
+def test_the_images_may_not_be_read_any_more(on_cluster: SparkSession, tmp_path: Path, recorder: Recorder) -> None:
+    """What can't be read goes into quarantine with its reason, and a replay brings it back."""
+    if not without_overrides() and shutil.which("setpriv") is None:
+        pytest.skip("no setpriv: root can't be made to obey permissions here")
+    write_films(tmp_path / "in", FILMS)
+    with in_the_middle(recorder, lambda _: (tmp_path / "in").chmod(0), films=30):
+        summary = extract(on_cluster, config(tmp_path), recorder)
+    assert set(summary["images"]["reasons"]) == {"unreadable"}
+    (tmp_path / "in").chmod(0o755)
+    extract(on_cluster, config(tmp_path, replay_quarantine=True), recorder)
+    check_each_once(tmp_path / "out", FILMS)

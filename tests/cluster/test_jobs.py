@@ -1,0 +1,69 @@
+"""Both jobs on the cluster, as a user submits them: code shipped as a zip, a driver that is killed, the tables of local[2]."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pytest
+
+from cxrfeat.backbone import RANDOM, find_weights, fingerprint, get_backbone
+from cxrfeat.bundle import save_bundle
+from cxrfeat.findings import FINDINGS
+from cxrfeat.phantom.dataset import write_dataset
+from tests import fakes, third_party
+from tests.cluster.standalone import Cluster
+from tests.spark_jobs import jobs
+from tests.test_dist import make_dist
+
+pytestmark = [pytest.mark.cluster, pytest.mark.spark, pytest.mark.slow]
+
+
+@pytest.fixture
+def submit(cluster: Cluster, pytestconfig: pytest.Config, tmp_path: Path) -> list[str]:
+    """Return spark-submit's options: executors of one core, whose Python has the third-party packages alone."""
+    python = third_party.make_python(tmp_path / "third-party")
+    _, code = make_dist(pytestconfig.rootpath, tmp_path / "dist")
+    executors = ["--executor-cores", "1", "--total-executor-cores", "2", "--executor-memory", "1g"]
+    worker = ["--py-files", str(code), "--conf", f"spark.pyspark.python={python}"]
+    return ["--master", cluster.url, *executors, *worker, "--conf", f"spark.pyspark.driver.python={jobs.PYTHON}"]
+
+
+def table_of(folder: Path) -> pa.Table:
+    table = pads.dataset(str(folder), partitioning="hive").to_table()
+    return table.sort_by("image_index").drop_columns(["round"])
+
+
+def test_the_cluster_writes_the_tables_of_local_mode(submit: list[str], tmp_path: Path) -> None:
+    """Also if the driver is killed in the middle of a round and started again; and then both are scored alike."""
+    write_dataset(tmp_path / "in", 30, size=64)
+    metadata = ["--metadata", str(tmp_path / "in" / "Data_Entry_2017_v2020.csv")]
+    options = ["--images", str(tmp_path / "in"), *metadata, "--weights", RANDOM, "--precision", "fp32"]
+    options += ["--round-size", "10", "--device", "cpu"]
+    there, here = tmp_path / "cluster", tmp_path / "local"
+    half_done = (there / "embeddings" / "round=1" / "_temporary").exists
+    jobs.kill_when(jobs.start("extract", *options, "--output", str(there), submit=submit), half_done)
+    printed = jobs.run("extract", *options, "--output", str(there), submit=submit)
+    assert "30 listed = 30 ok + 0 quarantined" in printed
+    jobs.run("extract", *options, "--output", str(here))
+    remote, local = table_of(there / "embeddings"), table_of(here / "embeddings")
+    assert remote.drop_columns("embedding").equals(local.drop_columns("embedding"))
+    vectors = [pc.list_flatten(table["embedding"]).to_numpy() for table in (remote, local)]
+    np.testing.assert_allclose(*vectors, atol=1e-4)
+
+    backbone = get_backbone("resnet50")
+    extractor = fingerprint(backbone, find_weights(backbone, RANDOM))
+    save_bundle(fakes.bundle(2048, extractor=extractor), tmp_path / "head")
+    drops = ["--drops", str(here / "embeddings"), "--head", str(tmp_path / "head")]
+    jobs.run("score", *drops, "--output", str(there / "scored"), submit=submit)
+    jobs.run("score", *drops, "--output", str(here / "scored"))
+    remote, local = table_of(there / "scored" / "predictions"), table_of(here / "scored" / "predictions")
+    assert remote.num_rows == 30
+    probabilities = [f"probability_{finding}" for finding in FINDINGS]
+    rest = [*probabilities, "any_finding"]
+    assert remote.drop_columns(rest).equals(local.drop_columns(rest))
+    for name in probabilities:
+        np.testing.assert_allclose(remote[name].to_numpy(), local[name].to_numpy(), atol=1e-6)
