@@ -44,6 +44,13 @@ lint: env  ## ruff and mypy --strict, as pre-commit runs them
 	ruff format --check .
 	mypy
 
+# Workers import a .zip that was shipped, but no .whl. A wheel is a zip, hatchling's is the same bytes each time.
+DIST ?= dist
+.PHONY: dist
+dist: env  ## dist/: the wheel, and the same as a zip for spark-submit --py-files
+	hatchling build --target wheel --directory "$(DIST)"
+	for wheel in "$(DIST)"/cxrfeat-*-py3-none-any.whl; do cp "$$wheel" "$${wheel%-py3-none-any.whl}.zip"; done
+
 BENCH_IMAGES ?= build/phantoms
 BENCH_OPTIONS ?=
 .PHONY: bench
