@@ -39,10 +39,21 @@ test: env  ## all tests
 	pytest
 
 .PHONY: lint
-lint: env  ## ruff and mypy --strict, as pre-commit runs them
+lint: env  ## ruff, mypy --strict, and the linters of shell, Dockerfile and compose file, as pre-commit runs them
 	ruff check .
 	ruff format --check .
 	mypy
+	shellcheck .ci/run docker/*.sh spark_jobs/conf/spark-env.sh
+	hadolint docker/Dockerfile
+	check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
+	podman-compose --dry-run --env-file docker/example.env --file docker/compose.yaml --profile tools config >/dev/null
+
+# Workers import a .zip that was shipped, but no .whl. A wheel is a zip, hatchling's is the same bytes each time.
+DIST ?= dist
+.PHONY: dist
+dist: env  ## dist/: the wheel, and the same as a zip for spark-submit --py-files
+	hatchling build --target wheel --directory "$(DIST)"
+	for wheel in "$(DIST)"/cxrfeat-*-py3-none-any.whl; do cp "$$wheel" "$${wheel%-py3-none-any.whl}.zip"; done
 
 BENCH_IMAGES ?= build/phantoms
 BENCH_OPTIONS ?=
