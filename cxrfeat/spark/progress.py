@@ -29,6 +29,7 @@ class Progress:
             total=total, initial=done, unit=unit, ncols=100, mininterval=_REFRESH_S, smoothing=0.1
         )
         self._done_before = done
+        self._shown: tuple[int, int] | None = None
 
     def __enter__(self) -> Progress:
         """Show the bar."""
@@ -47,5 +48,9 @@ class Progress:
             self._refresh()
 
     def _refresh(self) -> None:
-        self._bar.set_postfix(quarantined=self.quarantined.value, refresh=False)
-        self._bar.update(self._done_before + self.done.value - self._bar.n)
+        counts = (self.done.value, self.quarantined.value)
+        if self._bar.total is None and counts == self._shown:
+            return  # a job that watches for days must not fill its log
+        self._shown = counts
+        self._bar.set_postfix(quarantined=counts[1], refresh=False)
+        self._bar.update(self._done_before + counts[0] - self._bar.n)

@@ -15,9 +15,9 @@ from tests.cluster.encoders import BATCH, DIM, long_embedding
 
 
 def config(folder: Path, **options: Any) -> ExtractConfig:
-    """Say what to do with ``folder/in``: rounds of 40 films, tasks of at most 64."""
+    """Say what to do with ``folder/in``: rounds of 80 films, tasks of at most 64."""
     common = {"images": str(folder / "in"), "output": str(folder / "out"), "weights": "random", "batch_size": BATCH}
-    return ExtractConfig(**{**common, "round_size": 40, **options})
+    return ExtractConfig(**{**common, "round_size": 80, **options})
 
 
 def write_films(folder: Path, count: int, *, start: int = 0) -> None:

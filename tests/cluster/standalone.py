@@ -105,6 +105,11 @@ class Cluster:
         """Stop everything."""
         self.stop()
 
+    def kill_worker(self, index: int) -> None:
+        """Kill a worker's daemon with SIGKILL; its executor ends when it misses it."""
+        self.workers[index].kill()
+        self.workers[index].wait()
+
     def restart_worker(self, index: int) -> None:
         """Start a worker in the place of one that has died, and wait until it is registered."""
         self.workers[index] = self._launch_worker(index)
@@ -132,6 +137,10 @@ class Cluster:
         """Return the executors that a worker runs now."""
         children = psutil.Process(self.workers[index].pid).children()
         return [child for child in children if any("ExecutorBackend" in word for word in child.cmdline())]
+
+    def applications(self) -> set[str]:
+        """Return the applications that had an executor here: each has left a folder."""
+        return {path.name for path in (self._folder / "work").glob("app-*")}
 
     def stop(self) -> None:
         """Stop workers, with their executors, and the master."""

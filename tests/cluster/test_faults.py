@@ -23,12 +23,12 @@ from tests.cluster.standalone import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.spark]
 
-FILMS = 80
-"""In two rounds; 30 films are in the middle of the first, 70 in the middle of the second."""
+FILMS = 160
+"""In two rounds; with 30 films the first is on its way, with 110 the second."""
 
 
 @contextlib.contextmanager
-def in_the_middle(recorder: Recorder, break_something: Callable[[list[Call]], None], *, films: int = 70) -> Iterator[None]:
+def in_the_middle(recorder: Recorder, break_something: Callable[[list[Call]], None], *, films: int = 110) -> Iterator[None]:
     """Break something as soon as this many films have gone through the network."""
     deadline = time.monotonic() + 120
 
@@ -62,7 +62,7 @@ def test_an_executor_dies(cluster: Cluster, on_cluster: SparkSession, tmp_path: 
 def test_a_worker_daemon_dies(cluster: Cluster, on_cluster: SparkSession, tmp_path: Path, recorder: Recorder) -> None:
     """Its executor goes with it; the other worker does the rest, and a new one joins the same job."""
     write_films(tmp_path / "in", FILMS)
-    with in_the_middle(recorder, lambda _: cluster.workers[1].kill()):
+    with in_the_middle(recorder, lambda _: cluster.kill_worker(1)):
         extract(on_cluster, config(tmp_path), recorder)
     check_each_once(tmp_path / "out", FILMS)
     assert embedded_twice(recorder)
@@ -109,7 +109,7 @@ def test_the_output_disk_is_full(on_cluster: SparkSession, tmp_path: Path, recor
     """The job ends with the disk's own words; with room again the same command goes on."""
     output = tmp_path / "out"
     output.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", output], check=False, capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", output], check=False, capture_output=True)
     if mounted.returncode != 0:
         pytest.skip(f"no small disk can be had here: {mounted.stderr.decode().strip()}")
     try:

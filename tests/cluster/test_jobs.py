@@ -37,13 +37,14 @@ def table_of(folder: Path) -> pa.Table:
     return table.sort_by("image_index").drop_columns(["round"])
 
 
-def test_the_cluster_writes_the_tables_of_local_mode(submit: list[str], tmp_path: Path) -> None:
+def test_the_cluster_writes_the_tables_of_local_mode(cluster: Cluster, submit: list[str], tmp_path: Path) -> None:
     """Also if the driver is killed in the middle of a round and started again; and then both are scored alike."""
     write_dataset(tmp_path / "in", 30, size=64)
     metadata = ["--metadata", str(tmp_path / "in" / "Data_Entry_2017_v2020.csv")]
     options = ["--images", str(tmp_path / "in"), *metadata, "--weights", RANDOM, "--precision", "fp32"]
     options += ["--round-size", "10", "--device", "cpu"]
     there, here = tmp_path / "cluster", tmp_path / "local"
+    before = cluster.applications()
     half_done = (there / "embeddings" / "round=1" / "_temporary").exists
     jobs.kill_when(jobs.start("extract", *options, "--output", str(there), submit=submit), half_done)
     printed = jobs.run("extract", *options, "--output", str(there), submit=submit)
@@ -59,6 +60,7 @@ def test_the_cluster_writes_the_tables_of_local_mode(submit: list[str], tmp_path
     save_bundle(fakes.bundle(2048, extractor=extractor), tmp_path / "head")
     drops = ["--drops", str(here / "embeddings"), "--head", str(tmp_path / "head")]
     jobs.run("score", *drops, "--output", str(there / "scored"), submit=submit)
+    assert len(cluster.applications() - before) == 3  # two of the extraction, one of the scoring
     jobs.run("score", *drops, "--output", str(here / "scored"))
     remote, local = table_of(there / "scored" / "predictions"), table_of(here / "scored" / "predictions")
     assert remote.num_rows == 30

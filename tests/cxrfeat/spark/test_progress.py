@@ -25,3 +25,17 @@ def test_a_failing_job_leaves_the_bar_where_it_was(spark: SparkSession, capsys: 
         progress.done.add(4)
         raise InterruptedError
     assert "4/10" in capsys.readouterr().err
+
+
+def test_a_job_that_waits_for_files_is_silent(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
+    """While nothing happens a bar without a total is not drawn again."""
+    with Progress(spark.sparkContext, total=None) as progress:
+        progress.done.add(1)
+        progress._refresh()
+        before = capsys.readouterr().err
+        for _ in range(100):
+            progress._refresh()
+        progress.done.add(1)
+    after = capsys.readouterr().err
+    assert before.count("\r") >= 1
+    assert after.count("\r") <= 3

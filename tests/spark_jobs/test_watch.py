@@ -1,0 +1,62 @@
+"""A job that watches a folder for a long time: every film once, and memory that does not grow."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.dataset as pads
+
+from cxrfeat.phantom.dataset import write_dataset
+from tests.spark_jobs import jobs
+
+BATCHES, FILMS = 20, 10
+WARM = 5
+"""Batches after which everything is loaded."""
+
+DEADLINE_S = 300
+
+
+def test_two_hundred_films_in_twenty_batches(tmp_path: Path) -> None:
+    """While the job watches, films are moved in; each is embedded once, and what Python holds stays."""
+    write_dataset(tmp_path / "drawn", BATCHES * FILMS, size=64)
+    films = sorted((tmp_path / "drawn").rglob("*.png"))
+    assert len(films) == BATCHES * FILMS
+    watched, output = tmp_path / "in", tmp_path / "out"
+    watched.mkdir()
+    options = ["--images", str(watched), "--output", str(output), "--weights", "random", "--watch", "0.5"]
+    memory: list[int] = []
+    with jobs.start("extract", *options) as process:
+        for batch in range(BATCHES):
+            for film in films[batch * FILMS : (batch + 1) * FILMS]:
+                film.rename(watched / film.name)
+            wait_for_films(process, output, (batch + 1) * FILMS)
+            memory.append(python_memory(process.pid))
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C
+        printed, _ = process.communicate()
+    assert process.returncode == 130, printed
+    table = pads.dataset(str(output / "embeddings"), partitioning="hive").to_table()
+    assert sorted(table["image_index"].to_pylist()) == sorted(film.name for film in films)
+    assert set(table["status"].to_pylist()) == {"ok"}
+    assert memory[-1] <= 1.05 * memory[WARM], [size // 2**20 for size in memory]
+
+
+def wait_for_films(process: subprocess.Popen[str], output: Path, count: int) -> None:
+    """Wait until the job's summary counts this many films."""
+    deadline = time.monotonic() + DEADLINE_S
+    summary = output / "summary.json"
+    while not summary.exists() or json.loads(summary.read_text())["images"]["ok"] < count:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"{count} films never came"
+        time.sleep(0.1)
+
+
+def python_memory(pid: int) -> int:
+    """Return the proportional set size of a job's Python processes, bytes; the JVM's heap has a limit of its own."""
+    members = psutil.Process(pid).children(recursive=True)
+    return sum(member.memory_full_info().pss for member in members if member.name().startswith("python"))
