@@ -63,7 +63,7 @@ def test_nothing_but_the_program_is_sent_to_the_builder(root: Path) -> None:
     rules = [line for line in (root / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert rules[0] == "*"
     assert {rule[1:] for rule in rules if rule.startswith("!")}.isdisjoint({"shared", "data", "weights", ".git"})
-    assert rules[-1] == "docker/.env"
+    assert rules[-1] == "docker/*.env"
 
 
 def test_one_task_takes_a_whole_executor_with_one_gpu(gpu_conf: dict[str, str]) -> None:
