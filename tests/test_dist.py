@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -111,10 +112,21 @@ def test_a_job_runs_with_the_zip_alone(root: Path, dist: tuple[Path, Path], pyth
     extractor = fingerprint(backbone, find_weights(backbone, RANDOM))
     save_bundle(fakes.bundle(2048, extractor=extractor), tmp_path / "head")
     shutil.copy(root / "spark_jobs" / "score.py", tmp_path)  # the driver sees the folder of its main file
-    spark = ("--master", "local-cluster[1,1,1024]", "--conf", "spark.driver.host=localhost")
+    (tmp_path / "events").mkdir()
+    settings = {
+        "spark.driver.host": "localhost",
+        "spark.eventLog.enabled": "true",
+        "spark.eventLog.compress": "false",
+        "spark.eventLog.dir": str(tmp_path / "events"),
+    }
+    conf = [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
+    spark = ("--master", "local-cluster[1,1,1024]", *conf)
     submit = (str(third_party.spark_home(python) / "bin" / "spark-submit"), *spark, "--py-files", str(dist[1]))
     options = ("--images", "phantoms", "--weights", RANDOM, "--head", "head", "--output", "scored")
     run(python, *submit, "score.py", *options, cwd=tmp_path)
     scored = pads.dataset(str(tmp_path / "scored" / "predictions"), partitioning="hive").to_table()
     assert scored["status"].to_pylist() == ["ok"] * 3
     assert scored["extractor"].to_pylist() == [extractor] * 3
+    lines = [line for log in (tmp_path / "events").rglob("events_*") for line in log.read_text().splitlines()]
+    ended = [event for event in map(json.loads, lines) if event["Event"] == "SparkListenerTaskEnd"]
+    assert {event["Task Info"]["Executor ID"] for event in ended} == {"0"}  # in local mode it would be the driver

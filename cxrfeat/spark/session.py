@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 
-from pyspark import SparkConf
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from cxrfeat.java import find_java
@@ -45,6 +45,8 @@ def open_session(app_name: str) -> SparkSession:
     find_java()
     # Workers run in the interpreter that runs us, not in whatever python3 PATH finds first.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    # What spark-submit was told is in the JVM that started us; a SparkConf made before we are connected to it is empty.
+    SparkContext._ensure_initialized()
     conf = configure(SparkConf(), app_name)
     spark = SparkSession.builder.config(conf=conf).getOrCreate()
     spark.sparkContext.setLogLevel(conf.get("spark.log.level", "WARN") or "WARN")
