@@ -82,4 +82,4 @@ def _stages(axes: Axes, found: Sequence[Mapping[str, Any]]) -> None:
             axes.annotate(text, (floor["ms"], row - 0.2), (4, 0), textcoords="offset points", va="center", color=MUTED)
     axes.set_yticks(range(len(STAGES)), list(reversed(STAGES)))
     axes.margins(x=0.18, y=0.02)
-    _style(axes, "Where an image's time goes, one thread", "ms an image; gray: the lowest floor or bound")
+    _style(axes, "Where an image's time goes, one core", "ms an image; gray: the lowest floor or bound")

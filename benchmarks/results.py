@@ -233,7 +233,7 @@ def score_scaling(found: Sequence[Mapping[str, float]]) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "extraction": ("Extraction", extraction),
-    "stages": ("Where an image's time goes, and the least it could be: one thread", stages),
+    "stages": ("Where an image's time goes, and the least it could be: one core", stages),
     "fit": ("Fit", fit),
     "score": ("Score", score),
     "scaling": ("Scaling of the extraction: rounds of 100 films", scaling),
@@ -245,8 +245,7 @@ NOTES = {
     "extraction": "`job` is our Spark job. `documented`: as the peer's own documentation writes it; `given ours`: the same peer "
     "around our embedding function or encoder. `steady` leaves start-up out (benchmarks/steady.py). Ratios are taken "
     "repeat by repeat; their median is the figure. Peak is of the whole process tree, shared pages counted once.",
-    "stages": "`inflate` is inside `decode`; `all` is the worker's function from path to Parquet, with one thread "
-    "that reads ahead. Floors are what other libraries need for the same thing, with other bits; the bounds are this "
+    "stages": "`inflate` is inside `decode`; `all` is the worker's function from path to Parquet. Floors are what other libraries need for the same thing, with other bits; the bounds are this "
     "machine's measured arithmetic and copy rates (benchmarks/limits.py).",
     "fit": "One epoch of each; `python -m benchmarks.fit --help` says what the names mean.",
     "score": "`python -m benchmarks.score --help` says what the names mean.",

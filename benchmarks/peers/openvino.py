@@ -50,7 +50,9 @@ class OpenVinoEncoder:
         self.precision = "bf16" if has_native_bf16() else "fp32"
         extractor = _Extractor(fold_batchnorm(load_network(backbone, spec.weights))).eval()
         shape = (batch_size, *SIZE)
-        model = ov.convert_model(extractor, example_input=torch.zeros(shape, dtype=torch.uint8), input=[shape])
+        with torch.inference_mode():
+            program = torch.export.export(extractor, (torch.zeros(shape, dtype=torch.uint8),))
+        model = ov.convert_model(program)
         settings = {
             "INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp32": "f32"}[self.precision],
             "INFERENCE_NUM_THREADS": 1,

@@ -13,29 +13,17 @@ import functools
 from pathlib import Path
 
 from PIL import Image
-from torch import nn
 
 from benchmarks.peers.common import CORES, Function, Task, from_pil, parse
 from benchmarks.peers.spark import open_session
-from cxrfeat.encoder import Encoder
-
-
-@functools.cache
-def _network(task: Task) -> nn.Module:
-    return task.network()
-
-
-@functools.cache
-def _encoder(task: Task) -> Encoder:
-    return task.encoder()
 
 
 def _embed(path: str, task: Task) -> str:
     if task.function == Function.OURS:
-        embeddings = task.embed_bytes([Path(path).read_bytes()], _encoder(task))
+        embeddings = task.embed_bytes([Path(path).read_bytes()], task.encoder())
     else:
         inputs = from_pil()(Image.open(path).convert("RGB")).unsqueeze(0)
-        embeddings = task.infer(inputs, _network(task))
+        embeddings = task.infer(inputs, task.network())
     return " ".join([path, *map(str, embeddings[0].tolist())])
 
 
