@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.contenders import CONTENDERS, Contender, Network
+from benchmarks.extract import REPOSITORY
 from benchmarks.peers.common import from_pil
-from benchmarks.steady import read_marks
 from cxrfeat.backbone import RANDOM, Weights, get_backbone, load_network
 
 NETWORK = Network("resnet50", RANDOM)
@@ -49,7 +49,7 @@ def folder(films: dict[str, NDArray[np.uint8]], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def reference(films: dict[str, NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
-    """torchvision's network in fp32 on torchvision's transform."""
+    """Torchvision's network in fp32 on torchvision's transform."""
     network = load_network(get_backbone(NETWORK.backbone), Weights(None, "random-seed0"))
     inputs = torch.stack([from_pil()(Image.fromarray(picture).convert("RGB")) for picture in films.values()])
     with torch.inference_mode():
@@ -79,7 +79,9 @@ def test_a_contender_embeds_every_film(
         pytest.skip(f"{package} is in the bench extra")
     output, marks = tmp_path / "out", tmp_path / "marks"
     command = contender.command(folder, output, marks, NETWORK)
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"})
+    subprocess.run(
+        command, check=True, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    )
     found = read_embeddings(output)
     assert found.keys() == reference.keys()
     assert contender.rows(output) == len(reference)
