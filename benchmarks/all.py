@@ -76,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, help="films, real ones or phantoms of 1024 x 1024")
     parser.add_argument("--weights", default="random")
     parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--count", type=int, default=621, help="films of a contender; the slow ones get a third")
+    parser.add_argument(
+        "--count", type=int, default=621, help="films of the job and the fastest peer; others get fewer"
+    )
     parser.add_argument("--long-count", type=int, default=2000, help="films of the job and the bare loop")
     parser.add_argument("--repeats", type=int, default=3, help="of the extraction")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))

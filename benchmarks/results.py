@@ -125,15 +125,15 @@ def _against_peers(found: Sequence[Column]) -> Iterator[Bar]:
     job = _find(found, JOB)
     spark = ("predict_batch_udf", "map_in_pandas")
     for text, kind, modules, minimum in (
-        ("the fastest peer given our function", Kind.GIVEN, (), 1.2),
-        ("the same, given our allocator settings as well", Kind.GIVEN_MALLOC, (), None),
-        ("the fastest peer as documented", Kind.DOCUMENTED, (), 2.5),
-        ("the faster Spark peer as documented", Kind.DOCUMENTED, spark, 4.0),
+        ("the fastest peer given our function ({})", Kind.GIVEN, (), 1.2),
+        ("the fastest given our allocator settings as well ({})", Kind.GIVEN_MALLOC, (), None),
+        ("the fastest peer as documented ({})", Kind.DOCUMENTED, (), 2.5),
+        ("the faster Spark peer as documented ({})", Kind.DOCUMENTED, spark, 4.0),
         ("the 2018 recipe", Kind.DOCUMENTED, ("recipe_2018",), 2.5),
     ):
         peer = _fastest(found, kind, modules)
         if job and job.steady and peer:
-            yield Bar(f"steady rate: job / {text} ({peer.name})", ratios(job.steady, peer.steady), minimum)
+            yield Bar(f"steady rate: job / {text.format(peer.name)}", ratios(job.steady, peer.steady), minimum)
 
 
 def _end_to_end(found: Sequence[Column]) -> Iterator[Bar]:
