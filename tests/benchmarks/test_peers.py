@@ -58,7 +58,7 @@ def reference(films: dict[str, NDArray[np.uint8]]) -> dict[str, NDArray[np.float
 
 def read_embeddings(output: Path) -> dict[str, NDArray[np.float32]]:
     """Read what a contender wrote, by file name."""
-    texts = [line.split() for file in output.glob("part-0*") if file.suffix == "" for line in file.open()]
+    texts = [line.split() for file in output.glob("part-0*") for line in file.read_text().splitlines()]
     if texts:
         return {Path(path).name: np.array(values, np.float32) for path, *values in texts}
     table = ds.dataset(output, format="parquet").to_table().to_pydict()
