@@ -49,15 +49,15 @@ BENCH_IMAGES ?= build/phantoms
 BENCH_OPTIONS ?=
 BENCH_VENV := build/bench-venv
 .PHONY: bench-env
-bench-env:  ## build/bench-venv: the peers, apart from .venv and its pinned versions
-	$(MAKE) --no-print-directory env VENV=$(BENCH_VENV) EXTRA=bench
+bench-env:  ## build/bench-venv: the peers, apart from .venv and its pinned versions; and films, where there are none
+	$(MAKE) --no-print-directory bench-images VENV=$(BENCH_VENV) EXTRA=bench
 
 .PHONY: bench-all
-bench-all: bench-env bench-images  ## us and every peer in one run: benchmarks/results.md, about 40 minutes (BENCH_IMAGES, BENCH_OPTIONS)
+bench-all: bench-env  ## us and every peer in one run: benchmarks/results.md, about 40 minutes (BENCH_IMAGES, BENCH_OPTIONS)
 	export PATH="$(abspath $(BENCH_VENV))/bin:$$PATH"; python -m benchmarks.all --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
 
 .PHONY: bench-gpu
-bench-gpu: bench-env bench-images  ## where an image's time goes with the network on a GPU
+bench-gpu: bench-env  ## where an image's time goes with the network on a GPU
 	export PATH="$(abspath $(BENCH_VENV))/bin:$$PATH"; \
 	python -m benchmarks.stages --device cuda --batch-size 128 --count 128 --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
 

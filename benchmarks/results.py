@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -215,7 +216,25 @@ def scaling(found: Sequence[Mapping[str, Any]]) -> str:
         for point in found
     ]
     header = ["films", "cores", "s end to end", "img/s steady", "JVM MiB", "driver", "largest worker", "whole tree"]
-    return table(header, rows)
+    most = max(point["cores"] for point in found)
+    sizes = [
+        {"count": point["run"]["films"], "seconds": point["run"]["seconds"], "tree": point["run"]["peak"]["tree"]}
+        for point in found
+        if point["cores"] == most
+    ]
+    return f"{table(header, rows)}\n\n{_growth(sizes)}"
+
+
+def _growth(points: Sequence[Mapping[str, float]]) -> str:
+    """Say how time and memory grew from each size to the next, and whether that is linear or better."""
+    lines = []
+    for small, large in itertools.pairwise(points):
+        times, seconds, tree = (large[key] / small[key] for key in ("count", "seconds", "tree"))
+        verdict = "linear or better" if max(seconds, tree) <= times else "**worse than linear**"
+        lines.append(
+            f"- {times:.0f} times as much: {seconds:.1f} times the time, {tree:.2f} times the memory: {verdict}."
+        )
+    return "\n".join(lines)
 
 
 def score_scaling(found: Sequence[Mapping[str, float]]) -> str:
@@ -228,7 +247,8 @@ def score_scaling(found: Sequence[Mapping[str, float]]) -> str:
         ]
         for point in found
     ]
-    return table(["rows", "s end to end", "JVM MiB", "driver", "largest worker", "whole tree"], rows)
+    header = ["rows", "s end to end", "JVM MiB", "driver", "largest worker", "whole tree"]
+    return f"{table(header, rows)}\n\n{_growth([{**point, 'count': point['rows']} for point in found])}"
 
 
 SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {

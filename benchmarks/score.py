@@ -164,9 +164,9 @@ def memory(sizes: Sequence[int], dim: int) -> list[dict[str, float]]:
         for size in sizes:
             drops = folder / f"drops-{size}"
             write(drops, {split: count * size // sum(SHAPE.values()) for split, count in SHAPE.items()}, dim)
-            submit = [str(Path(sys.executable).with_name("spark-submit")), "spark_jobs/score.py", "--drops", str(drops)]
-            command = [*submit, "--head", str(head), "--output", str(folder / f"out-{size}")]
             path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            submit = [shutil.which("spark-submit", path=path) or "spark-submit", "spark_jobs/score.py"]
+            command = [*submit, "--drops", str(drops), "--head", str(head), "--output", str(folder / f"out-{size}")]
             start = time.perf_counter()
             peak = machine.run_and_watch(command, cwd=Path.cwd(), environment={"PATH": path})
             seconds = time.perf_counter() - start

@@ -122,3 +122,18 @@ def test_contenders_say_what_they_stand_for() -> None:
     assert kinds["Daft, its decoder, our encoder"] == kinds["mapInPandas, our function"] == Kind.GIVEN
     assert kinds["Daft, our function + allocator settings"] == Kind.GIVEN_MALLOC
     assert kinds[BARE] == kinds["OpenVINO in the bare loop"] == kinds["naive, batch 8"] == Kind.REFERENCE
+
+
+def test_growth_is_judged_by_time_and_memory() -> None:
+    """Ten times the rows may take ten times of either, and fewer cores are no growth."""
+    small = {"rows": 10.0, "seconds": 5.0, **PEAK}
+    assert "10 times as much: 10.0 times the time, 1.00 times the memory: linear or better" in results.score_scaling(
+        [small, {**small, "rows": 100.0, "seconds": 50.0}]
+    )
+    assert "**worse than linear**" in results.score_scaling([small, {**small, "rows": 100.0, "tree": 25_001.0}])
+    points = [
+        {"cores": 2, "run": run(JOB, 30.0, 20.0, 200)},
+        {"cores": 2, "run": run(JOB, 30.0, 80.0, 2000)},
+        {"cores": 1, "run": run(JOB, 15.0, 40.0, 200)},
+    ]
+    assert results.scaling(points).count("times as much: 4.0 times the time") == 1
