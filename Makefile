@@ -15,10 +15,11 @@ help:  ## list these verbs
 .PHONY: env
 env: $(VENV)/.ready java  ## .venv with everything in it, spark-submit too
 
+EXTRA ?= dev
 $(VENV)/.ready: pyproject.toml constraints.txt $(wildcard spark_jobs/conf/*)
 	@echo "installing into $(VENV): takes a minute or two, most of it torch"
 	$(PYTHON) -m venv $(VENV)
-	pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA)]'
 	conf=$$(python -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent / "conf")'); \
 	mkdir -p "$$conf"; cp spark_jobs/conf/* "$$conf/"
 	touch $@
@@ -57,15 +58,31 @@ dist: env  ## dist/: the wheel, and the same as a zip for spark-submit --py-file
 
 BENCH_IMAGES ?= build/phantoms
 BENCH_OPTIONS ?=
-.PHONY: bench
-bench: env  ## extraction against a bare loop and a naive one (BENCH_IMAGES=DIR, BENCH_OPTIONS='--weights F')
+BENCH_VENV := build/bench-venv
+.PHONY: bench-env
+bench-env:  ## build/bench-venv: the peers, apart from .venv and its pinned versions; and films, where there are none
+	$(MAKE) --no-print-directory bench-images VENV=$(BENCH_VENV) EXTRA=bench
+
+.PHONY: bench-all
+bench-all: bench-env  ## us and every peer in one run: benchmarks/results.md, about 40 minutes (BENCH_IMAGES, BENCH_OPTIONS)
+	export PATH="$(abspath $(BENCH_VENV))/bin:$$PATH"; python -m benchmarks.all --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
+
+.PHONY: bench-gpu
+bench-gpu: bench-env  ## where an image's time goes with the network on a GPU
+	export PATH="$(abspath $(BENCH_VENV))/bin:$$PATH"; \
+	python -m benchmarks.stages --device cuda --batch-size 128 --count 128 --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
+
+.PHONY: bench-images
+bench-images: env
 	test -d "$(BENCH_IMAGES)" || python -m cxrfeat.phantom --count 200 --workers 2 --output "$(BENCH_IMAGES)"
+
+.PHONY: bench
+bench: bench-images  ## extraction against a bare loop and a naive one (BENCH_IMAGES=DIR, BENCH_OPTIONS='--weights F')
 	python -m benchmarks.extract --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
 
 .PHONY: bench-memory
-bench-memory: env  ## memory of driver and workers over 200 and 2,000 films
-	test -d "$(BENCH_IMAGES)" || python -m cxrfeat.phantom --count 200 --workers 2 --output "$(BENCH_IMAGES)"
-	python -m benchmarks.memory --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
+bench-memory: bench-images  ## time and memory of driver and workers over 200 and 2,000 films
+	python -m benchmarks.scaling --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
 
 .PHONY: bench-fit
 bench-fit: env  ## the grid at once against one by one, and loading against pyarrow (BENCH_OPTIONS='--rows N')

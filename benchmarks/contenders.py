@@ -1,101 +1,186 @@
-"""What our Spark job is measured against, each as a command of its own that writes its rate to ``--answer``.
+"""Who takes part in the extraction benchmark: our job, the bare loop, the peers; what each is run with.
 
-bare     our embedding function in one process a core, no Spark: the most that Spark could leave over
-naive-N  Pillow RGB → Resize → ToTensor → Normalize → torchvision ResNet50 as it comes, fp32, batches of N
+Every contender is a command that can be typed by hand; ``python -m benchmarks.extract --list`` prints them.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import multiprocessing
-import os
+import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from PIL import Image
-from torch import nn
-from torchvision import transforms
 
-from cxrfeat import imaging, preprocess, storage
-from cxrfeat.backbone import find_weights, get_backbone, load_network
-from cxrfeat.embed import embed_batches
-from cxrfeat.encoder import EncoderSpec, load_encoder
-from cxrfeat.schema import EMBEDDED, HANDLE
+from benchmarks.steady import Mark, read_marks
 from cxrfeat.spark.session import WORKER_ENVIRONMENT
 
-ENVIRONMENT = {"bare": WORKER_ENVIRONMENT, "naive-1": {}, "naive-8": {}, "naive-32": {}}
-"""The bare loop gets the allocator settings of our workers; the naive one is what people write."""
+JOB = "job"
 
 
-def bare(images: str, backbone: str, weights: str) -> float:
-    """Embed everything in one process a core; return the summed steady rates in images/s."""
-    files = [storage.join(images, name) for name in sorted(storage.list_files(images, imaging.SUFFIXES))]
-    cores = os.cpu_count() or 1
-    shares = [(files[core::cores], images, backbone, weights) for core in range(cores)]
-    with multiprocessing.get_context("spawn").Pool(cores) as pool:
-        return sum(pool.starmap(_bare_share, shares, chunksize=1))
+@dataclass(frozen=True)
+class Network:
+    """The frozen network that all contenders run.
+
+    Attributes:
+        backbone, weights: as on the command line of the jobs.
+    """
+
+    backbone: str
+    weights: str
+
+    def words(self) -> list[str]:
+        """Return the options of a command."""
+        return ["--backbone", self.backbone, "--weights", self.weights]
 
 
-def _bare_share(files: list[str], images: str, backbone: str, weights: str) -> float:
-    spec = EncoderSpec(backbone, find_weights(get_backbone(backbone), weights))
-    encoder = load_encoder(spec, "cpu", 1)
-    with tempfile.TemporaryFile() as sink, pq.ParquetWriter(sink, EMBEDDED, compression="zstd") as writer:
-        start, done = 0.0, 0
-        for batch in embed_batches([pa.record_batch({"uri": files}, HANDLE)], encoder=encoder, root=images):
-            if start == 0.0:
-                start = time.perf_counter()  # the first batch has paid for warming up
-            else:
-                done += batch.num_rows
-            writer.write_batch(batch)
-    return done / (time.perf_counter() - start)
+class Kind(StrEnum):
+    """What a row of the table stands for."""
+
+    JOB = "our job"
+    REFERENCE = "reference"
+    DOCUMENTED = "documented"
+    GIVEN = "given ours"
+    GIVEN_MALLOC = "given ours + allocator"
 
 
-def naive(images: str, backbone: str, weights: str, batch_size: int) -> float:
-    """Embed as a first script would, with torch's own threads; return the steady rate in images/s."""
-    entry = get_backbone(backbone)
-    network = load_network(entry, find_weights(entry, weights))
-    network.fc = nn.Identity()
-    to_input = transforms.Compose(
-        [
-            transforms.Resize((preprocess.SIDE, preprocess.SIDE)),
-            transforms.ToTensor(),
-            transforms.Normalize(preprocess.IMAGENET_MEAN, preprocess.IMAGENET_STD),
+_REFERENCES = ("bare", "naive", "openvino")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the extraction table.
+
+    Attributes:
+        name: the row's name.
+        module: of :mod:`benchmarks.peers`.
+        arguments: more words of its command.
+        environment: added to the process's own.
+        share: part of the films that it gets; the slow ones need no more for a steady rate.
+    """
+
+    name: str
+    module: str
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    share: float = 1.0
+
+    @property
+    def kind(self) -> Kind:
+        """What it stands for."""
+        if self.module in _REFERENCES:
+            return Kind.REFERENCE
+        if not self.arguments:
+            return Kind.DOCUMENTED
+        return Kind.GIVEN_MALLOC if self.environment else Kind.GIVEN
+
+    def command(self, images: Path, output: Path, marks: Path, network: Network) -> list[str]:
+        """Return the command."""
+        words = [sys.executable, "-m", f"benchmarks.peers.{self.module}", *self.arguments, *network.words()]
+        return [*words, "--images", str(images), "--output", str(output), "--marks", str(marks)]
+
+    def marks(self, output: Path, marks: Path) -> list[Mark]:
+        """Return when films were finished, after a run."""
+        del output
+        return read_marks(marks)
+
+    def rows(self, output: Path) -> int:
+        """Count what it wrote: rows of Parquet files, or lines of text."""
+        files = list(output.rglob("*.parquet"))
+        if files:
+            return sum(pq.read_metadata(file).num_rows for file in files)
+        return sum(len(file.read_text().splitlines()) for file in output.glob("part-*"))
+
+
+@dataclass(frozen=True)
+class Job(Contender):
+    """Our Spark job as a user types it. Its marks are Spark's own: ``commits/N`` is written when round N is done.
+
+    So its rate is one of whole rounds, their boundaries and the write included, and a run for a steady rate needs two
+    rounds or more. The default round is larger than the benchmark's: fewer boundaries, a higher rate.
+
+    Attributes:
+        round_size: films of a round, or None for the job's default.
+        master: Spark's master, or None for the job's default, all cores.
+    """
+
+    round_size: int | None = None
+    master: str | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What it stands for."""
+        return Kind.JOB
+
+    def command(self, images: Path, output: Path, marks: Path, network: Network) -> list[str]:
+        """Return the command; ``marks`` is not used."""
+        del marks
+        submit = shutil.which("spark-submit")
+        if submit is None:
+            raise SystemExit("spark-submit is not on the path; expected the environment of `make env`")
+        words = [submit, *(["--master", self.master] if self.master else []), "spark_jobs/extract.py"]
+        rounds = ["--round-size", str(self.round_size)] if self.round_size else []
+        return [*words, "--images", str(images), "--output", str(output), *network.words(), *rounds, *self.arguments]
+
+    def marks(self, output: Path, marks: Path) -> list[Mark]:
+        """Return one mark a round."""
+        del marks
+        return [
+            Mark((output / "_checkpoint" / "commits" / number).stat().st_mtime, count)
+            for number, count in _films_of_rounds(output).items()
         ]
+
+    def rows(self, output: Path) -> int:
+        """Return the films that were embedded, by the job's own summary."""
+        count: int = json.loads((output / "summary.json").read_text())["images"]["ok"]
+        return count
+
+
+def _films_of_rounds(output: Path) -> dict[str, int]:
+    folders = (output / "embeddings").glob("round=*")
+    return {
+        folder.name.removeprefix("round="): sum(pq.read_metadata(file).num_rows for file in folder.rglob("*.parquet"))
+        for folder in folders
+    }
+
+
+def job(count: int) -> Job:
+    """Return our job with two rounds, for a steady rate."""
+    return Job(JOB, "", round_size=-(-count // 2))
+
+
+_HALF = 0.5
+_SLOW = 0.27
+"""168 of 621 films: six of the partitions that Spark makes of such files, so that both cores end together."""
+
+OURS, ENCODER = ("--function", "ours"), ("--function", "encoder")
+MALLOC = " + allocator settings"
+BARE = "bare loop"
+
+CONTENDERS: dict[str, Contender] = {
+    contender.name: contender
+    for contender in (
+        Contender(BARE, "bare", environment=WORKER_ENVIRONMENT),
+        Contender("bare loop, glibc's defaults", "bare", share=_HALF),
+        Contender("OpenVINO in the bare loop", "openvino", environment=WORKER_ENVIRONMENT, share=_HALF),
+        Contender("Daft", "daft", share=_SLOW),
+        Contender("Daft, our function", "daft", OURS),
+        Contender(f"Daft, our function{MALLOC}", "daft", OURS, WORKER_ENVIRONMENT, _HALF),
+        Contender("Daft, its decoder, our encoder", "daft", ENCODER, share=_HALF),
+        Contender(f"Daft, its decoder, our encoder{MALLOC}", "daft", ENCODER, WORKER_ENVIRONMENT, _HALF),
+        Contender("Ray Data", "ray_data", share=_SLOW),
+        Contender("Ray Data, our function", "ray_data", OURS, share=_HALF),
+        Contender("Ray Data, its decoder, our encoder", "ray_data", ENCODER, share=_HALF),
+        Contender("predict_batch_udf", "predict_batch_udf", share=_SLOW),
+        Contender("predict_batch_udf, our function", "predict_batch_udf", OURS, share=_SLOW),
+        Contender("mapInPandas", "map_in_pandas", share=_SLOW),
+        Contender("mapInPandas, our function", "map_in_pandas", OURS, share=_SLOW),
+        Contender("2018 recipe", "recipe_2018", share=_SLOW),
+        Contender("2018 recipe, our function", "recipe_2018", OURS, share=_SLOW),
+        *(Contender(f"naive, batch {size}", "naive", ("--batch-size", str(size)), share=_SLOW) for size in (1, 8, 32)),
     )
-    files = [storage.join(images, name) for name in sorted(storage.list_files(images, imaging.SUFFIXES))]
-    embeddings: list[np.ndarray] = []
-    start = 0.0
-    with torch.no_grad():
-        for at in range(0, len(files) - batch_size + 1, batch_size):
-            inputs = [to_input(Image.open(file).convert("RGB")) for file in files[at : at + batch_size]]
-            embeddings.append(network(torch.stack(inputs)).numpy())
-            if at == 0:
-                start = time.perf_counter()
-    return (len(embeddings) - 1) * batch_size / (time.perf_counter() - start)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one contender."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("name", choices=sorted(ENVIRONMENT))
-    parser.add_argument("--images", required=True)
-    parser.add_argument("--backbone", required=True)
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--answer", type=Path, required=True)
-    options = parser.parse_args(argv)
-    arguments = (options.images, options.backbone, options.weights)
-    rate = bare(*arguments) if options.name == "bare" else naive(*arguments, int(options.name.split("-")[1]))
-    options.answer.write_text(json.dumps({"rate": rate}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+}
+"""All but our job, by name; as written in its documentation where nothing else is said."""

@@ -1,76 +1,111 @@
-"""Extraction on this machine's cores: our Spark job, the same function without Spark, and the naive loop.
+"""Extraction on this machine's cores: our Spark job against the bare loop and the peers, interleaved in one run.
 
     python -m benchmarks.extract --images DIR --weights PATH --backbone resnet50-v1 [--count 2048] [--repeats 3]
+    python -m benchmarks.extract --images DIR --list
 
-All three embed the same files in one run, in turn, and the medians of their steady rates are compared. Steady means:
-from the end of the first round (Spark), or of the first batches (the loops), to the end.
+``steady`` is the rate after start-up, as :mod:`benchmarks.steady` defines it; ``end to end`` is the process from its start to
+its exit. Every contender's rows are counted, and a run that lost one fails. Ratios are taken run by run, because the
+machine's speed drifts, and their median is the figure.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import contenders, machine
-from cxrfeat import imaging, storage
+from benchmarks import machine
+from benchmarks.contenders import BARE, CONTENDERS, JOB, Contender, Network, job
+from benchmarks.films import replicate
+from benchmarks.steady import steady_rate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+DEFAULT = (BARE, "naive, batch 1", "naive, batch 8", "naive, batch 32")
 
 
-def replicate(source: Path, target: Path, count: int) -> None:
-    """Fill a folder with ``count`` films by linking those of another again and again."""
-    files = sorted(storage.list_files(str(source), imaging.SUFFIXES))
-    if not files:
-        raise SystemExit(f"no image found below {source}")
-    for index in range(count):
-        name = Path(files[index % len(files)])
-        folder = target / f"copy_{index // len(files):04d}" / name.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name.name).symlink_to((source / name).resolve())
+@dataclass(frozen=True)
+class Run:
+    """One run of a contender.
+
+    Attributes:
+        contender: its name.
+        films: how many it embedded.
+        steady: films/s after start-up, or None where the run was too short to say.
+        seconds: from the process's start to its exit.
+        peak: highest memory of the process tree, MiB of proportional set size.
+    """
+
+    contender: str
+    films: int
+    steady: float | None
+    seconds: float
+    peak: machine.Peak
 
 
-def job_command(images: Path, output: Path, options: argparse.Namespace) -> list[str]:
-    """Return the job as a user would type it."""
-    return [
-        *("spark-submit", "spark_jobs/extract.py", "--images", str(images), "--output", str(output)),
-        *("--backbone", options.backbone, "--weights", str(options.weights), "--round-size", str(options.round_size)),
-    ]
+def run(contender: Contender, images: Path, count: int, network: Network) -> Run:
+    """Run a contender over a folder of ``count`` films.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+        ValueError: it did not write a row for every film.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        output, marks = Path(scratch, "out"), Path(scratch, "marks")
+        command = contender.command(images, output, marks, network)
+        # Workers of every framework find this package, wherever they are started.
+        path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+        start = time.perf_counter()
+        environment = {**contender.environment, "PYTHONPATH": path}
+        peak = machine.run_and_watch(command, cwd=REPOSITORY, environment=environment)
+        seconds = time.perf_counter() - start
+        rows, finished = contender.rows(output), contender.marks(output, marks)
+    if rows != count:
+        raise ValueError(f"{contender.name} wrote {rows} rows; expected one for each of {count} films")
+    return Run(contender.name, count, steady_rate(finished) if len(finished) > 1 else None, seconds, peak)
 
 
-def run_spark(images: Path, scratch: Path, options: argparse.Namespace) -> tuple[float, float]:
-    """Run the job as a user would; return steady images/s and peak memory of the process tree in GiB."""
-    output = Path(tempfile.mkdtemp(dir=scratch))
-    peak = machine.run_and_watch(job_command(images, output, options), cwd=REPOSITORY)
-    # Spark writes commits/N when round N is done.
-    done = [path.stat().st_mtime for path in sorted((output / "_checkpoint" / "commits").glob("[0-9]*"), key=_number)]
-    rows = json.loads((output / "summary.json").read_text())["images"]["ok"]
-    return (rows - options.round_size) / (done[-1] - done[0]), peak.tree / 1024
+def compare(entries: Sequence[tuple[Contender, int]], images: Path, network: Network, repeats: int) -> list[list[Run]]:
+    """Run every contender over its number of films, in turn, ``repeats`` times; return the runs of each repeat."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for count in {count for _, count in entries}:
+            replicate(images, Path(scratch, str(count)), count)
+        return [list(_round(entries, Path(scratch), network)) for _ in range(repeats)]
 
 
-def _number(path: Path) -> int:
-    return int(path.name)
+def _round(entries: Sequence[tuple[Contender, int]], scratch: Path, network: Network) -> Iterable[Run]:
+    for contender, count in entries:
+        done = run(contender, scratch / str(count), count, network)
+        print(f"  {_row(done.contender, [done])}", file=sys.stderr, flush=True)
+        yield done
 
 
-def run_loop(name: str, images: Path, options: argparse.Namespace) -> tuple[float, float]:
-    """Run one of :mod:`benchmarks.contenders` in a process of its own; return as :func:`run_spark`."""
-    with tempfile.NamedTemporaryFile("r", suffix=".json") as answer:
-        command = [
-            *(sys.executable, "-m", "benchmarks.contenders", name, "--images", str(images), "--answer", answer.name),
-            *("--backbone", options.backbone, "--weights", str(options.weights)),
-        ]
-        peak = machine.run_and_watch(command, cwd=REPOSITORY, environment=contenders.ENVIRONMENT[name])
-        return float(json.load(answer)["rate"]), peak.tree / 1024
+def _row(name: str, runs: Sequence[Run]) -> str:
+    steady = [run.steady for run in runs if run.steady is not None]
+    rate = f"{statistics.median(steady):6.1f}" if steady else "     -"
+    seconds, peak = statistics.median(run.seconds for run in runs), max(run.peak.tree for run in runs)
+    return f"{name:<52}{rate} img/s steady   {seconds:6.1f} s for {runs[0].films} films   peak {peak / 1024:4.1f} GiB"
 
 
-def ratios_text(ratios: Sequence[float]) -> str:
-    """Write every run's ratio."""
-    return ", ".join(f"{ratio:.2f}" for ratio in ratios)
+def summary(repeats: Sequence[Sequence[Run]]) -> str:
+    """Write a table of medians, and our job's ratio to each contender, run by run."""
+    columns = list(zip(*repeats, strict=True))
+    lines = [_row(runs[0].contender, runs) for runs in columns]
+    rates = {runs[0].contender: [run.steady for run in runs] for runs in columns}
+    for name, theirs in rates.items():
+        ratios = [ours / other for ours, other in zip(rates.get(JOB, ()), theirs, strict=False) if ours and other]
+        if name != JOB and ratios:
+            runs_text = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+            lines.append(f"{JOB} / {name:<46}{statistics.median(ratios):5.2f}   (runs: {runs_text})")
+    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,36 +115,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", default="random")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--count", type=int, default=2048, help="films to embed, linked from --images")
-    parser.add_argument("--round-size", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--contenders", nargs="+", default=DEFAULT, choices=CONTENDERS, metavar="NAME")
+    parser.add_argument("--list", action="store_true", help="print the contenders and their commands, and run nothing")
+    parser.add_argument("--json", type=Path, help="write all runs there too")
     options = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as scratch:
-        many, few = Path(scratch, "many"), Path(scratch, "few")
-        replicate(options.images, many, options.count)
-        replicate(options.images, few, options.count // 8)
-        contestants: dict[str, Callable[[], tuple[float, float]]] = {
-            "spark job": lambda: run_spark(many, Path(scratch), options),
-            "bare loop": lambda: run_loop("bare", many, options),
-            "naive batch 1": lambda: run_loop("naive-1", few, options),
-            "naive batch 8": lambda: run_loop("naive-8", few, options),
-            "naive batch 32": lambda: run_loop("naive-32", few, options),
-        }
-        results: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
-        for _ in range(options.repeats):
-            for name, run in contestants.items():
-                results[name].append(run())
-                print(f"  {name:<16}{results[name][-1][0]:6.1f} img/s", file=sys.stderr, flush=True)
-    rates = {name: [rate for rate, _ in runs] for name, runs in results.items()}
-    print(f"{machine.describe()}; {options.count} films, rounds of {options.round_size}; medians of {options.repeats}")
-    for name, runs in results.items():
-        peak = max(peak for _, peak in runs)
-        print(f"{name:<16}{statistics.median(rates[name]):6.1f} img/s   peak {peak:.1f} GiB")
-    naive = max((name for name in rates if name.startswith("naive")), key=lambda name: statistics.median(rates[name]))
-    for other, bar in (("bare loop", 0.9), (naive, 2.0)):
-        # Run by run, since the machine's speed drifts; the median of these ratios is the figure.
-        ratios = [ours / theirs for ours, theirs in zip(rates["spark job"], rates[other], strict=True)]
-        print(f"spark job / {other:<16}{statistics.median(ratios):.2f}   (bar: {bar:.2f}; runs: {ratios_text(ratios)})")
+    network = Network(options.backbone, options.weights)
+    chosen = [CONTENDERS[name] for name in (CONTENDERS if options.list else options.contenders)]
+    entries: list[tuple[Contender, int]] = [(job(options.count), options.count)]
+    entries += [(contender, max(1, round(options.count * contender.share))) for contender in chosen]
+    if options.list:
+        for contender, _ in entries:
+            command = contender.command(options.images, Path("OUTPUT"), Path("MARKS"), network)
+            print(f"{contender.name}\n    {shlex.join([*_assignments(contender), *command])}")
+        return 0
+    repeats = compare(entries, options.images, network, options.repeats)
+    print(f"{machine.describe()}; {options.count} films, rounds of half of them; medians of {options.repeats}")
+    print(summary(repeats))
+    if options.json:
+        options.json.write_text(json.dumps([[asdict(run) for run in runs] for runs in repeats]))
     return 0
+
+
+def _assignments(contender: Contender) -> list[str]:
+    settings = [f"{name}={value}" for name, value in contender.environment.items()]
+    return ["env", *settings] if settings else []
 
 
 if __name__ == "__main__":

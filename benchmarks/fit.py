@@ -7,6 +7,7 @@ one by one  the same 24, each trained alone by the same code: hand-written gradi
 plain       one of them as torch's tutorial would: modules, autograd, Adam (x 24 in the ratios)
 one         one default fit by our code
 2018        one fit with a DataLoader and batches of 10
+sklearn     one of them by scikit-learn's MLPClassifier, with the same layers, batches and learning rate
 GEMM        only the first layer's two products of the stack (forward and weight gradient), nothing else
 ... bf16    the same with --precision bf16
 """
@@ -14,13 +15,18 @@ GEMM        only the first layer's two products of the stack (forward and weight
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -77,6 +83,21 @@ def recipe_2018(data: Examples) -> None:
     fit_plainly(loader, Configuration(), data.inputs.shape[1])
 
 
+def scikit_learn(data: Examples) -> None:
+    """Train the default configuration for an epoch with scikit-learn."""
+    default = Configuration()
+    network = MLPClassifier(
+        default.hidden,
+        batch_size=SETTINGS.batch_size,
+        learning_rate_init=default.lr,
+        alpha=default.weight_decay,
+        max_iter=1,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # one epoch is what we want
+        network.fit(data.inputs.numpy(), data.labels.numpy())
+
+
 def gemm(data: Examples, units: int, dtype: torch.dtype) -> None:
     """Multiply as the first layers of an epoch do, in their layout, on one batch and into memory that is there."""
     size, width = SETTINGS.batch_size, -(-data.inputs.shape[1] // CACHE_LINE) * CACHE_LINE
@@ -94,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=SHAPE[Split.TRAIN], help="of training; a seventh more for val")
     parser.add_argument("--dim", type=int, default=DIM)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the seconds of all repeats there too")
     options = parser.parse_args(argv)
     width = options.dim + EXTRAS
     data, val = examples(options.rows, width, 0), examples(options.rows // 7, width, 1)
@@ -105,6 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "plain": lambda: plain(data),
         "one": lambda: fit(data, val, [Configuration()]),
         "2018": lambda: recipe_2018(data),
+        "sklearn": lambda: scikit_learn(data),
         "GEMM": lambda: gemm(data, units, torch.float32),
         "stack bf16": lambda: fit(data, val, grid, BF16),
         "one by one bf16": lambda: fit_one_by_one(data, val, grid, BF16),
@@ -130,6 +153,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"stack bf16 / fp32     {median['stack bf16'] / median['stack']:6.2f}")
     print(f"stack / GEMM in bf16  {median['stack bf16'] / median['GEMM bf16']:6.2f}")
     print(f"2018 / one            {median['2018'] / median['one']:6.2f}   (bar: 10)")
+    print(f"sklearn / one         {median['sklearn'] / median['one']:6.2f}")
+    if options.json:
+        options.json.write_text(json.dumps({"rows": options.rows, "width": width, "seconds": seconds}))
     return 0
 
 

@@ -7,6 +7,7 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import psutil
@@ -42,6 +43,16 @@ def describe() -> str:
         ]
         model = names[0] if names else model
     return f"{model}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
+
+
+_LIBRARIES = ("torch", "torchvision", "pyspark", "pyarrow", "scikit-learn", "ray", "daft", "openvino")
+
+
+def versions() -> str:
+    """Name the versions that a figure depends on; what is not installed is left out."""
+    installed = {found.metadata["Name"].lower(): found.version for found in metadata.distributions()}
+    names = [f"{name} {installed[name]}" for name in _LIBRARIES if name in installed]
+    return ", ".join([f"Python {platform.python_version()}", *names])
 
 
 def run_and_watch(command: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None = None) -> Peak:

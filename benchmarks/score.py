@@ -2,28 +2,35 @@
 
     python -m benchmarks.score [--rows N] [--repeats N] [--memory]
 
-rounds  our job in one session that is warm, from the moment Spark plans the first round until it has committed the last
-job     the same from call to return: the stream's start, the rounds, and the count of all that is there
-bare    two threads with pyarrow and torch: read row groups, forward pass, write Parquet; no checks, no rounds
+rounds   our job in one session that is warm, from the moment Spark plans the first round until it has committed the last
+job      the same from call to return: the stream's start, the rounds, and the count of all that is there
+bare     two threads with pyarrow and torch: read row groups, forward pass, write Parquet; no checks, no rounds
+sklearn  a plain loop over files: pandas.read_parquet, scikit-learn's MLPClassifier, to_parquet
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
 
 from benchmarks import machine
 from benchmarks.features import DIM, EXTRACTOR, SHAPE, write
@@ -78,11 +85,36 @@ def _score_row_group(job: tuple[Path, int], bundle: Bundle, output: Path) -> Non
     pq.write_table(kept, output, compression="zstd")
 
 
-def compare(rows: int, dim: int, repeats: int) -> None:
-    """Run both in turn over the same drops, and print rates and their ratio run by run."""
+def make_classifier(dim: int) -> MLPClassifier:
+    """Return scikit-learn's network with the layers of :func:`make_head`; what it learned does not matter here."""
+    inputs, labels = np.zeros((2, dim + len(EXTRAS)), np.float32), np.eye(2, len(FINDINGS), dtype=int)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return MLPClassifier((128, 32), max_iter=1).fit(inputs, labels)
+
+
+def score_sklearn(drops: Path, classifier: MLPClassifier, output: Path) -> None:
+    """Score file by file, as a notebook would."""
+    output.mkdir(parents=True)
+    columns = ["image_index", "patient_id", "augmentation", "extractor"]
+    for number, path in enumerate(sorted(drops.rglob("*.parquet"))):
+        frame = pd.read_parquet(path)
+        sex = frame["sex"].map(SEX_CODES)
+        rows = np.column_stack([np.stack(frame["embedding"].to_numpy()), frame["age_years"], sex])
+        scored = frame[columns].copy()
+        scored[[f"probability_{finding}" for finding in FINDINGS]] = classifier.predict_proba(rows)
+        scored.to_parquet(output / f"{number}.parquet", compression="zstd")
+
+
+Rates = dict[str, list[float]]
+
+
+def compare(rows: int, dim: int, repeats: int) -> Rates:
+    """Run all in turn over the same drops, and print rates and their ratio run by run; return rows/s of every run."""
     torch.set_num_threads(1)
     spark = open_session("bench-score")
-    rates: dict[str, list[float]] = {"rounds": [], "job": [], "bare": []}
+    rates: Rates = {"rounds": [], "job": [], "bare": [], "sklearn": []}
+    classifier = make_classifier(dim)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         head = make_head(folder / "head", dim)
@@ -98,16 +130,21 @@ def compare(rows: int, dim: int, repeats: int) -> None:
             start = time.perf_counter()
             score_bare(folder / "drops", head, folder / f"bare-{repeat}")
             bare = time.perf_counter() - start
-            for name, seconds in (("rounds", seconds_of_rounds(output)), ("job", job), ("bare", bare)):
+            start = time.perf_counter()
+            score_sklearn(folder / "drops", classifier, folder / f"sklearn-{repeat}")
+            sklearn = time.perf_counter() - start
+            for name, seconds in zip(rates, (seconds_of_rounds(output), job, bare, sklearn), strict=True):
                 rates[name].append(sum(shape.values()) / seconds)
                 print(f"  {name:<8}{rates[name][-1]:10,.0f} rows/s", file=sys.stderr, flush=True)
     print(f"{machine.describe()}; {sum(shape.values())} x {dim}; medians of {repeats}")
     for name, values in rates.items():
         print(f"{name:<8}{statistics.median(values):10,.0f} rows/s")
-    for name in ("rounds", "job"):
-        ratios = [ours / bare for ours, bare in zip(rates[name], rates["bare"], strict=True)]
-        print(f"{name:<7}/ bare {statistics.median(ratios):5.2f}   ({', '.join(f'{ratio:.2f}' for ratio in ratios)})")
+    for name, other in (("rounds", "bare"), ("job", "bare"), ("job", "sklearn")):
+        ratios = [ours / theirs for ours, theirs in zip(rates[name], rates[other], strict=True)]
+        runs = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"{name:<7}/ {other:<8}{statistics.median(ratios):5.2f}   ({runs})")
     print("bar of rounds / bare: 0.6")
+    return rates
 
 
 def seconds_of_rounds(output: Path) -> float:
@@ -117,8 +154,9 @@ def seconds_of_rounds(output: Path) -> float:
     return last.stat().st_mtime - first.stat().st_mtime
 
 
-def memory(sizes: Sequence[int], dim: int) -> None:
-    """Run the job as a user does over more and more rows, and print peak memory by process."""
+def memory(sizes: Sequence[int], dim: int) -> list[dict[str, float]]:
+    """Run the job as a user does over more and more rows; print and return time and peak memory by process."""
+    points = []
     print(f"{machine.describe()}; peak proportional set size, MiB")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -126,9 +164,9 @@ def memory(sizes: Sequence[int], dim: int) -> None:
         for size in sizes:
             drops = folder / f"drops-{size}"
             write(drops, {split: count * size // sum(SHAPE.values()) for split, count in SHAPE.items()}, dim)
-            submit = [str(Path(sys.executable).with_name("spark-submit")), "spark_jobs/score.py", "--drops", str(drops)]
-            command = [*submit, "--head", str(head), "--output", str(folder / f"out-{size}")]
             path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            submit = [shutil.which("spark-submit", path=path) or "spark-submit", "spark_jobs/score.py"]
+            command = [*submit, "--drops", str(drops), "--head", str(head), "--output", str(folder / f"out-{size}")]
             start = time.perf_counter()
             peak = machine.run_and_watch(command, cwd=Path.cwd(), environment={"PATH": path})
             seconds = time.perf_counter() - start
@@ -138,6 +176,8 @@ def memory(sizes: Sequence[int], dim: int) -> None:
                 f"largest worker {peak.worker:6.0f}   all {peak.tree:6.0f}",
                 flush=True,
             )
+            points.append({"rows": size, "seconds": seconds, **asdict(peak)})
+    return points
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,12 +186,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=sum(SHAPE.values()))
     parser.add_argument("--dim", type=int, default=DIM)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write rows/s of every run, or the points of --memory, there too")
     parser.add_argument("--memory", type=int, nargs="+", metavar="ROWS", help="measure memory at these sizes instead")
     options = parser.parse_args(argv)
+    answer: object
     if options.memory:
-        memory(options.memory, options.dim)
+        answer = memory(options.memory, options.dim)
     else:
-        compare(options.rows, options.dim, options.repeats)
+        answer = {"rows": options.rows, "rates": compare(options.rows, options.dim, options.repeats)}
+    if options.json:
+        options.json.write_text(json.dumps(answer))
     return 0
 
 

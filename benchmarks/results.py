@@ -1,0 +1,287 @@
+"""Raw measurements → ``results.md``: tables, ratios, bars. Nothing is measured here.
+
+``results.json`` holds what ``python -m benchmarks.all`` collected; any part may be missing, and its section then is, too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from benchmarks.contenders import BARE, CONTENDERS, JOB, Kind
+
+Run = Mapping[str, Any]
+"""One run of a contender, as :class:`benchmarks.extract.Run` is stored."""
+
+STAGES = ("read", "inflate", "decode", "resize", "network", "Arrow", "write", "all")
+BUDGET_MIN = 40
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A promise.
+
+    Attributes:
+        text: what is divided by what.
+        ratios: of each repeat.
+        minimum: the promise, or None where the row is only for information.
+    """
+
+    text: str
+    ratios: tuple[float, ...]
+    minimum: float | None = None
+
+    @property
+    def median(self) -> float:
+        """The figure."""
+        return statistics.median(self.ratios)
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is kept."""
+        if self.minimum is None:
+            return ""
+        return "yes" if self.median >= self.minimum else "**no**"
+
+
+@dataclass(frozen=True)
+class Column:
+    """All runs of one contender over one number of films: one for each repeat."""
+
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        return str(self.runs[0]["contender"])
+
+    @property
+    def films(self) -> int:
+        return int(self.runs[0]["films"])
+
+    @property
+    def steady(self) -> tuple[float, ...]:
+        """Films/s after start-up of each run; empty where the runs were too short to say."""
+        return tuple(run["steady"] for run in self.runs if run["steady"] is not None)
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        return tuple(run["seconds"] for run in self.runs)
+
+    @property
+    def peak(self) -> float:
+        """MiB."""
+        return float(max(run["peak"]["tree"] for run in self.runs))
+
+    @property
+    def kind(self) -> Kind:
+        return CONTENDERS[self.name].kind if self.name in CONTENDERS else Kind.JOB
+
+
+def columns(repeats: Sequence[Sequence[Run]]) -> list[Column]:
+    """Turn repeats of runs into contenders of runs."""
+    return [Column(runs) for runs in zip(*repeats, strict=True)]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a Markdown table; all columns but the first are numbers."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def ratios(over: Sequence[float], under: Sequence[float]) -> tuple[float, ...]:
+    """Divide run by run: the machine's speed drifts, and runs of one repeat are neighbours."""
+    return tuple(a / b for a, b in zip(over, under, strict=True))
+
+
+def bars(found: Sequence[Column]) -> list[Bar]:
+    """Return the promises about extraction that these contenders can answer."""
+    return list(chain(_against_bare(found), _against_peers(found), _end_to_end(found), _allocator(found)))
+
+
+def _find(found: Sequence[Column], name: str, *, longest: bool = True) -> Column | None:
+    named = sorted((column for column in found if column.name == name), key=lambda column: column.films)
+    return named[-1 if longest else 0] if named else None
+
+
+def _fastest(found: Sequence[Column], kind: Kind, modules: Sequence[str] = ()) -> Column | None:
+    chosen = [column for column in found if column.kind == kind and column.steady]
+    if modules:
+        chosen = [column for column in chosen if CONTENDERS[column.name].module in modules]
+    return max(chosen, key=lambda column: statistics.median(column.steady), default=None)
+
+
+def _against_bare(found: Sequence[Column]) -> Iterator[Bar]:
+    job, bare = _find(found, JOB), _find(found, BARE)
+    if job and bare and job.films == bare.films:
+        yield Bar(f"steady rate: job / {BARE}", ratios(job.steady, bare.steady), 0.95)
+        text = f"rate end to end, start-up included, {job.films:,} films: job / {BARE}"
+        yield Bar(text, ratios(bare.seconds, job.seconds), 0.8)
+
+
+def _against_peers(found: Sequence[Column]) -> Iterator[Bar]:
+    job = _find(found, JOB)
+    spark = ("predict_batch_udf", "map_in_pandas")
+    for text, kind, modules, minimum in (
+        ("the fastest peer given our function ({})", Kind.GIVEN, (), 1.2),
+        ("the fastest given our allocator settings as well ({})", Kind.GIVEN_MALLOC, (), None),
+        ("the fastest peer as documented ({})", Kind.DOCUMENTED, (), 2.5),
+        ("the faster Spark peer as documented ({})", Kind.DOCUMENTED, spark, 4.0),
+        ("the 2018 recipe", Kind.DOCUMENTED, ("recipe_2018",), 2.5),
+    ):
+        peer = _fastest(found, kind, modules)
+        if job and job.steady and peer:
+            yield Bar(f"steady rate: job / {text.format(peer.name)}", ratios(job.steady, peer.steady), minimum)
+
+
+def _end_to_end(found: Sequence[Column]) -> Iterator[Bar]:
+    job, peer = _find(found, JOB, longest=False), _find(found, "Daft, our function")
+    if job and peer and job.films == peer.films:
+        text = f"rate end to end, {job.films:,} films: job / {peer.name}"
+        yield Bar(text, ratios(peer.seconds, job.seconds), 1.0)
+
+
+def _allocator(found: Sequence[Column]) -> Iterator[Bar]:
+    tuned, plain = _find(found, BARE), _find(found, f"{BARE}, glibc's defaults")
+    if tuned and plain:
+        yield Bar("what allocator settings alone give the bare loop, steady", ratios(tuned.steady, plain.steady))
+
+
+def extraction(repeats: Sequence[Sequence[Run]]) -> str:
+    """Write the table of contenders and the table of ratios."""
+    found = columns(repeats)
+    job = _find(found, JOB)
+    rows = []
+    for column in sorted(found, key=lambda column: -max([statistics.median(column.steady or [0]), 0])):
+        comparable = job is not None and job.steady and column.steady and column is not job
+        ratio = f"{statistics.median(ratios(job.steady, column.steady)):.2f}" if comparable and job else ""
+        median = f"{statistics.median(column.steady):.1f}" if column.steady else ""
+        each = ", ".join(f"{rate:.1f}" for rate in column.steady)
+        seconds = f"{statistics.median(column.seconds):.1f}"
+        rows.append(
+            [column.name, column.kind, median, each, ratio, f"{column.films:,}", seconds, f"{column.peak:,.0f}"]
+        )
+    header = ["", "", "img/s steady", "runs", "job / it", "films", "s end to end", "peak MiB"]
+    promises = [
+        [bar.text, f"{bar.median:.2f}", ", ".join(f"{ratio:.2f}" for ratio in bar.ratios), _minimum(bar), bar.verdict]
+        for bar in bars(found)
+    ]
+    return f"{table(header, rows)}\n\n{table(['', 'median', 'runs', 'bar', 'kept'], promises)}"
+
+
+def _minimum(bar: Bar) -> str:
+    return "" if bar.minimum is None else f"≥ {bar.minimum:g}"
+
+
+def stages(found: Sequence[Mapping[str, Any]]) -> str:
+    """Write each stage's time beside its floors."""
+    rows = []
+    for stage in STAGES:
+        ways = [way for way in found if way["stage"] == stage]
+        ours = next((way["ms"] for way in ways if way["way"].startswith("ours")), None)
+        floors = sorted((way for way in ways if not way["way"].startswith("ours")), key=lambda way: way["ms"])
+        cells = ", ".join(f"{way['ms']:.2f} ({way['way']})" for way in floors)
+        rows.append([stage, "" if ours is None else f"{ours:.2f}", cells])
+    return table(["stage", "ours, ms", "others and bounds, ms"], rows)
+
+
+def fit(found: Mapping[str, Any]) -> str:
+    """Write seconds an epoch."""
+    rows = [[name, f"{statistics.median(runs):.2f}", f"{min(runs):.2f}"] for name, runs in found["seconds"].items()]
+    return table([f"{found['rows']:,} × {found['width']:,}", "s an epoch", "lowest"], rows)
+
+
+def score(found: Mapping[str, Any]) -> str:
+    """Write rows/s."""
+    rows = [
+        [name, f"{statistics.median(runs):,.0f}", ", ".join(f"{run:,.0f}" for run in runs)]
+        for name, runs in found["rates"].items()
+    ]
+    return table([f"{found['rows']:,} rows", "rows/s", "runs"], rows)
+
+
+def scaling(found: Sequence[Mapping[str, Any]]) -> str:
+    """Write time and memory over films and cores."""
+    rows = [
+        [
+            f"{point['run']['films']:,}",
+            str(point["cores"]),
+            f"{point['run']['seconds']:.1f}",
+            "" if point["run"]["steady"] is None else f"{point['run']['steady']:.1f}",
+            *(f"{point['run']['peak'][part]:,.0f}" for part in ("jvm", "driver", "worker", "tree")),
+        ]
+        for point in found
+    ]
+    header = ["films", "cores", "s end to end", "img/s steady", "JVM MiB", "driver", "largest worker", "whole tree"]
+    most = max(point["cores"] for point in found)
+    sizes = [
+        {"count": point["run"]["films"], "seconds": point["run"]["seconds"], "tree": point["run"]["peak"]["tree"]}
+        for point in found
+        if point["cores"] == most
+    ]
+    return f"{table(header, rows)}\n\n{_growth(sizes)}"
+
+
+def _growth(points: Sequence[Mapping[str, float]]) -> str:
+    """Say how time and memory grew from each size to the next, and whether that is linear or better."""
+    lines = []
+    for small, large in itertools.pairwise(points):
+        times, seconds, tree = (large[key] / small[key] for key in ("count", "seconds", "tree"))
+        verdict = "linear or better" if max(seconds, tree) <= times else "**worse than linear**"
+        lines.append(
+            f"- {times:.0f} times as much: {seconds:.1f} times the time, {tree:.2f} times the memory: {verdict}."
+        )
+    return "\n".join(lines)
+
+
+def score_scaling(found: Sequence[Mapping[str, float]]) -> str:
+    """Write time and memory of scoring over rows."""
+    rows = [
+        [
+            f"{point['rows']:,.0f}",
+            f"{point['seconds']:.1f}",
+            *(f"{point[part]:,.0f}" for part in ("jvm", "driver", "worker", "tree")),
+        ]
+        for point in found
+    ]
+    header = ["rows", "s end to end", "JVM MiB", "driver", "largest worker", "whole tree"]
+    return f"{table(header, rows)}\n\n{_growth([{**point, 'count': point['rows']} for point in found])}"
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "extraction": ("Extraction", extraction),
+    "stages": ("Where an image's time goes, and the least it could be: one core", stages),
+    "fit": ("Fit", fit),
+    "score": ("Score", score),
+    "scaling": ("Scaling of the extraction: rounds of 100 films", scaling),
+    "score_scaling": ("Scaling of the scoring", score_scaling),
+}
+"""In the order of the page; the keys are those of ``results.json``."""
+
+NOTES = {
+    "extraction": "`job` is our Spark job. `documented`: as the peer's own documentation writes it; `given ours`: the same peer "
+    "around our embedding function or encoder. `steady` leaves start-up out (benchmarks/steady.py). Ratios are taken "
+    "repeat by repeat; their median is the figure. Peak is of the whole process tree, shared pages counted once.",
+    "stages": "`inflate` is inside `decode`; `all` is the worker's function from path to Parquet. Floors are what other libraries need for the same thing, with other bits; the bounds are this "
+    "machine's measured arithmetic and copy rates (benchmarks/limits.py).",
+    "fit": "One epoch of each; `python -m benchmarks.fit --help` says what the names mean.",
+    "score": "`python -m benchmarks.score --help` says what the names mean.",
+}
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """Write the page."""
+    minutes = results["seconds"] / 60
+    parts = [
+        "# Results",
+        f"Written by `{results['command']}` from `results.json`: do not edit. {results['machine']}; {results['versions']}. "
+        f"{results['date']}, {minutes:.0f} minutes (bar: {BUDGET_MIN}: {'kept' if minutes < BUDGET_MIN else '**not kept**'}).",
+        "![Rates of all contenders, and each stage beside its floor](results.svg)",
+    ]
+    for key, (title, write) in SECTIONS.items():
+        if key in results:
+            parts += [f"## {title}", *([NOTES[key]] if key in NOTES else []), write(results[key])]
+    return "\n\n".join(parts) + "\n"

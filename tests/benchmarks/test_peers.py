@@ -1,0 +1,92 @@
+"""Every contender computes what it is compared in: the same network's embeddings of the same films."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset as ds
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.contenders import CONTENDERS, Contender, Network
+from benchmarks.extract import REPOSITORY
+from benchmarks.peers.common import from_pil
+from cxrfeat.backbone import RANDOM, Weights, get_backbone, load_network
+
+NETWORK = Network("resnet50", RANDOM)
+INSTALLED_BY_BENCH = {"daft": "daft", "ray_data": "ray", "openvino": "openvino"}
+TESTED = {
+    contender.name: contender
+    for contender in CONTENDERS.values()
+    # Allocator settings change no number, and one batch size of the naive loop is enough.
+    if not contender.name.endswith(("settings", "defaults", "batch 1", "batch 32"))
+}
+
+
+@pytest.fixture(scope="module")
+def films() -> dict[str, NDArray[np.uint8]]:
+    """Five films that no network takes for each other."""
+    rows, columns = np.mgrid[0:96, 0:96]
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96))
+    pictures = (rows * 2, columns * 2, noise, (rows // 8 + columns // 8) % 2 * 200, np.full((96, 96), 128))
+    return {f"film{number}.png": picture.astype(np.uint8) for number, picture in enumerate(pictures)}
+
+
+@pytest.fixture(scope="module")
+def folder(films: dict[str, NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("films")
+    for number, (name, picture) in enumerate(films.items()):
+        (root / f"deep{number % 2}").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(root / f"deep{number % 2}" / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def reference(films: dict[str, NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
+    """Torchvision's network in fp32 on torchvision's transform."""
+    network = load_network(get_backbone(NETWORK.backbone), Weights(None, "random-seed0"))
+    inputs = torch.stack([from_pil()(Image.fromarray(picture).convert("RGB")) for picture in films.values()])
+    with torch.inference_mode():
+        return dict(zip(films, network(inputs).numpy(), strict=True))
+
+
+def read_embeddings(output: Path) -> dict[str, NDArray[np.float32]]:
+    """Read what a contender wrote, by file name."""
+    texts = [line.split() for file in output.glob("part-0*") for line in file.read_text().splitlines()]
+    if texts:
+        return {Path(path).name: np.array(values, np.float32) for path, *values in texts}
+    table = ds.dataset(output, format="parquet").to_table().to_pydict()
+    paths = table.get("path") or table["image_path"]
+    return {
+        Path(path).name: np.array(vector, np.float32) for path, vector in zip(paths, table["embedding"], strict=True)
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("contender", TESTED.values(), ids=TESTED)
+def test_a_contender_embeds_every_film(
+    contender: Contender, folder: Path, reference: dict[str, NDArray[np.float32]], tmp_path: Path
+) -> None:
+    """Its embeddings are the reference's, up to rounding and the resize; its marks add up to the films."""
+    package = INSTALLED_BY_BENCH.get(contender.module)
+    if package and importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is in the bench extra")
+    output, marks = tmp_path / "out", tmp_path / "marks"
+    command = contender.command(folder, output, marks, NETWORK)
+    subprocess.run(
+        command, check=True, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    )
+    found = read_embeddings(output)
+    assert found.keys() == reference.keys()
+    assert contender.rows(output) == len(reference)
+    assert sum(mark.films for mark in contender.marks(output, marks)) == len(reference)
+    for name, vector in found.items():
+        distance = {other: float(np.linalg.norm(vector - theirs)) for other, theirs in reference.items()}
+        second = sorted(distance.values())[1]
+        assert distance[name] < 0.2 * second, (name, distance)
