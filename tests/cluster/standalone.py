@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +30,9 @@ import pyspark
 from cxrfeat.java import find_java
 
 _HOST = "127.0.0.1"
+_WORKER_HOST = "127.0.0.{}"
+"""A host of its own for each worker: Spark runs a straggler's rival on another one. All of 127.0.0.0/8 is Linux's own."""
+
 _DEADLINE_S = 60.0
 _POLL_S = 0.1
 
@@ -120,7 +123,7 @@ class Cluster:
 
         def alive() -> bool:
             state = self.state() or {"workers": []}
-            return sum(worker["state"] == "ALIVE" for worker in state["workers"]) == count
+            return len([worker for worker in state["workers"] if worker["state"] == "ALIVE"]) == count
 
         _wait_for(alive, f"{count} workers", *self.workers[-1:])
 
@@ -155,11 +158,12 @@ class Cluster:
             found = json.loads(subprocess.run([script], check=True, capture_output=True).stdout)
             resources = f"-Dspark.worker.resource.gpu.amount={len(found['addresses'])} "
             resources += f"-Dspark.worker.resource.gpu.discoveryScript={shlex.quote(str(script))}"
-        return self._launch("worker", *self._options, self.url, options=resources)
+        host = _WORKER_HOST.format(index + 1)
+        return self._launch("worker", *self._options, self.url, host=host, options=resources)
 
-    def _launch(self, kind: str, *words: str, options: str = "") -> subprocess.Popen[bytes]:
+    def _launch(self, kind: str, *words: str, host: str = _HOST, options: str = "") -> subprocess.Popen[bytes]:
         home = Path(pyspark.__file__).parent
-        command = [str(home / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind}.{kind.title()}", "--host", _HOST]
+        command = [str(home / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind}.{kind.title()}", "--host", host]
         environment = {
             **os.environ,
             "SPARK_CONF_DIR": str(self._folder / "conf"),
@@ -187,7 +191,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for(condition: Any, what: str, *daemons: subprocess.Popen[bytes]) -> None:
+def _wait_for(condition: Callable[[], bool], what: str, *daemons: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _DEADLINE_S
     while not condition():
         for daemon in daemons:
@@ -215,7 +219,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--cores", type=int, default=1, help="of each worker (default 1)")
     parser.add_argument("--memory", default="2g", help="of each worker (default 2g)")
-    parser.add_argument("--discovery", type=Path, metavar="SCRIPT", help="GPU discovery script, such as docker/discover-gpus.sh")
+    parser.add_argument(
+        "--discovery", type=Path, metavar="SCRIPT", help="GPU discovery script, such as docker/discover-gpus.sh"
+    )
     options = parser.parse_args(argv)
     scripts = [options.discovery] * options.workers if options.discovery else []
     with tempfile.TemporaryDirectory(prefix="cluster-") as folder:

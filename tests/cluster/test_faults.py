@@ -28,7 +28,9 @@ FILMS = 160
 
 
 @contextlib.contextmanager
-def in_the_middle(recorder: Recorder, break_something: Callable[[list[Call]], None], *, films: int = 110) -> Iterator[None]:
+def in_the_middle(
+    recorder: Recorder, break_something: Callable[[list[Call]], None], *, films: int = 110
+) -> Iterator[None]:
     """Break something as soon as this many films have gone through the network."""
     deadline = time.monotonic() + 120
 
@@ -109,7 +111,9 @@ def test_the_output_disk_is_full(on_cluster: SparkSession, tmp_path: Path, recor
     """The job ends with the disk's own words; with room again the same command goes on."""
     output = tmp_path / "out"
     output.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", output], check=False, capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", output], check=False, capture_output=True
+    )
     if mounted.returncode != 0:
         pytest.skip(f"no small disk can be had here: {mounted.stderr.decode().strip()}")
     try:

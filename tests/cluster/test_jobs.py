@@ -52,8 +52,8 @@ def test_the_cluster_writes_the_tables_of_local_mode(cluster: Cluster, submit: l
     jobs.run("extract", *options, "--output", str(here))
     remote, local = table_of(there / "embeddings"), table_of(here / "embeddings")
     assert remote.drop_columns("embedding").equals(local.drop_columns("embedding"))
-    vectors = [pc.list_flatten(table["embedding"]).to_numpy() for table in (remote, local)]
-    np.testing.assert_allclose(*vectors, atol=1e-4)
+    found, expected = (pc.list_flatten(table["embedding"]).to_numpy() for table in (remote, local))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
     backbone = get_backbone("resnet50")
     extractor = fingerprint(backbone, find_weights(backbone, RANDOM))
