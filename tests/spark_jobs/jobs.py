@@ -7,15 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(job: str, *options: str) -> subprocess.Popen[str]:
-    """Start a job in a process group of its own, with the Spark of this environment."""
-    command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]", f"spark_jobs/{job}.py"]
+def start(job: str, *options: str, submit: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Start a job in a process group of its own, with the Spark of this environment; ``submit`` is for Spark itself."""
+    spark_submit = str(Path(sys.executable).with_name("spark-submit"))
+    command = [spark_submit, "--master", "local[2]", *submit, f"spark_jobs/{job}.py"]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.Popen(
         [*command, *options],
@@ -28,11 +29,11 @@ def start(job: str, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def run(job: str, *options: str, code: int = 0) -> str:
+def run(job: str, *options: str, submit: Sequence[str] = (), code: int = 0) -> str:
     """Run a job to its end, expect its exit code, and return what it printed."""
-    with start(job, *options) as process:
+    with start(job, *options, submit=submit) as process:
         printed, _ = process.communicate()
-    assert process.returncode == code, printed
+    assert process.returncode == code, f"exit code {process.returncode}:\n{printed}"
     return printed
 
 
