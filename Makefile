@@ -35,8 +35,14 @@ java: $(VENV)/.ready
 demo: env  ## draw 60 phantom X-rays, embed them, train a head, score two drops, and say how to open the page
 	python -m cxrfeat.demo
 
+# An S3 server for tests, in a place of its own: moto's botocore needs an older python-dateutil than the project.
+$(BIN)/moto_server: $(VENV)/.ready
+	$(PYTHON) -m venv $(VENV)/s3
+	$(VENV)/s3/bin/pip install --quiet --disable-pip-version-check 'moto[s3]==5.2.5' 'flask-cors==6.0.5'
+	ln -sf ../s3/bin/moto_server $@
+
 .PHONY: test
-test: env  ## all tests
+test: env $(BIN)/moto_server  ## all tests
 	pytest
 
 .PHONY: lint

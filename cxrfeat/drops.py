@@ -128,8 +128,7 @@ def _open(uri: str) -> Iterator[pq.ParquetFile]:
         reason = storage.reason_of(error)
         if reason is not None:
             raise DropError(reason, str(error)) from error
-        # Decoders raise OSError for damaged pages, and so does a network. If the bytes can be had, the bytes are wrong.
-        _read_through(uri)
+        _acquit_storage(uri, error)
         raise _unsound(error) from error
 
 
@@ -137,7 +136,16 @@ def _unsound(error: Exception) -> DropError:
     return DropError(Reason.NOT_PARQUET, f"no sound Parquet: {' '.join(str(error).split())}")
 
 
-def _read_through(uri: str) -> None:
+def _acquit_storage(uri: str, error: OSError) -> None:
+    """Return if it is the file that is wrong: decoders raise OSError for damaged pages, and so does a network.
+
+    S3's errors can be told by their words. Of any other, if the bytes can be had now, the bytes are wrong.
+
+    Raises:
+        OSError: an error that does not belong to the file.
+    """
+    if storage.is_of_s3(error):
+        raise error
     with storage.open_input(uri) as stream:
         while stream.read(_READ_BUFFER):
             pass
@@ -190,7 +198,7 @@ def _check_extractors(uri: str, file: pq.ParquetFile, predictor: Predictor) -> N
             names = file.read_row_group(number, columns=["extractor"], use_threads=False)["extractor"]
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and storage.reason_of(error) is None:
-                _read_through(uri)
+                _acquit_storage(uri, error)
             continue
         for entry in pc.value_counts(names.cast(pa.string()).combine_chunks()).to_pylist():
             counts[entry["values"]] += entry["counts"]

@@ -1,11 +1,12 @@
 """Files by path or URI: local disk, S3, HDFS, GCS, whatever pyarrow's file systems reach.
 
-Executors read images through this module, so pixels never pass through the JVM. Spark writes ``s3a://`` and
-pyarrow ``s3://`` for the same thing; both are understood.
+Executors read images through this module, so pixels never pass through the JVM. Spark says ``s3a://`` and
+pyarrow ``s3://`` for the same thing: both are understood, and ``s3a://`` is what we write down.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -32,18 +33,21 @@ _REASON_OF_ERRNO = {
 """File errors that belong to the file. Any other (network, out of handles, …) belongs to the job and fails it."""
 
 _REMOTE = re.compile(r"(?P<scheme>[a-zA-Z][\w+.-]*)://(?P<bucket>[^/]*)(?P<path>.*)", re.DOTALL)
-_SPARK_TO_ARROW_SCHEME = {"s3a": "s3", "s3n": "s3"}
+_TO_SPARK_SCHEME = {"s3": "s3a", "s3n": "s3a"}
+_TO_ARROW_SCHEME = {"s3a": "s3"}
 
 
 def qualify(location: str) -> str:
     """Return the absolute form of a path or URI, without a trailing slash: ``/data/x``, ``s3a://bucket/x``.
 
-    ``file:`` URIs become plain paths; symbolic links are kept.
+    ``file:`` URIs become plain paths, ``s3:`` becomes ``s3a:``; symbolic links are kept.
     """
     if location.startswith("file:"):
         return from_spark(location)
-    if _REMOTE.fullmatch(location):
-        return location.rstrip("/")
+    remote = _REMOTE.fullmatch(location)
+    if remote:
+        scheme = _TO_SPARK_SCHEME.get(remote["scheme"], remote["scheme"])
+        return f"{scheme}://{remote['bucket']}{remote['path']}".rstrip("/")
     # ".." is resolved by name, as Hadoop does it, so that Spark's paths start with ours; Path.resolve follows links.
     return os.path.abspath(Path(location).expanduser())  # noqa: PTH100
 
@@ -60,6 +64,11 @@ def to_spark(location: str) -> str:
     """Turn a path or URI into what Spark must be given: without a scheme it would look on the cluster's default."""
     location = qualify(location)
     return location if _REMOTE.fullmatch(location) else f"file://{location}"
+
+
+def scheme_of(location: str) -> str:
+    """Return the scheme of a path or URI as Spark knows it: ``file``, ``s3a``, ``hdfs``."""
+    return to_spark(location).partition(":")[0]
 
 
 def relative_to(location: str, root: str) -> str:
@@ -95,7 +104,7 @@ def open_filesystem(location: str) -> tuple[pafs.FileSystem, str]:
     remote = _REMOTE.fullmatch(location)
     if remote is None:
         return pafs.LocalFileSystem(), location
-    scheme = _SPARK_TO_ARROW_SCHEME.get(remote["scheme"], remote["scheme"])
+    scheme = _TO_ARROW_SCHEME.get(remote["scheme"], remote["scheme"])
     filesystem, base = _open_remote(f"{scheme}://{remote['bucket']}")
     return filesystem, base.rstrip("/") + remote["path"]
 
@@ -122,11 +131,13 @@ def list_files(root: str, suffixes: tuple[str, ...]) -> Iterator[str]:
     matter), but nothing that is hidden or still being copied by Hadoop's rules.
 
     Raises:
-        ConfigError: the folder does not exist or is not a folder.
+        ConfigError: the folder does not exist, is not a folder, or can't be listed.
     """
     _check_kind(root, pafs.FileType.Directory)
     filesystem, base = open_filesystem(root)
-    for info in filesystem.get_file_info(pafs.FileSelector(base, recursive=True)):
+    with refusing(root):
+        infos = filesystem.get_file_info(pafs.FileSelector(base, recursive=True))
+    for info in infos:
         relative = PurePosixPath(relative_to(info.path, base))
         hidden = any(_is_hidden(part) for part in relative.parts)
         if info.type == pafs.FileType.File and not hidden and relative.suffix.lower() in suffixes:
@@ -155,15 +166,29 @@ def check_file(location: str) -> None:
     """Check that there is a file.
 
     Raises:
-        ConfigError: there is none, or it is a folder.
+        ConfigError: there is none, it is a folder, or nobody may tell us.
     """
     _check_kind(location, pafs.FileType.File)
+
+
+@contextlib.contextmanager
+def refusing(location: str) -> Iterator[None]:
+    """Turn an error of a file system into one of the options: for what is tried before any work is done.
+
+    Raises:
+        ConfigError: no permission, no credentials, no network, a name that can't be; the message says which.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ConfigError(f"{location!r} can't be used: {error}") from error
 
 
 def _check_kind(location: str, expected: pafs.FileType) -> None:
     names = {pafs.FileType.NotFound: "not there", pafs.FileType.File: "a file", pafs.FileType.Directory: "a folder"}
     filesystem, path = open_filesystem(location)
-    found = filesystem.get_file_info(path).type
+    with refusing(location):
+        found = filesystem.get_file_info(path).type
     if found != expected:
         raise ConfigError(f"{location!r} is {names.get(found, 'neither file nor folder')}; expected {names[expected]}")
 
@@ -179,8 +204,17 @@ def open_input(location: str) -> pa.NativeFile:
 
 
 def reason_of(error: OSError) -> Reason | None:
-    """Return why a file goes into quarantine, or None for an error that is not the file's own."""
+    """Return why a file goes into quarantine, or None for an error that is not the file's own.
+
+    An object that is not there is missing. All else that S3 refuses (access, expired credentials, throttling, …) has no
+    number and may concern every object: it fails the job.
+    """
     return None if error.errno is None else _REASON_OF_ERRNO.get(error.errno)
+
+
+def is_of_s3(error: OSError) -> bool:
+    """Say whether S3 itself refused: pyarrow's decoders raise OSError without a number too, but in other words."""
+    return "AWS Error" in str(error)
 
 
 def read_bytes(location: str) -> bytes:

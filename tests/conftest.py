@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ import torch
 import torchvision
 from hypothesis import settings
 from torch import nn
+
+from tests import s3
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -54,6 +57,28 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session = builder.getOrCreate()
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the URL of an S3 server that starts when the first test asks."""
+    program = s3.find_server()
+    if program is None:
+        pytest.skip("no moto_server beside the interpreter; `make test` installs it")
+    with s3.serve(program, tmp_path_factory.mktemp("s3") / "server.log") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the URI of a new bucket; endpoint, region and credentials are in the environment, as users have them."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {**s3.ENVIRONMENT, "AWS_ENDPOINT_URL": s3_server}.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{uuid.uuid4()}"  # file systems are kept by bucket, so none is met twice
+    s3.make_bucket(s3_server, name)
+    return f"s3a://{name}"
 
 
 @pytest.fixture(scope="session")

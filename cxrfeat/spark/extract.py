@@ -21,6 +21,7 @@ from cxrfeat.spark.manifest import Manifest, describe_split
 from cxrfeat.spark.metadata import read_metadata
 from cxrfeat.spark.progress import Progress
 from cxrfeat.spark.rounds import Rounds, run_rounds, to_handles
+from cxrfeat.spark.session import check_connectors
 from cxrfeat.spark.splits import SplitRule, assign_splits
 from cxrfeat.spark.summary import Summary, write_summary
 from cxrfeat.spark.worker import EmbedTask
@@ -93,12 +94,14 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
         WorkerError: a task failed; run again to go on.
         DatasetIntegrityError: the output breaks a promise; see :meth:`Dataset.check`.
     """
+    inputs = (config.metadata, config.split.train_val_list, config.split.test_list)
+    check_connectors(spark, config.images, config.output, *inputs)
     _LOG.info("listing %s", config.images)
     listed = sorted(storage.list_files(config.images, imaging.SUFFIXES))
     if not listed and config.watch is None:
         looked_for = ", ".join(imaging.SUFFIXES)
         raise ConfigError(f"no image found below {config.images}; looked for {looked_for} at any depth")
-    for location in filter(None, (config.metadata, config.split.train_val_list, config.split.test_list)):
+    for location in filter(None, inputs):
         storage.check_file(location)
     spec = prepare_encoder(spark, config)
     _manifest(config, spec).write_or_check(config.output)

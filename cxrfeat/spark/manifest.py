@@ -56,16 +56,18 @@ def claim(output: str, settings: Mapping[str, object]) -> None:
     """Write settings into a new output folder's ``dataset.json``; in an old one, check that none differs.
 
     Raises:
+        ConfigError: the folder can't be read or written.
         DatasetMismatchError: the folder was made with other settings; the message gives both for each.
     """
     location = storage.join(output, NAME)
     mine = {"format": FORMAT, **settings}
-    text = storage.read_text(location)
-    if text is None:
-        versions = {name: version(name) for name in ("torch", "torchvision", "pillow", "pyspark", "pyarrow")}
-        created_with = {"cxrfeat": __version__, **versions}
-        storage.write_text(location, json.dumps({**mine, "created_with": created_with}, indent=2) + "\n")
-        return
+    with storage.refusing(output):
+        text = storage.read_text(location)
+        if text is None:
+            versions = {name: version(name) for name in ("torch", "torchvision", "pillow", "pyspark", "pyarrow")}
+            created_with = {"cxrfeat": __version__, **versions}
+            storage.write_text(location, json.dumps({**mine, "created_with": created_with}, indent=2) + "\n")
+            return
     theirs = json.loads(text)
     differences = [
         f"{key}: {theirs.get(key)!r} there, {mine.get(key)!r} now"

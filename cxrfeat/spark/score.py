@@ -23,6 +23,7 @@ from cxrfeat.spark.metadata import read_metadata
 from cxrfeat.spark.predictions import Predictions, PredictionSummary, check, summarise
 from cxrfeat.spark.progress import Progress
 from cxrfeat.spark.rounds import Rounds, run_rounds, to_handles
+from cxrfeat.spark.session import check_connectors
 from cxrfeat.spark.splits import assign_splits
 from cxrfeat.spark.worker import EmbedTask, OpenDropsTask, ScoreFilmsTask, ScoreRowGroupsTask, ShippedHead
 
@@ -87,6 +88,8 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = lo
         WorkerError: a task failed; run again to go on.
         DatasetIntegrityError: the output breaks a promise; see :func:`cxrfeat.spark.predictions.check`.
     """
+    metadata = None if config.embedding is None else config.embedding.metadata
+    check_connectors(spark, config.source, config.output, metadata)
     listed = sorted(storage.list_files(config.source, config.suffixes))
     if not listed and config.watch is None:
         raise ConfigError(

@@ -7,9 +7,12 @@ import signal
 import sys
 import threading
 
+from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
+from cxrfeat import storage
+from cxrfeat.errors import ConfigError
 from cxrfeat.java import find_java
 
 WORKER_ENVIRONMENT = {
@@ -35,6 +38,8 @@ _DEFAULTS = {
     "spark.sql.parquet.compression.codec": "zstd",
 }
 
+_S3_PLACE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+
 
 def open_session(app_name: str) -> SparkSession:
     """Start (or join) the session; ``spark-submit`` and ``spark-defaults.conf`` have the last word on every setting.
@@ -59,7 +64,42 @@ def open_session(app_name: str) -> SparkSession:
 def configure(conf: SparkConf, app_name: str) -> SparkConf:
     """Fill in what nobody has set."""
     environment = {f"spark.executorEnv.{name}": value for name, value in WORKER_ENVIRONMENT.items()}
-    ours = {"spark.master": "local[*]", "spark.app.name": app_name, **_DEFAULTS, **environment}
+    ours = {"spark.master": "local[*]", "spark.app.name": app_name, **_DEFAULTS, **environment, **_s3_settings()}
     for key, value in ours.items():
         conf.setIfMissing(key, value)
     return conf
+
+
+def _s3_settings() -> dict[str, str]:
+    """Return where S3 is, from the environment of the AWS SDKs, for Spark's connector and for workers elsewhere.
+
+    Never a credential: Spark takes the driver's for its connector by itself, workers have their own (docs/S3.md).
+    """
+    environment = {name: os.environ[name] for name in _S3_PLACE if os.environ.get(name)}
+    settings = {f"spark.executorEnv.{name}": value for name, value in environment.items()}
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        settings["spark.hadoop.fs.s3a.endpoint"] = endpoint
+        settings["spark.hadoop.fs.s3a.path.style.access"] = "true"  # as pyarrow asks any server that is not AWS
+    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+    if region:
+        settings["spark.hadoop.fs.s3a.endpoint.region"] = region
+    return settings
+
+
+def check_connectors(spark: SparkSession, *locations: str | None) -> None:
+    """Check that Spark has a connector for each location that is given; pyarrow, which the workers use, has its own.
+
+    Raises:
+        ConfigError: there is none for a location's scheme; for S3 the message says how to get it.
+    """
+    assert spark._jvm is not None  # only a Spark Connect session has none  # noqa: S101
+    hadoop = spark._jvm.org.apache.hadoop
+    for location in filter(None, locations):
+        scheme = storage.scheme_of(location)
+        try:
+            hadoop.fs.FileSystem.getFileSystemClass(scheme, spark._jsc.hadoopConfiguration())
+        except Py4JJavaError as error:
+            package = f"org.apache.hadoop:hadoop-aws:{hadoop.util.VersionInfo.getVersion()}"
+            hint = f"; start the job with spark-submit --packages {package} (docs/S3.md)" if scheme == "s3a" else ""
+            raise ConfigError(f"{location!r}: this Spark has no connector for {scheme}://{hint}") from error

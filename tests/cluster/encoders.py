@@ -66,9 +66,8 @@ class RecordingEncoder:
 
 def long_embedding(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Embed one model input as :class:`RecordingEncoder` does."""
-    first = np.array(fake_embedding(image), dtype=np.float32)
-    vector: NDArray[np.float32] = np.resize(first, DIM) + np.arange(DIM, dtype=np.float32)
-    return vector
+    first = np.array(fake_embedding(image))
+    return (np.resize(first, DIM) + np.arange(DIM)).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ segments = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_s
         ("s3a://bucket/x", "s3a://bucket/x"),
         ("s3a://bucket/x///", "s3a://bucket/x"),
         ("s3a://bucket/", "s3a://bucket"),
+        ("s3://bucket/x/", "s3a://bucket/x"),
+        ("s3n://bucket", "s3a://bucket"),
         ("hdfs://name:8020/a/../b", "hdfs://name:8020/a/../b"),
         ("s3a://bucket/a b%20c", "s3a://bucket/a b%20c"),
         *((f"/data/{name}", f"/data/{name}") for name in NAMES),
@@ -222,3 +224,4 @@ def test_a_writer_that_dies_leaves_the_old_text(tmp_path: Path, monkeypatch: pyt
 def test_spark_is_told_the_file_system(location: str, expected: str) -> None:
     """A local path says so: on a cluster Spark would otherwise look for it on the default file system."""
     assert storage.to_spark(location) == expected
+    assert storage.scheme_of(location) == expected.partition(":")[0]

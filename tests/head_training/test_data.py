@@ -15,6 +15,7 @@ from cxrfeat.inputs import EXTRAS
 from cxrfeat.schema import Split
 from head_training import data
 from head_training.data import load_features
+from tests import s3
 from tests.head_training import samples
 from tests.head_training.samples import DIM, change, random_table, write
 
@@ -86,6 +87,16 @@ def test_a_uri_is_a_folder_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         load_features(f"file://{str(folder).replace(' ', '%20')}", ()).matrix, load_features(str(folder), ()).matrix
     )
+
+
+def test_rows_on_s3_are_those_on_a_disk(tmp_path: Path, bucket: str) -> None:
+    """The folder that the extraction wrote to S3 is read from there, by either scheme."""
+    expected = load_features(str(write(random_table(), tmp_path, files=3)), EXTRAS)
+    s3.upload(tmp_path, f"{bucket}/out/embeddings")
+    for root in (bucket, bucket.replace("s3a:", "s3:")):
+        found = load_features(f"{root}/out/embeddings", EXTRAS)
+        np.testing.assert_array_equal(found.matrix, expected.matrix)
+        assert found.index.table.equals(expected.index.table)
 
 
 def test_nothing_is_read_through_python_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

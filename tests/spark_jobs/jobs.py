@@ -14,12 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
 
 
-LOCAL = ("--master", "local[2]")
-
-
-def start(job: str, *options: str, submit: Sequence[str] = LOCAL) -> subprocess.Popen[str]:
-    """Start a job in a process group of its own, with the Spark of this environment and ``submit`` as its options."""
-    command = [str(Path(sys.executable).with_name("spark-submit")), *submit, f"spark_jobs/{job}.py"]
+def start(job: str, *options: str, submit: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Start a job in a process group of its own, with the Spark of this environment; ``submit`` is for Spark itself."""
+    spark_submit = str(Path(sys.executable).with_name("spark-submit"))
+    command = [spark_submit, "--master", "local[2]", *submit, f"spark_jobs/{job}.py"]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.Popen(
         [*command, *options],
@@ -32,11 +30,11 @@ def start(job: str, *options: str, submit: Sequence[str] = LOCAL) -> subprocess.
     )
 
 
-def run(job: str, *options: str, code: int = 0, submit: Sequence[str] = LOCAL) -> str:
+def run(job: str, *options: str, submit: Sequence[str] = (), code: int = 0) -> str:
     """Run a job to its end, expect its exit code, and return what it printed."""
     with start(job, *options, submit=submit) as process:
         printed, _ = process.communicate()
-    assert process.returncode == code, printed
+    assert process.returncode == code, f"exit code {process.returncode}:\n{printed}"
     return printed
 
 

@@ -164,6 +164,7 @@ def test_an_output_of_other_settings_is_refused(
         ({"split": SplitRule(SplitLevel.IMAGE)}, "a split needs --metadata"),
         ({"metadata": "nowhere.csv"}, r"'nowhere.csv' is not there; expected a file"),
         ({"metadata": ".", "split": SplitRule()}, r"'\.' is a folder; expected a file"),
+        ({"metadata": "gopher://host/m.csv"}, "no connector for gopher://"),
         (
             {"metadata": "pyproject.toml", "split": SplitRule(SplitLevel.PATIENT, "a.txt", "b.txt")},
             "'a.txt' is not there",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cxrfeat.errors import DatasetMismatchError
+from cxrfeat.errors import ConfigError, DatasetMismatchError
 from cxrfeat.spark.manifest import Manifest, describe_split
 from cxrfeat.spark.splits import SplitRule
 from cxrfeat.splits import SplitLevel
@@ -53,3 +53,14 @@ def test_lists_count_by_content(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     rules = [describe_split(SplitRule(SplitLevel.PATIENT, str(tmp_path / n), str(tmp_path / "test"))) for n in "abc"]
     assert rules[0] == rules[1] != rules[2]
+
+
+def test_an_output_that_cannot_be_is_refused(tmp_path: Path, bucket: str) -> None:
+    """Below a file, or in a bucket that is not there: one line that names the output and the cause, before any work."""
+    (tmp_path / "file").write_text("")
+    for output, cause in ((str(tmp_path / "file" / "out"), "Not a directory"), (f"{bucket}-other/out", "not found")):
+        with pytest.raises(ConfigError, match=f"'{output}' can't be used: .*{cause}"):
+            MANIFEST.write_or_check(output)
+    MANIFEST.write_or_check(f"{bucket}/out")
+    with pytest.raises(DatasetMismatchError, match="/xrays"):
+        dataclasses.replace(MANIFEST, images="/other").write_or_check(f"{bucket}/out")

@@ -197,10 +197,12 @@ def test_images_are_scored_as_their_embeddings_are(spark: SparkSession, tmp_path
 
 
 def test_what_cannot_be_scored_is_refused_before_any_work(spark: SparkSession, tmp_path: Path, head: Path) -> None:
-    """One line each: nothing there, no bundle, no such operating point, an output among the drops, another extractor."""
+    """One line each: nothing there, not within reach, no bundle or operating point, output among drops, another extractor."""
     (tmp_path / "drops").mkdir()
     with pytest.raises(ConfigError, match=r"nothing to score below .*drops; looked for \.parquet"):
         run(spark, tmp_path, head)
+    with pytest.raises(ConfigError, match="no connector for gopher://"):
+        run(spark, tmp_path, head, source="gopher://host/drops")
     write_drops(tmp_path / "drops")
     with pytest.raises(BundleError, match="no bundle that can be read"):
         run(spark, tmp_path, tmp_path / "nowhere")

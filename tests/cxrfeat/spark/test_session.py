@@ -11,8 +11,8 @@ import pytest
 from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
-from cxrfeat.errors import JavaError
-from cxrfeat.spark.session import WORKER_ENVIRONMENT, configure, open_session
+from cxrfeat.errors import ConfigError, JavaError
+from cxrfeat.spark.session import WORKER_ENVIRONMENT, check_connectors, configure, open_session
 
 
 def test_defaults_fill_gaps_and_override_nothing() -> None:
@@ -57,3 +57,53 @@ def test_spark_submit_has_the_last_word(tmp_path: Path) -> None:
         [submit, *options, str(script)], env=environment, capture_output=True, text=True, check=False
     )
     assert "say local[3] 5 zstd" in result.stdout, result.stderr
+
+
+AWS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+
+
+@pytest.mark.parametrize(
+    ("environment", "endpoint", "region"),
+    [
+        ({}, None, None),
+        ({"AWS_ENDPOINT_URL": "http://minio:9000"}, "http://minio:9000", None),
+        ({"AWS_ENDPOINT_URL": "http://a", "AWS_ENDPOINT_URL_S3": "http://b"}, "http://b", None),
+        ({"AWS_DEFAULT_REGION": "eu-west-1"}, None, "eu-west-1"),
+        ({"AWS_DEFAULT_REGION": "eu-west-1", "AWS_REGION": "eu-west-2"}, None, "eu-west-2"),
+        ({"AWS_ENDPOINT_URL": "", "AWS_REGION": ""}, None, None),
+    ],
+)
+def test_where_s3_is_comes_from_the_environment(
+    environment: dict[str, str], endpoint: str | None, region: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pyarrow reads it: for Spark's connector, and for workers on other machines; credentials stay where they are."""
+    for name in AWS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**environment, "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "secret"}.items():
+        monkeypatch.setenv(name, value)
+    settings = dict(configure(SparkConf(loadDefaults=False), "extract").getAll())
+    found = {key: value for key, value in settings.items() if "s3a" in key or "AWS" in key}
+    expected = {f"spark.executorEnv.{name}": value for name, value in environment.items() if value}
+    if endpoint:
+        expected |= {"spark.hadoop.fs.s3a.endpoint": endpoint, "spark.hadoop.fs.s3a.path.style.access": "true"}
+    if region:
+        expected["spark.hadoop.fs.s3a.endpoint.region"] = region
+    assert found == expected
+    given = SparkConf(loadDefaults=False).set("spark.hadoop.fs.s3a.endpoint", "mine")
+    assert configure(given, "extract").get("spark.hadoop.fs.s3a.endpoint") == "mine"
+
+
+def test_a_missing_connector_is_named(spark: SparkSession) -> None:
+    """With what to do about it where that is S3; locations that Spark reaches, or that are not given, pass."""
+    check_connectors(spark, "/data", "file:/data", "hdfs://name/data", None)
+    with pytest.raises(ConfigError, match=r"^'gopher://host/x': this Spark has no connector for gopher://$"):
+        check_connectors(spark, "/data", "gopher://host/x")
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    known = hadoop.get("fs.s3a.impl")
+    hadoop.set("fs.s3a.impl", "org.example.NotThere")
+    try:
+        for location in ("s3://bucket/x", "s3a://bucket/x"):
+            with pytest.raises(ConfigError, match=r"s3a://; .* --packages org\.apache\.hadoop:hadoop-aws:\d+\.\d+"):
+                check_connectors(spark, location)
+    finally:
+        hadoop.set("fs.s3a.impl", known)
