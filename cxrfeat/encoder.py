@@ -23,11 +23,12 @@ from cxrfeat import preprocess
 from cxrfeat.backbone import Weights, fingerprint, get_backbone, load_network
 from cxrfeat.device import Precision, resolve_precision, to_dtype
 from cxrfeat.errors import ConfigError, DeviceError
+from cxrfeat.fused import Trunk, can_fuse, fuse_trunk
 
 _LOG = logging.getLogger(__name__)
 
-_CPU_BATCH, _CUDA_BATCH = 8, 128
-"""Images: the fastest of 1–32 on a Zen 4 core in bf16 (see benchmarks/LOG.md); enough to fill a GPU."""
+_CPU_BATCH, _CUDA_BATCH = 16, 128
+"""Images: the fastest of 4–32 on a Zen 4 core in bf16 (see benchmarks/LOG.md); enough to fill a GPU."""
 
 
 class Encoder(Protocol):
@@ -109,7 +110,9 @@ class FrozenEncoder:
         self.fingerprint = spec.fingerprint
         self._dtype = to_dtype(precision)
         trunk = fold_batchnorm(load_network(backbone, spec.weights))
-        self._trunk = trunk.to(self.device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trunk = trunk.to(self.device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        shape = (self.batch_size, 3, preprocess.SIDE, preprocess.SIDE)
+        self._trunk: Trunk = fuse_trunk(trunk, shape) if can_fuse(self.device) else trunk
         self._mean = torch.tensor(preprocess.IMAGENET_MEAN, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocess.IMAGENET_STD, device=self.device).view(1, 3, 1, 1)
 
@@ -175,7 +178,7 @@ class FrozenEncoder:
         if self.device.type == "cuda":
             gray = gray.pin_memory().to(self.device, non_blocking=True)
         pixels = (gray.unsqueeze(1) / 255.0 - self._mean) / self._std
-        feature_maps: torch.Tensor = self._trunk(pixels.to(self._dtype, memory_format=torch.channels_last))
+        feature_maps = self._trunk(pixels.to(self._dtype, memory_format=torch.channels_last))
         return feature_maps.float()
 
 

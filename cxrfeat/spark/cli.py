@@ -64,7 +64,7 @@ def add_network_options(parser: argparse.ArgumentParser, *, note: str | None = N
         help="auto (default): a GPU where the task has one; cuda: a GPU or an error",
     )
     network.add_argument(
-        "--batch-size", type=int, metavar="N", help="images at once in the network (default: 8 on a CPU, 128 on a GPU)"
+        "--batch-size", type=int, metavar="N", help="images at once in the network (default: 16 on a CPU, 128 on a GPU)"
     )
 
 

@@ -29,7 +29,7 @@ from cxrfeat.splits import SplitLevel
 
 _LOG = logging.getLogger(__name__)
 
-BATCHES_PER_TASK = 8
+BATCHES_PER_TASK = 4
 """A few seconds of one core: short enough for an even finish and a live bar, long enough to hide a task's cost."""
 
 _LEAST_IMAGES_PER_TASK = 64

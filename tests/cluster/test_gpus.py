@@ -33,7 +33,7 @@ def test_two_tasks_never_hold_one_gpu(on_cluster: SparkSession, tmp_path: Path, 
         (device,) = {call.device for call in calls}
         held.setdefault(device, []).append((min(call.begin for call in calls), max(call.end for call in calls)))
     assert set(held) == {f"cuda:{address}" for addresses in ADDRESSES for address in addresses}
-    assert sum(map(len, held.values())) == 8
+    assert sum(map(len, held.values())) >= 8
     for device, spans in held.items():
         for (_, end), (begin, _) in itertools.pairwise(sorted(spans)):
             assert end <= begin, device

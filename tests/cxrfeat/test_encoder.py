@@ -184,14 +184,13 @@ def test_embeddings_are_the_means_of_the_feature_maps(small: FrozenEncoder) -> N
 def test_every_batch_is_full_for_the_network(small: FrozenEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A partial batch is padded, and what the padding gives is thrown away; no films give no embeddings."""
     seen: list[tuple[int, ...]] = []
-    convolve = nn.functional.conv2d
+    trunk = small._trunk
 
-    def watch(inputs: torch.Tensor, *rest: Any) -> torch.Tensor:
-        if inputs.shape[1] == 3:
-            seen.append(tuple(inputs.shape))
-        return convolve(inputs, *rest)
+    def watch(pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(pixels.shape))
+        return trunk(pixels)
 
-    monkeypatch.setattr(nn.functional, "conv2d", watch)
+    monkeypatch.setattr(small, "_trunk", watch)
     assert small.embed(FILMS).shape == (4, 2048)
     assert seen == [(BATCH, 3, 224, 224)] * 2
     assert small.embed(FILMS[:0]).shape == (0, 2048)
@@ -246,10 +245,10 @@ def test_auto_is_bf16_where_the_cpu_has_it(native: bool, precision: str, monkeyp
 
 @pytest.mark.usefixtures("small")
 def test_the_encoder_says_what_it_is() -> None:
-    """Dimension, fingerprint, precision and batch size are those of the spec, and 8 images by default on a CPU."""
+    """Dimension, fingerprint, precision and batch size are those of the spec, and 16 images by default on a CPU."""
     spec = EncoderSpec("small", RANDOM, Precision.FP32)
     made = FrozenEncoder(spec)
-    assert (made.dim, made.precision, made.batch_size) == (2048, "fp32", 8)
+    assert (made.dim, made.precision, made.batch_size) == (2048, "fp32", 16)
     assert made.fingerprint == spec.fingerprint == fingerprint(get_backbone("small"), RANDOM)
 
 

@@ -24,6 +24,7 @@ LAYERS = (
         "calibration",
         "device",
         "backbone",
+        "fused",
         "head",
         "bundle",
         "heatmap",
