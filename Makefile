@@ -42,8 +42,17 @@ $(BIN)/moto_server: $(VENV)/.ready
 	ln -sf ../s3/bin/moto_server $@
 
 .PHONY: test
-test: env $(BIN)/moto_server  ## all tests
-	pytest
+test: env $(BIN)/moto_server  ## all tests but those that need a cluster
+	pytest -m "not cluster"
+
+.PHONY: test-cluster
+test-cluster: env  ## faults, GPU scheduling and both jobs on a standalone cluster of this machine's processes
+	pytest -m cluster
+
+CLUSTER_OPTIONS ?=
+.PHONY: cluster
+cluster: env  ## a standalone master and two workers, until Ctrl-C (CLUSTER_OPTIONS='--cores 2 --discovery docker/discover-gpus.sh')
+	python -m tests.cluster.standalone $(CLUSTER_OPTIONS)
 
 .PHONY: lint
 lint: env  ## ruff, mypy --strict, and the linters of shell, Dockerfile and compose file, as pre-commit runs them
