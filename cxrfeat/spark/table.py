@@ -14,10 +14,9 @@ from cxrfeat import storage
 
 def read_table(spark: SparkSession, location: str, schema: pa.Schema) -> DataFrame:
     """Return a table, empty where there is no such folder."""
-    spark_schema = from_arrow_schema(schema)
     if not storage.exists(location):
-        return spark.createDataFrame([], spark_schema)
-    return spark.read.schema(spark_schema).parquet(storage.to_spark(location))
+        return spark.createDataFrame(schema.empty_table())  # a list, even an empty one, would start Python workers
+    return spark.read.schema(from_arrow_schema(schema)).parquet(storage.to_spark(location))
 
 
 def write_partition(rows: DataFrame, folder: str) -> None:
