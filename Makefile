@@ -83,8 +83,9 @@ bench-all: bench-env  ## us and every peer in one run: benchmarks/results.md, ab
 	export PATH="$(abspath $(BENCH_VENV))/bin:$$PATH"; python -m benchmarks.all --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
 
 .PHONY: bench-gpu
-bench-gpu: bench-env  ## where an image's time goes with the network on a GPU
+bench-gpu: bench-env  ## a GPU: does it agree with the CPU, how many cores can it use, where does an image's time go
 	export PATH="$(abspath $(BENCH_VENV))/bin:$$PATH"; \
+	python -m benchmarks.gpu --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS); \
 	python -m benchmarks.stages --device cuda --batch-size 128 --count 128 --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
 
 .PHONY: bench-images

@@ -211,6 +211,9 @@ def _open_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"device {name!r} was asked for, but this machine shows {torch.cuda.device_count()} GPUs")
+    if device.type == "cuda":
+        # By default fp32 convolutions are TF32 there, with 10 bits.
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     return device
 
 

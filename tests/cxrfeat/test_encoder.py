@@ -18,6 +18,7 @@ from torch import nn
 from torchvision import models, transforms
 
 from cxrfeat import device as device_module
+from cxrfeat import encoder as encoder_module
 from cxrfeat.backbone import BACKBONES, Weights, find_weights, fingerprint, get_backbone, load_network
 from cxrfeat.device import Precision, has_native_bf16
 from cxrfeat.encoder import EncoderSpec, FrozenEncoder, fold_batchnorm, load_encoder
@@ -281,6 +282,15 @@ def test_a_gpu_that_is_not_there_is_refused(device: str) -> None:
     """Never a silent fallback to the CPU: the message names the device and the number of GPUs."""
     with pytest.raises(DeviceError, match=f"'{device}'.* 0 GPUs"):
         FrozenEncoder(EncoderSpec("resnet50", RANDOM), device)
+
+
+def test_fp32_is_fp32_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF32, the default of cuDNN for fp32 convolutions, is switched off."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    monkeypatch.setattr(convolutions, "fp32_precision", "tf32")
+    assert encoder_module._open_device("cuda:1") == torch.device("cuda", 1)
+    assert convolutions.fp32_precision == "ieee"
 
 
 @pytest.mark.usefixtures("small")

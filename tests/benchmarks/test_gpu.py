@@ -1,0 +1,31 @@
+"""The benchmark of a GPU, run on the CPU: all but what nvidia-smi says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu
+from cxrfeat.device import Precision
+from tests import fakes
+
+
+def test_it_measures_and_judges(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that agrees is 0, one below a bar 1; every number of threads has its rate."""
+    for index in range(2):
+        (tmp_path / f"{index}.png").write_bytes(fakes.png(fakes.film(seed=index)))
+    command = ["--images", str(tmp_path), "--device", "cpu", "--count", "4"]
+    assert gpu.main(command) == 0
+    printed = capsys.readouterr().out
+    assert "least cosine to the CPU in fp32, fp32: 1.0000000" in printed
+    assert "  1 decode threads" in printed
+    monkeypatch.setitem(gpu.LEAST_COSINE, Precision.BF16, 1.1)
+    assert gpu.main(command) == 1
+
+
+def test_threads_double() -> None:
+    """Up to the cores that there are."""
+    assert [gpu._powers_of_two(cores) for cores in (1, 2, 6, 16)] == [[1], [1, 2], [1, 2, 4], [1, 2, 4, 8, 16]]
