@@ -288,9 +288,13 @@ def test_fp32_is_fp32_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """TF32, the default of cuDNN for fp32 convolutions, is switched off."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    monkeypatch.setattr(convolutions, "fp32_precision", "tf32")
-    assert encoder_module._open_device("cuda:1") == torch.device("cuda", 1)
-    assert convolutions.fp32_precision == "ieee"
+    before = convolutions.fp32_precision
+    assert before != "ieee"
+    try:
+        assert encoder_module._open_device("cuda:1") == torch.device("cuda", 1)
+        assert convolutions.fp32_precision == "ieee"
+    finally:
+        convolutions.fp32_precision = before
 
 
 @pytest.mark.usefixtures("small")
