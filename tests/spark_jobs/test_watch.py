@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -32,12 +33,14 @@ def test_two_hundred_films_in_twenty_batches(tmp_path: Path) -> None:
     options = ["--images", str(watched), "--output", str(output), "--weights", "random", "--watch", "0.5"]
     memory: list[int] = []
     with jobs.start("extract", *options) as process:
-        for batch in range(BATCHES):
-            for film in films[batch * FILMS : (batch + 1) * FILMS]:
-                film.rename(watched / film.name)
-            wait_for_films(process, output, (batch + 1) * FILMS)
-            memory.append(python_memory(process.pid))
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C
+        try:
+            for batch in range(BATCHES):
+                for film in films[batch * FILMS : (batch + 1) * FILMS]:
+                    film.rename(watched / film.name)
+                wait_for_films(process, output, (batch + 1) * FILMS)
+                memory.append(python_memory(process.pid))
+        finally:
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C
         printed, _ = process.communicate()
     assert process.returncode == 130, printed
     table = pads.dataset(str(output / "embeddings"), partitioning="hive").to_table()
@@ -58,5 +61,8 @@ def wait_for_films(process: subprocess.Popen[str], output: Path, count: int) -> 
 
 def python_memory(pid: int) -> int:
     """Return the proportional set size of a job's Python processes, bytes; the JVM's heap has a limit of its own."""
-    members = psutil.Process(pid).children(recursive=True)
-    return sum(member.memory_full_info().pss for member in members if member.name().startswith("python"))
+    size = 0
+    for member in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended since it was listed
+            size += member.memory_full_info().pss if member.name().startswith("python") else 0
+    return size
