@@ -98,7 +98,10 @@ def run_rounds(spark: SparkSession, rounds: Rounds, commit: Commit) -> None:
         "checkpointLocation", storage.to_spark(rounds.checkpoint)
     )
     trigger = {"availableNow": True} if rounds.watch is None else {"processingTime": f"{rounds.watch} seconds"}
-    query = writer.trigger(**trigger).start()
+    try:
+        query = writer.trigger(**trigger).start()
+    except (PySparkException, Py4JJavaError) as error:
+        raise WorkerError(f"the stream of files failed: {_innermost_cause(error)}") from error
     try:
         # Not awaitTermination: an interrupt in the middle of a call to the JVM would leave its connection broken.
         while query.isActive:
