@@ -3,14 +3,17 @@
     python -m benchmarks.gpu --images DIR [--weights PATH --backbone resnet50-v1] [--device cuda:0] [--count 2048]
 
 Embeddings of 64 films are compared with those of this machine's CPU in fp32: cosine at least 0.99999 in fp32 and 0.999 in bf16, or
-the exit code is 1. Then films per second of the worker's function, no Spark, with 1, 2, 4, … decode threads; the GPU's busy share is
-what ``nvidia-smi`` reports meanwhile. Stages are :mod:`benchmarks.stages`.
+the exit code is 1. Then what batches of several sizes cost, copy and network. Then films per second of the worker's function, no
+Spark, with 1, 2, 4, … decode threads; the GPU's busy share is what ``nvidia-smi`` reports meanwhile. How many cores the GPU can use
+is its own rate over that of one thread. Stages are :mod:`benchmarks.stages`.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
+import itertools
 import os
 import statistics
 import subprocess
@@ -50,14 +53,14 @@ def agreement(inputs: NDArray[np.uint8], backbone: str, weights: str, device: st
 
 
 def batch_costs(encoder: FrozenEncoder, inputs: NDArray[np.uint8], repeats: int = 10) -> tuple[float, float]:
-    """Return the median ms of copying a batch to the device, and of all that ``embed`` does with it."""
+    """Return the median ms of copying a batch to the device, and of all that ``embed`` does with it, the copy included."""
     batch = np.resize(inputs, (encoder.batch_size, *inputs.shape[1:]))
     encoder.embed(batch)
     copies, calls = [], []
     for _ in range(repeats):
         start = time.perf_counter()
-        torch.from_numpy(batch).to(encoder.device)
-        _wait_for(encoder.device)
+        encoder.to_device(batch)
+        machine.wait_for(encoder.device)
         copies.append(time.perf_counter() - start)
         start = time.perf_counter()
         encoder.embed(batch)  # returns numbers on the CPU, so the device is done
@@ -95,11 +98,6 @@ def _busy_share(device: torch.device) -> Iterator[list[float]]:
             samples.extend(float(line) for line in log if line.strip())
 
 
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; 1 if the device does not agree with the CPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -107,28 +105,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", default="random")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 64, 128, 256, 512], metavar="N")
     parser.add_argument("--count", type=int, default=2048, help="films to embed, linked from --images")
     options = parser.parse_args(argv)
     weights = find_weights(get_backbone(options.backbone), options.weights)
-    encoder = FrozenEncoder(EncoderSpec(options.backbone, weights), options.device)
-    name = torch.cuda.get_device_name(encoder.device) if encoder.device.type == "cuda" else "its own CPU"
+    spec = EncoderSpec(options.backbone, weights)
+    encoder = FrozenEncoder(spec, options.device)
     with tempfile.TemporaryDirectory() as root:
         replicate(options.images, Path(root), options.count)
         files = [storage.join(root, name) for name in sorted(storage.list_files(root, imaging.SUFFIXES))]
         prepared = (embed.prepare(file, root).model_input for file in files[:COMPARED])
         inputs = np.stack([model_input for model_input in prepared if model_input is not None])
-        print(f"{machine.describe()}, {name}; {len(files)} films, {encoder.precision}, batches of {encoder.batch_size}")
+        print(f"{machine.describe_device(encoder.device)}; {machine.versions()}; {len(files)} films, {encoder.precision}")
         cosines = agreement(inputs, options.backbone, options.weights, options.device)
         for precision, cosine in cosines.items():
             print(f"least cosine to the CPU in fp32, {precision}: {cosine:.7f}   (bar: {LEAST_COSINE[precision]})")
-        copy, call = batch_costs(encoder, inputs)
-        print(
-            f"a batch: {copy:.2f} ms to copy, {call:.2f} ms in all: {1000 * encoder.batch_size / call:,.0f} img/s at most"
-        )
+        for precision, size in itertools.product(LEAST_COSINE, options.batch_sizes):
+            tried = FrozenEncoder(dataclasses.replace(spec, precision=precision, batch_size=size), options.device)
+            copy, call = batch_costs(tried, inputs)
+            print(
+                f"{precision}, a batch of {size:>4}: {copy:6.2f} ms to copy, {call:7.2f} ms in all: {1000 * size / call:8,.0f} img/s"
+            )
+        _, call = batch_costs(encoder, inputs)
+        most, alone = 1000 * encoder.batch_size / call, 0.0
         for threads in _powers_of_two(os.cpu_count() or 1):
             images, busy = rate(files, root, encoder, threads)
+            alone = alone or images
             share = "" if busy is None else f"   GPU busy {busy:.0%}"
             print(f"{threads:>3} decode threads: {images:8.1f} img/s{share}")
+        print(f"{encoder.device} can use {most / alone:.0f} such threads: {most:,.0f} img/s in batches of {encoder.batch_size}")
     return int(any(cosine < LEAST_COSINE[precision] for precision, cosine in cosines.items()))
 
 

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import psutil
+import torch
 
 _POLL_S = 0.5
 _MIB = 2**20
@@ -43,6 +44,18 @@ def describe() -> str:
         ]
         model = names[0] if names else model
     return f"{model}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
+
+
+def describe_device(device: torch.device) -> str:
+    """Name the machine, and the GPU if the device is one."""
+    gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    return describe() + gpu
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was asked to; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 _LIBRARIES = ("torch", "torchvision", "pyspark", "pyarrow", "scikit-learn", "ray", "daft", "openvino")

@@ -35,7 +35,6 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from benchmarks import limits, machine
-from benchmarks.peers.openvino import OpenVinoEncoder
 from cxrfeat import embed, imaging, preprocess, storage
 from cxrfeat.backbone import find_weights, get_backbone
 from cxrfeat.encoder import Encoder, EncoderSpec, load_encoder
@@ -146,6 +145,8 @@ def _ways_to_compute(files: Sequence[str], root: str, spec: EncoderSpec, device:
         Way("all", "ours", lambda: _write(_embed(files, root, encoder), "zstd"), len(files)),
     ]
     if device == "cpu":
+        from benchmarks.peers.openvino import OpenVinoEncoder  # noqa: PLC0415 -- a floor of CPUs only
+
         floor = OpenVinoEncoder(spec)
         ways.append(Way("network", f"OpenVINO {floor.precision}", lambda: floor.embed(inputs), count))
     return ways

@@ -173,10 +173,13 @@ class FrozenEncoder:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def to_device(self, inputs: NDArray[np.uint8]) -> torch.Tensor:
+        """Return the inputs as a tensor on the encoder's device, whose copy may still be under way."""
+        gray = torch.from_numpy(inputs)
+        return gray.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else gray
+
     def _forward(self, batch: NDArray[np.uint8]) -> torch.Tensor:
-        gray = torch.from_numpy(batch)
-        if self.device.type == "cuda":
-            gray = gray.pin_memory().to(self.device, non_blocking=True)
+        gray = self.to_device(batch)
         pixels = (gray.unsqueeze(1) / 255.0 - self._mean) / self._std
         feature_maps = self._trunk(pixels.to(self._dtype, memory_format=torch.channels_last))
         return feature_maps.float()

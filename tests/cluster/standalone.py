@@ -138,8 +138,12 @@ class Cluster:
 
     def executors(self, index: int) -> list[psutil.Process]:
         """Return the executors that a worker runs now."""
-        children = psutil.Process(self.workers[index].pid).children()
-        return [child for child in children if any("ExecutorBackend" in word for word in child.cmdline())]
+        found = []
+        for child in psutil.Process(self.workers[index].pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # a worker's helper that has just ended
+                if any("ExecutorBackend" in word for word in child.cmdline()):
+                    found.append(child)
+        return found
 
     def applications(self) -> set[str]:
         """Return the applications that had an executor here: each has left a folder."""

@@ -1,0 +1,8 @@
+"""Tests that need a GPU: they run where there is one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
