@@ -1,7 +1,7 @@
 """The frozen encoder: model inputs → embeddings, on the device and in the precision that were asked for.
 
-Frozen means: eval mode, no gradients, BatchNorm folded into the convolutions, so there is no buffer left that
-could move. The same input gives the same bits, whoever its neighbours are.
+Frozen means: eval mode, no gradients, BatchNorm and standardisation folded into the convolutions, so there is no buffer
+left that could move. The same input gives the same bits, whoever its neighbours are.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from cxrfeat.backbone import Weights, fingerprint, get_backbone, load_network
 from cxrfeat.device import Precision, resolve_precision, to_dtype
 from cxrfeat.errors import ConfigError, DeviceError
 from cxrfeat.fused import Trunk, can_fuse, fuse_trunk
+from cxrfeat.stem import count_planes, fold_standardisation, to_planes
 
 _LOG = logging.getLogger(__name__)
 
@@ -109,12 +110,11 @@ class FrozenEncoder:
         self.dim = backbone.dim
         self.fingerprint = spec.fingerprint
         self._dtype = to_dtype(precision)
-        trunk = fold_batchnorm(load_network(backbone, spec.weights))
+        layers: list[Any] = list(fold_batchnorm(load_network(backbone, spec.weights)))
+        trunk = nn.Sequential(fold_standardisation(layers[0], self._dtype), *layers[1:])
         trunk = trunk.to(self.device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        shape = (self.batch_size, 3, preprocess.SIDE, preprocess.SIDE)
+        shape = (self.batch_size, count_planes(self._dtype), preprocess.SIDE, preprocess.SIDE)
         self._trunk: Trunk = fuse_trunk(trunk, shape) if can_fuse(self.device) else trunk
-        self._mean = torch.tensor(preprocess.IMAGENET_MEAN, device=self.device).view(1, 3, 1, 1)
-        self._std = torch.tensor(preprocess.IMAGENET_STD, device=self.device).view(1, 3, 1, 1)
 
     def embed(self, inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn (N, 224, 224) uint8 model inputs into (N, dim) float32 embeddings.
@@ -179,10 +179,7 @@ class FrozenEncoder:
         return gray.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else gray
 
     def _forward(self, batch: NDArray[np.uint8]) -> torch.Tensor:
-        gray = self.to_device(batch)
-        pixels = (gray.unsqueeze(1) / 255.0 - self._mean) / self._std
-        feature_maps = self._trunk(pixels.to(self._dtype, memory_format=torch.channels_last))
-        return feature_maps.float()
+        return self._trunk(to_planes(self.to_device(batch), self._dtype)).float()
 
 
 def _pool(feature_maps: torch.Tensor) -> NDArray[np.float32]:

@@ -68,6 +68,9 @@ def test_both_layouts_embed_as_without_it(backbone: str, monkeypatch: pytest.Mon
     assert cosines(fused, plain.embed(FILMS)).min() >= 0.999999
 
 
-def test_a_gpu_has_none_of_this() -> None:
-    """The operators are the CPU's."""
-    assert not can_fuse(torch.device("cuda", 0))
+@pytest.mark.parametrize(("capability", "fuses"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_gpus_from_ampere_on(capability: tuple[int, int], fuses: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older ones have no bf16, and nobody has seen cuDNN's fused operators there."""
+    monkeypatch.setattr(torch.backends.cudnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert can_fuse(torch.device("cuda", 0)) is fuses

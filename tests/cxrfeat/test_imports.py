@@ -25,6 +25,7 @@ LAYERS = (
         "device",
         "backbone",
         "fused",
+        "stem",
         "head",
         "bundle",
         "heatmap",
