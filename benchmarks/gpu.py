@@ -130,11 +130,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         _, call = batch_costs(encoder, inputs)
         most, alone = 1000 * encoder.batch_size / call, 0.0
-        for threads in _powers_of_two(os.cpu_count() or 1):
-            images, busy = rate(files, root, encoder, threads)
+        cores = os.cpu_count() or 1
+        for threads in _powers_of_two(cores):
+            share = max(len(files) * threads // cores, 2 * encoder.batch_size)  # so that few threads don't take forever
+            images, busy = rate(files[:share], root, encoder, threads)
             alone = alone or images
-            share = "" if busy is None else f"   GPU busy {busy:.0%}"
-            print(f"{threads:>3} decode threads: {images:8.1f} img/s{share}")
+            note = "" if busy is None else f"   GPU busy {busy:.0%}"
+            print(f"{threads:>3} decode threads: {images:8.1f} img/s{note}")
         print(
             f"{encoder.device} can use {most / alone:.0f} such threads: {most:,.0f} img/s in batches of {encoder.batch_size}"
         )

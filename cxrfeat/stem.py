@@ -64,7 +64,7 @@ def fold_standardisation(stem: nn.Conv2d, dtype: torch.dtype) -> nn.Conv2d:
     for _ in range(_PARTS[dtype]):
         parts.append(rest.to(dtype))
         rest = rest - parts[-1].double()
-    geometry: Any = (stem.kernel_size, stem.stride, stem.padding)
-    folded = nn.Conv2d(count_planes(dtype), stem.out_channels, *geometry, bias=False)
+    geometry: Any = {name: getattr(stem, name) for name in ("kernel_size", "stride", "padding")}
+    folded = nn.Conv2d(count_planes(dtype), stem.out_channels, **geometry, bias=False)
     folded.weight = nn.Parameter(torch.cat(parts, 1), requires_grad=False)
     return folded

@@ -1,7 +1,6 @@
 """Heads of one shape side by side: one GEMM feeds all their first layers, batched ones do the rest.
 
-Weights lie as (C, out, in): together they are the one big matrix of the first layer, and each head's own part is
-contiguous, so that torch's own Adam works on it as on any parameter. Activations lie as (C, units, B), the batch last:
+Weights lie as (C, out, in): together they are the one big matrix of the first layer. Activations lie as (C, units, B), the batch last:
 every product then reads and writes whole rows, and none has to be transposed. The gradients are written by hand into
 memory of the weights' layout: autograd would make them anew in every step.
 """
@@ -11,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from cxrfeat.head import Head
@@ -26,7 +24,7 @@ class Stack:
 
     Attributes:
         weights, biases: for each layer (C, out, in) and (C, out); the first layer's ``in`` is padded.
-        members: for each head its parameters, layer by layer weight and bias: views into the stack, with ``grad``.
+        gradients: of :attr:`values`.
     """
 
     def __init__(
@@ -54,26 +52,40 @@ class Stack:
         self.weights[0] = F.pad(self.weights[0], (0, -self._inputs % _CACHE_LINE))
         self._padded = self.weights[0].new_zeros((0, self.weights[0].shape[2]), dtype=self._operands)
         self._dropout = torch.tensor(dropout, device=device, dtype=dtype).view(-1, 1, 1)
-        self.members = [[nn.Parameter(view) for view in self._views(number)] for number in range(len(heads))]
-        self._bind()
+        self._make_room()
 
     def __len__(self) -> int:
         """How many heads there are."""
-        return len(self.members)
+        return len(self.biases[0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights, gradients and activations."""
+        return self.weights[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the heads are."""
+        return self.weights[0].device
+
+    @property
+    def values(self) -> list[torch.Tensor]:
+        """All weights, then all biases."""
+        return [*self.weights, *self.biases]
 
     def parameters(self, number: int) -> list[torch.Tensor]:
         """Return a head's parameters without padding, layer by layer weight and bias: views into the stack."""
-        first, *others = self.members[number]
+        pairs = zip(self.weights, self.biases, strict=True)
+        first, *others = (tensor[number] for pair in pairs for tensor in pair)
         return [first[:, : self._inputs], *others]
 
     def keep(self, numbers: Sequence[int]) -> None:
-        """Drop all heads but these; their parameters stay the same objects, so their optimisers go on."""
+        """Drop all heads but these."""
         chosen = torch.tensor(numbers, device=self._dropout.device)
         self.weights = [tensor[chosen] for tensor in self.weights]
         self.biases = [tensor[chosen] for tensor in self.biases]
         self._dropout = self._dropout[chosen]
-        self.members = [self.members[number] for number in numbers]
-        self._bind()
+        self._make_room()
 
     @torch.no_grad()
     def logits(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -151,24 +163,10 @@ class Stack:
         draw = torch.rand(before.shape[1:], generator=noise, device=before.device, dtype=before.dtype)
         return slope.mul_(draw >= self._dropout).mul_(self._rescale)
 
-    def _views(self, number: int) -> list[torch.Tensor]:
-        return _interleave(
-            [(weight[number], bias[number]) for weight, bias in zip(self.weights, self.biases, strict=True)]
-        )
-
-    def _bind(self) -> None:
-        """Make gradients of the right size, and let every member's parameters view its part of the stack."""
-        self._weight_gradients = [torch.zeros_like(tensor) for tensor in self.weights]
-        self._bias_gradients = [torch.zeros_like(tensor) for tensor in self.biases]
+    def _make_room(self) -> None:
+        """Make gradients of the right size, and what follows from the dropout."""
+        self.gradients = [torch.zeros_like(value) for value in self.values]
+        self._weight_gradients = self.gradients[: len(self.weights)]
+        self._bias_gradients = self.gradients[len(self.weights) :]
         self._drops = bool((self._dropout > 0).any())
         self._rescale = 1 / (1 - self._dropout)
-        for number, parameters in enumerate(self.members):
-            gradients = zip(self._weight_gradients, self._bias_gradients, strict=True)
-            views = zip(self._views(number), _interleave([(w[number], b[number]) for w, b in gradients]), strict=True)
-            for parameter, (value, gradient) in zip(parameters, views, strict=True):
-                parameter.data = value
-                parameter.grad = gradient
-
-
-def _interleave(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
-    return [tensor for pair in pairs for tensor in pair]

@@ -1,7 +1,7 @@
 """Trains any number of heads at once: shared batches and GEMMs, and for each its own Adam, schedule and end.
 
 Every configuration ends with the weights that it would get alone: it starts from the weights of its shape and seed, sees
-the same batches and the same dropout noise, and torch's own Adam and ReduceLROnPlateau drive it.
+the same batches and the same dropout noise, and torch's Adam and ReduceLROnPlateau drive it.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional as F  # noqa: N812
-from torch.optim import Adam
+from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cxrfeat.device import Precision
 from cxrfeat.head import Head
 from cxrfeat.metrics import aurocs, macro_f1, mean_auroc
+from head_training.adam import StackedAdam
 from head_training.course import Course, Epoch, Monitor, Settings, Status
 from head_training.grid import Configuration
 from head_training.stack import Stack
 
 PLATEAU_PATIENCE, PLATEAU_FACTOR = 1, 0.2
-BETAS, EPS = (0.9, 0.999), 1e-8
-"""Of ReduceLROnPlateau and Adam: the settings of 2018."""
+"""Of ReduceLROnPlateau: the settings of 2018."""
 
 _ROWS_AT_ONCE = 1024
 """Rows of a validation batch: larger ones are no faster, and 24 heads' activations stay small."""
@@ -57,20 +58,15 @@ class _Team:
         dtype = train.inputs.dtype
         operands = torch.bfloat16 if settings.precision == Precision.BF16 else dtype
         self.stack = Stack([head] * len(courses), dropout, train.inputs.device, dtype, operands)
-        self.optimizers = [
-            # fused: one pass over the memory instead of ten, which is what a step of Adam costs
-            Adam(member, lr=c.lr, betas=BETAS, eps=EPS, weight_decay=c.weight_decay, fused=True)
-            for member, c in zip(self.stack.members, configurations, strict=True)
-        ]
-        self.schedules = [
-            ReduceLROnPlateau(optimizer, factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE)
-            for optimizer in self.optimizers
-        ]
+        rates, decays = ([getattr(c, name) for c in configurations] for name in ("lr", "weight_decay"))
+        self.optimizer = StackedAdam(self.stack, rates, decays)
+        self.schedules = [_schedule(rate) for rate in rates]
         self.noise = torch.Generator(train.inputs.device).manual_seed(_derive(settings.seed, "dropout"))
 
     def run_epoch(self, number: int, order: torch.Tensor) -> None:
         """Train all configurations for an epoch, judge them, and let those go that have finished."""
-        rates = [float(optimizer.param_groups[0]["lr"]) for optimizer in self.optimizers]
+        rates = [float(schedule.get_last_lr()[0]) for schedule in self.schedules]
+        self.optimizer.set_rates(rates)
         train_losses = self._train(order)
         val_losses, logits = self._validate()
         for member, course in enumerate(self.courses):
@@ -89,8 +85,7 @@ class _Team:
             inputs = torch.index_select(examples.inputs, 0, rows, out=buffer[: len(rows)])
             labels = examples.labels[rows]
             total += self.stack.backward(inputs, labels, examples.weigh(labels), self.noise) * len(rows)
-            for optimizer in self.optimizers:
-                optimizer.step()
+            self.optimizer.step()
             self._on_step(len(rows) * len(self.courses))
         return [float(loss) for loss in total / len(order)]
 
@@ -123,10 +118,10 @@ class _Team:
         if len(members) == len(self.courses):
             return
         self.courses = [self.courses[member] for member in members]
-        self.optimizers = [self.optimizers[member] for member in members]
         self.schedules = [self.schedules[member] for member in members]
         if members:
             self.stack.keep(members)
+            self.optimizer.keep(members)
 
 
 OnStep = Callable[[int], None]
@@ -176,6 +171,12 @@ def initial_head(inputs: int, hidden: Sequence[int], seed: int) -> Head:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_derive(seed, "weights"))
         return Head(inputs, hidden)
+
+
+def _schedule(rate: float) -> ReduceLROnPlateau:
+    """Return the schedule of a learning rate; it wants an optimiser, and gets one that holds nothing else."""
+    holder = SGD([nn.Parameter(torch.empty(0))], lr=rate)
+    return ReduceLROnPlateau(holder, factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE)
 
 
 def _derive(seed: int, purpose: str) -> int:

@@ -18,11 +18,13 @@ def test_it_measures_and_judges(
     """A device that agrees is 0, one below a bar 1; every number of threads has its rate."""
     for index in range(2):
         (tmp_path / f"{index}.png").write_bytes(fakes.png(fakes.film(seed=index)))
-    command = ["--images", str(tmp_path), "--device", "cpu", "--count", "4"]
+    command = ["--images", str(tmp_path), "--device", "cpu", "--count", "4", "--batch-sizes", "2"]
     assert gpu.main(command) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^least cosine to the CPU in fp32, fp32: (1\.00000|0\.99999)", printed, re.MULTILINE)
+    assert "bf16, a batch of    2:" in printed
     assert "  1 decode threads" in printed
+    assert re.search(r"^cpu can use \d+ such threads", printed, re.MULTILINE)
     monkeypatch.setitem(gpu.LEAST_COSINE, Precision.BF16, 1.1)
     assert gpu.main(command) == 1
 
