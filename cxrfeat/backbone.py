@@ -11,14 +11,15 @@ import http.client
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
-import torchvision
 from torch import nn
 
 from cxrfeat import preprocess
 from cxrfeat.errors import ConfigError, WeightsError
+from cxrfeat.resnet import ResNet
 
 RANDOM = "random"
 """The weights name of a seeded, untrained network: for trying things out, never for results."""
@@ -37,13 +38,13 @@ class Backbone:
         name: as on the command line.
         dim: length of its embedding.
         build: makes the network without its classifier, weights not set; embedding = its feature map's spatial mean.
-        published: torchvision's weights by name; the first is the default. Empty: weights come from a file.
+        published: torchvision's name of the network, whose weights it publishes; None: weights come from a file.
     """
 
     name: str
     dim: int
-    build: Callable[[], torchvision.models.ResNet]
-    published: tuple[torchvision.models.ResNet50_Weights, ...] = ()
+    build: Callable[[], ResNet]
+    published: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,21 +60,22 @@ class Weights:
     digest: str
 
 
-def _resnet50_v1() -> torchvision.models.ResNet:
+def _resnet50_v1() -> ResNet:
     """Build the original layout, the stride of a stage in its first 1×1 convolution (torchvision: in the 3×3).
 
     Source: He et al., Deep Residual Learning, CVPR 2016; Keras' and Caffe's ResNet50.
     """
-    network = torchvision.models.resnet50()
+    network = ResNet()
     for stage in (network.layer2, network.layer3, network.layer4):
-        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+        first: Any = stage[0]
+        first.conv1.stride, first.conv2.stride = (2, 2), (1, 1)
     return network
 
 
 BACKBONES: dict[str, Backbone] = {
     backbone.name: backbone
     for backbone in (
-        Backbone("resnet50", 2048, torchvision.models.resnet50, tuple(torchvision.models.ResNet50_Weights)),
+        Backbone("resnet50", 2048, ResNet, "resnet50"),
         Backbone("resnet50-v1", 2048, _resnet50_v1),
     )
 }
@@ -99,7 +101,8 @@ def find_weights(backbone: Backbone, weights: str | None) -> Weights:
 
 
 def _published_weights(backbone: Backbone, name: str | None) -> Path:
-    names = [published.name for published in backbone.published]
+    published = _published(backbone)
+    names = list(published)
     if name is None and names:
         name = names[0]
     if name not in names:
@@ -108,7 +111,7 @@ def _published_weights(backbone: Backbone, name: str | None) -> Path:
             f"{asked} for backbone {backbone.name!r}; expected a .pth or .safetensors file"
             + (f", or one of {names}" if names else "")
         )
-    url: str = next(published.url for published in backbone.published if published.name == name)
+    url = published[str(name)]
     cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     if not cached.is_file():
         try:
@@ -120,6 +123,15 @@ def _published_weights(backbone: Backbone, name: str | None) -> Path:
                 f"(3) run once where the network reaches {url.split('/')[2]}"
             ) from error
     return cached
+
+
+def _published(backbone: Backbone) -> dict[str, str]:
+    """Return the addresses of torchvision's weights by name; the first is the default."""
+    if backbone.published is None:
+        return {}
+    from torchvision.models import get_model_weights  # noqa: PLC0415 -- as slow as torch itself, and seldom needed
+
+    return {weights.name: weights.url for weights in get_model_weights(backbone.published)}
 
 
 def fingerprint(backbone: Backbone, weights: Weights) -> str:
@@ -138,7 +150,7 @@ def get_backbone(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def load_network(backbone: Backbone, weights: Weights) -> torchvision.models.ResNet:
+def load_network(backbone: Backbone, weights: Weights) -> ResNet:
     """Build the network and set its weights: eval mode, no gradients, fp32, on the CPU.
 
     Raises:

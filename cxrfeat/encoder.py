@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torchvision
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -24,6 +23,7 @@ from cxrfeat.backbone import Weights, fingerprint, get_backbone, load_network
 from cxrfeat.device import Precision, resolve_precision, to_dtype
 from cxrfeat.errors import ConfigError, DeviceError
 from cxrfeat.fused import Trunk, can_fuse, fuse_trunk
+from cxrfeat.resnet import ResNet
 from cxrfeat.stem import count_planes, fold_standardisation, to_planes
 
 _LOG = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ EncoderFactory = Callable[[EncoderSpec, str, int], Encoder]
 
 
 class FrozenEncoder:
-    """A torchvision ResNet as an :class:`Encoder`; see there for the attributes."""
+    """A ResNet as an :class:`Encoder`; see there for the attributes."""
 
     def __init__(self, spec: EncoderSpec, device: str = "cpu") -> None:
         """Load the weights and prepare the network.
@@ -188,7 +188,7 @@ def _pool(feature_maps: torch.Tensor) -> NDArray[np.float32]:
     return pooled
 
 
-def fold_batchnorm(network: torchvision.models.ResNet) -> nn.Sequential:
+def fold_batchnorm(network: ResNet) -> nn.Sequential:
     """Return the convolutional trunk of a bottleneck ResNet in eval mode with every BatchNorm folded away.
 
     The network that is given is taken apart and must not be used any more.
@@ -196,7 +196,8 @@ def fold_batchnorm(network: torchvision.models.ResNet) -> nn.Sequential:
     Source: y = γ·(Wx − μ)/√(σ² + ε) + β is one convolution; torch.nn.utils.fusion.
     """
     stages = (network.layer1, network.layer2, network.layer3, network.layer4)
-    for block in (block for stage in stages for block in stage):
+    blocks: list[Any] = [block for stage in stages for block in stage]
+    for block in blocks:
         for index in (1, 2, 3):
             convolution, norm = getattr(block, f"conv{index}"), getattr(block, f"bn{index}")
             setattr(block, f"conv{index}", fuse_conv_bn_eval(convolution, norm))

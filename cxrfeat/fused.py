@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torchvision.models.resnet import Bottleneck
 
 Trunk = Callable[[torch.Tensor], torch.Tensor]
 """(N, planes, H, W) → (N, dim, h, w) feature maps, in the network's dtype, channels last."""
@@ -110,7 +109,7 @@ class _CudnnConvolution:
 class _Block:
     """One bottleneck: 1×1, 3×3, 1×1 and the shortcut around them."""
 
-    def __init__(self, block: Bottleneck, fuse: Callable[[nn.Conv2d], _Convolution]) -> None:
+    def __init__(self, block: Any, fuse: Callable[[nn.Conv2d], _Convolution]) -> None:
         self._reduce, self._middle, self._expand = fuse(block.conv1), fuse(block.conv2), fuse(block.conv3)
         self._downsample = None if block.downsample is None else fuse(block.downsample)
 

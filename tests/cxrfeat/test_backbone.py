@@ -136,7 +136,8 @@ def test_the_stride_of_a_stage_is_where_the_layout_has_it(
     with torch.device("meta"):
         network = backbone.build()
     for stage in (network.layer2, network.layer3, network.layer4):
-        assert (stage[0].conv1.stride, stage[0].conv2.stride) == (conv1, conv2)
+        first: Any = stage[0]
+        assert (first.conv1.stride, first.conv2.stride) == (conv1, conv2)
     rest = [*network.layer1, *network.layer2[1:], *network.layer3[1:], *network.layer4[1:]]
     assert {convolution.stride for block in rest for convolution in (block.conv1, block.conv2)} == {(1, 1)}
 

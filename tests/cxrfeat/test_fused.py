@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torchvision import models
 
 from cxrfeat import encoder as encoder_module
 from cxrfeat.backbone import BACKBONES, Weights
 from cxrfeat.device import Precision, has_native_bf16
 from cxrfeat.encoder import EncoderSpec, FrozenEncoder, fold_batchnorm
 from cxrfeat.fused import can_fuse, fuse_trunk
+from cxrfeat.resnet import ResNet
 from tests.cxrfeat.test_encoder import FILMS, cosines
 
 pytestmark = pytest.mark.skipif(not can_fuse(torch.device("cpu")), reason="this torch was built without oneDNN")
@@ -30,7 +30,7 @@ PRECISIONS = [
 def small_trunk(dtype: torch.dtype) -> nn.Sequential:
     """Two blocks a stage, so that there are shortcuts with and without a convolution."""
     torch.manual_seed(3)
-    network = models.ResNet(models.resnet.Bottleneck, [2, 2, 2, 2], width_per_group=8).eval()
+    network = ResNet([2, 2, 2, 2], width_per_group=8).eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean = torch.randn(module.num_features) / 4

@@ -25,6 +25,7 @@ LAYERS = (
         "device",
         "backbone",
         "fused",
+        "resnet",
         "stem",
         "head",
         "bundle",
