@@ -17,7 +17,16 @@ from head_training.report.sources import Run
 from head_training.report.style import count, decimal, general, spell
 
 _SETTINGS = ("hidden", "dropout", "lr", "weight_decay")
+
 _SHOWN = 8
+"""Configurations in the table."""
+
+_DRAWN = 24
+"""Configurations in a figure, the best: a default grid is drawn whole, and a page of a big one stays small."""
+
+_CELLS = 12
+"""Learning rates, and weight decays, in the heat map: its numbers stay legible."""
+
 _SELECTED_BY = {"auroc": "mean AUROC", "val_loss": "loss"}
 _MONITORS = {"val_loss": ("val_loss", "loss"), "auroc": ("val_auroc", "mean AUROC"), "f1": ("val_f1", "macro F1")}
 
@@ -61,12 +70,13 @@ def _courses(run: Run) -> Plot:
     finite = run.history[np.isfinite(run.history[column].astype(float))]
     values = finite.loc[finite["index"] == chosen["index"], column]
     better = max if column != "val_loss" else min
+    others = [index for index in _by_auroc(run)["index"] if index != chosen["index"]]
+    drawn = others[: _DRAWN - 1]
     title = f"The chosen configuration is at its best in epoch {chosen['best_epoch']:.0f}: {name} {decimal(better(values), 4)}"
 
     def plot(axes: Axes) -> None:
-        for index, course in finite.groupby("index"):
-            if index != chosen["index"]:
-                axes.plot(course["epoch"], course[column], color=style.CONTEXT, linewidth=0.9, zorder=1)
+        for _, course in finite[finite["index"].isin(drawn)].groupby("index"):
+            axes.plot(course["epoch"], course[column], color=style.CONTEXT, linewidth=0.9, zorder=1)
         best = finite[finite["index"] == chosen["index"]]
         axes.plot(best["epoch"], best[column], color=style.BLUE, zorder=3)
         at = best[best["epoch"] == chosen["best_epoch"]]
@@ -78,7 +88,8 @@ def _courses(run: Run) -> Plot:
         axes.set_ylim(low - margin, high + margin)
         _epochs(axes, f"{name} on val", int(finite["epoch"].max()))
 
-    caption = "Blue: the chosen configuration, red its best epoch; gray: all others."
+    gray = "all others" if len(drawn) == len(others) else f"the best {len(drawn)} of the {count(len(others))} others"
+    caption = f"Blue: the chosen configuration, red its best epoch; gray: {gray}."
     return Plot(title, style.draw(plot, f"Learning curves. {title}", height=3.4), caption)
 
 
@@ -115,6 +126,12 @@ def _heat_map(run: Run) -> Plot | None:
     table = run.grid.pivot_table("val_auroc", "lr", "weight_decay", aggfunc="max", dropna=False)
     if table.size < 2 or not np.isfinite(table.to_numpy(dtype=float)).any():
         return None
+    caption = "Mean AUROC on val, the best over all other settings; a dash where no configuration could be ranked."
+    if max(table.shape) > _CELLS:
+        rates, decays = map(count, table.shape)
+        caption += f" Of {rates} learning rates and {decays} weight decays the best, at most {_CELLS} of each."
+        best = [table.max(axis=axis).nlargest(_CELLS).index for axis in ("columns", "index")]
+        table = table.loc[sorted(best[0]), sorted(best[1])]
     values = table.to_numpy(dtype=float)
     row, column = np.unravel_index(np.nanargmax(values), values.shape)
     title = f"Learning rate {general(table.index[row])} with weight decay {general(table.columns[column])} ranks best"
@@ -138,36 +155,37 @@ def _heat_map(run: Run) -> Plot | None:
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
 
-    caption = "Mean AUROC on val, the best over all other settings; a dash where no configuration could be ranked."
     svg = style.draw(plot, f"Grid of learning rate and weight decay. {title}", height=1.2 + 0.5 * len(table))
     return Plot(title, svg, caption)
 
 
 def _parallel(run: Run) -> Plot | None:
     """Show each configuration as a line through its settings to its AUROC; None where nothing varies."""
-    ranked = run.grid[np.isfinite(run.grid["val_auroc"].astype(float))].assign(
-        hidden=lambda grid: [_shape(widths) for widths in grid["hidden"]]
-    )
-    varying = [name for name in _SETTINGS if ranked[name].nunique() > 1]
+    by_auroc = _by_auroc(run).assign(hidden=lambda grid: [_shape(widths) for widths in grid["hidden"]])
+    ranked = by_auroc[np.isfinite(by_auroc["val_auroc"].astype(float))]
+    drawn = ranked.head(_DRAWN)
+    varying = [name for name in _SETTINGS if drawn[name].nunique() > 1]
     if not varying:
         return None
-    best = ranked.loc[ranked["val_auroc"].astype(float).idxmax()]
-    spread = float(ranked["val_auroc"].max() - ranked["val_auroc"].min())
-    title = f"Settings move the mean AUROC by {decimal(spread)}"
+    aurocs = drawn["val_auroc"].astype(float)
+    spread = float(aurocs.max() - aurocs.min())
+    title = f"Settings move the mean AUROC by {decimal(float(ranked['val_auroc'].max() - ranked['val_auroc'].min()))}"
 
     def plot(axes: Axes) -> None:
-        places = {name: {value: place for place, value in enumerate(_in_order(ranked[name]))} for name in varying}
-        heights = [ranked[name].map(places[name]) / (len(places[name]) - 1) for name in varying]
-        heights.append((ranked["val_auroc"] - ranked["val_auroc"].min()) / (spread or 1.0))
+        places = {
+            name: {value: place for place, value in enumerate(_in_order(drawn[name].sort_index()))} for name in varying
+        }
+        heights = [drawn[name].map(places[name]) / (len(places[name]) - 1) for name in varying]
+        heights.append((aurocs - aurocs.min()) / (spread or 1.0))
         lines = np.column_stack(heights).astype(float)
-        for line, is_best in sorted(zip(lines, ranked.index == best.name, strict=True), key=lambda pair: bool(pair[1])):
-            colour, width = (style.BLUE, 2.4) if is_best else (style.CONTEXT, 0.9)
+        for rank, line in reversed([*enumerate(lines)]):  # the best last, over the others
+            colour, width = (style.BLUE, 2.4) if rank == 0 else (style.CONTEXT, 0.9)
             axes.plot(np.arange(len(line)), line, color=colour, linewidth=width, clip_on=False)
         for x, name in enumerate(varying):
             for value, place in places[name].items():
                 text = value if isinstance(value, str) else general(value)
                 _on_line(axes, x, place / (len(places[name]) - 1), text)
-        for height, value in ((0.0, ranked["val_auroc"].min()), (1.0, ranked["val_auroc"].max())):
+        for height, value in ((0.0, aurocs.min()), (1.0, aurocs.max())):
             _on_line(axes, len(varying), height if spread else 0.0, decimal(value))
         axes.set_xticks(np.arange(len(varying) + 1), [*map(spell, varying), "mean AUROC"])
         axes.tick_params(axis="x", length=0, labelcolor=style.INK)
@@ -178,6 +196,8 @@ def _parallel(run: Run) -> Plot | None:
         axes.spines["bottom"].set_visible(False)
 
     caption = "Each line is one configuration, from its settings to its mean AUROC on val; blue: the best by AUROC."
+    if len(drawn) < len(ranked):
+        caption += f" Drawn are the best {len(drawn)} of {count(len(ranked))}."
     return Plot(title, style.draw(plot, f"Settings and AUROC. {title}", height=3.6), caption)
 
 
@@ -196,8 +216,13 @@ def _shape(widths: Sequence[int]) -> str:
     return "–".join(map(str, widths))
 
 
+def _by_auroc(run: Run) -> pd.DataFrame:
+    """Return the grid from the best configuration down; of equals the first in the grid."""
+    return run.grid.sort_values("val_auroc", ascending=False, kind="stable", na_position="last")
+
+
 def _best_table(run: Run) -> Table:
-    order = run.grid.sort_values("val_auroc", ascending=False, kind="stable", na_position="last")
+    order = _by_auroc(run)
     rows = [
         (
             row["name"],
