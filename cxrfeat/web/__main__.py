@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
 import sys
@@ -12,19 +13,15 @@ from pathlib import Path
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from cxrfeat import exits
 from cxrfeat.backbone import BACKBONES
 from cxrfeat.device import Precision
-from cxrfeat.errors import ConfigError, CxrfeatError
+from cxrfeat.errors import ConfigError
 from cxrfeat.web.app import load_app
 from cxrfeat.web.desk import Limits
 from cxrfeat.web.service import Settings, open_service
 
-EXIT_CODES = """exit codes:
-  0    stopped
-  1    failed on the way: the port is taken
-  2    options or input that can't be used
-
-Research software, not a medical device."""
+EXIT_CODES = {exits.DONE: "stopped", exits.FAILED: "failed on the way: the port is taken"}
 
 _WORKER_START_S = 120
 """Seconds in which a worker process must have loaded its network."""
@@ -36,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cxrfeat.web",
         description="Open a page that takes an X-ray and shows 14 calibrated probabilities and where they come from.",
-        epilog=EXIT_CODES,
+        epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument_group("model").add_argument
@@ -100,14 +97,15 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, Limits, argparse.Namesp
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
-    try:
+    return exits.run(lambda: _serve(argv), interrupted="nothing was served")
+
+
+def _serve(argv: Sequence[str] | None) -> int:
+    with contextlib.suppress(
+        KeyboardInterrupt
+    ):  # how it is stopped: uvicorn has shut down in order, and raises it again
         serve(*parse(argv))
-    except CxrfeatError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, RuntimeError) else 2
-    except KeyboardInterrupt:  # uvicorn has shut down in order, and raises it again
-        return 0
-    return 0
+    return exits.DONE
 
 
 def serve(settings: Settings, limits: Limits, options: argparse.Namespace) -> None:
