@@ -15,8 +15,8 @@ from pyarrow import csv
 
 from cxrfeat.errors import PredictionsError
 from cxrfeat.findings import FINDINGS, to_multi_hot
-from cxrfeat.metadata import Truth
 from cxrfeat.schema import Split
+from head_training.truth import Truth
 
 PREFIXES = ("probability_", "prob_", "score_", "")
 """Of the columns, in the order in which they are preferred; another prefix is taken where it is the only one."""
@@ -50,7 +50,7 @@ class Judged:
     """The rows of one split, with all that is known about them.
 
     Attributes:
-        table: one row an image, the columns of :class:`cxrfeat.metadata.Truth`.
+        table: one row an image, the columns of :class:`head_training.truth.Truth`.
         labels: (N, F) bool.
         scales: prefix → (N, F) float64.
         no_finding: (N,) bool: none of all 14 findings, whichever are predicted.

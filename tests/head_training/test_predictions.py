@@ -14,9 +14,9 @@ import pytest
 
 from cxrfeat.errors import PredictionsError
 from cxrfeat.findings import FINDINGS
-from cxrfeat.metadata import read_truth
 from cxrfeat.schema import Split
 from head_training.predictions import Predictions, assign, join, read_list, read_predictions
+from head_training.truth import read_truth
 from tests.head_training.evaluations import Case
 from tests.head_training.samples import change
 
