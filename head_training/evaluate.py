@@ -37,7 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--split-list",
         type=Path,
         metavar="TXT",
-        help="names of the test images; with --run only checked against. Without it predictions need a column split",
+        help="names of the test images; without it predictions need a column split. A run has its own, and with this is "
+        "compared with it",
     )
     add("--val-list", type=Path, metavar="TXT", help="names of the images to choose thresholds on; never of the test")
     add("--prefix", help="of the prediction columns (default: probability_, prob_, score_, none, or the only one)")

@@ -66,7 +66,8 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=True,
         metavar="FILE",
-        help=f"train every combination of the lists in a TOML file (keys {', '.join(KEYS)}); without FILE, a grid of 24",
+        help=f"train every combination of the lists in a TOML file (keys {', '.join(KEYS)}) and keep the best; without FILE, a "
+        "grid of 24",
     )
     shown = " ".join(map(str, defaults.hidden))
     add("--hidden", type=int, nargs="+", metavar="N", help=f"widths of the hidden layers (default {shown})")

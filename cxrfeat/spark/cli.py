@@ -21,11 +21,11 @@ EXIT_CODES = {
 }
 
 
-def make_parser(name: str, description: str) -> argparse.ArgumentParser:
-    """Return a parser that explains the job and its exit codes."""
+def make_parser(name: str, needed: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser that explains the job and its exit codes; ``needed`` are the options that must be given."""
     return argparse.ArgumentParser(
         prog=name,
-        usage=f"spark-submit spark_jobs/{name} [options]",
+        usage=f"spark-submit spark_jobs/{name} {needed} [options]",
         description=description,
         epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -38,7 +38,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("model").add_argument
     add("--head", required=True, metavar="DIR_OR_URI", help="bundle of head_training.fit: RUN/head")
-    add("--weights", metavar="FILE_OR_NAME", help="of the backbone (default: torchvision's); those that the head knows")
+    add(
+        "--weights",
+        metavar="FILE_OR_NAME",
+        help="of the backbone, those that the head was trained with (default: torchvision's)",
+    )
     add("--backbone", choices=sorted(BACKBONES), default="resnet50", help="default resnet50")
     add(
         "--precision",
@@ -47,7 +51,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=Precision.AUTO,
         help="auto (default): bf16 where native",
     )
-    add("--operating-point", default="youden", metavar="RULE", help="rule of the thresholds (default youden)")
+    add(
+        "--operating-point",
+        default="youden",
+        metavar="RULE",
+        help="rule of the thresholds: youden (default), f1 or sensitivity_0.90",
+    )
     add("--evaluation", type=Path, metavar="EVAL", help="of head_training.evaluate: the model card gets intervals")
     add = parser.add_argument_group("service").add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)")
