@@ -13,6 +13,7 @@ from cxrfeat.bootstrap import RESAMPLES
 from cxrfeat.errors import ConfigError
 from cxrfeat.findings import ANY_FINDING
 from head_training.evaluation import Evaluation, evaluate
+from head_training.output import check_output
 from head_training.report.build import ReportConfig, write_report
 from head_training.sources import Sources, open_files, open_run
 
@@ -73,8 +74,7 @@ def open_sources(options: argparse.Namespace) -> Sources:
             raise ConfigError(f"--{name} is {getattr(options, name)}; expected at least {lowest}")
     if (options.output / "metrics.json").exists():
         raise ConfigError(f"{options.output / 'metrics.json'} is there already; give another --output")
-    if options.output.exists() and not options.output.is_dir():
-        raise ConfigError(f"{options.output} is a file; expected a folder, or nothing")
+    check_output(options.output)
     if options.run is not None:
         given = [name for name in ("truth", "val_list", "prefix") if getattr(options, name) is not None]
         if given:

@@ -209,6 +209,8 @@ def _choose_columns(path: Path, names: Sequence[str], prefix: str | None) -> dic
         if prefix not in found:
             raise PredictionsError(f"{path.name} has no finding under the prefix {prefix!r}; it has {sorted(found)}")
         return {prefix: found[prefix]}
+    if not found:
+        raise PredictionsError(f"{path.name} has no column of a finding, such as {FINDINGS[0]}; it has {list(names)}")
     best = next((known for known in PREFIXES if known in found), None)
     if best is None and len(found) != 1:
         raise PredictionsError(f"{path.name} has findings under the prefixes {sorted(found)}; choose one with --prefix")

@@ -81,7 +81,7 @@ def test_some_findings_are_enough(case: Case) -> None:
     ("change_table", "message"),
     [
         (lambda t: t.drop_columns(["image_index"]), "has no column image_index; it has"),
-        (lambda t: t.select(["image_index"]), r"findings under the prefixes \[\]"),
+        (lambda t: t.select(["image_index"]), r"no column of a finding, such as Atelectasis; it has \['image_index'\]"),
         (lambda t: change(t, "score_Mass", 3, math.nan), r"1 values of 'score_Mass' .* the first: 003\.png: nan"),
         (lambda t: change(t, "score_Mass", 3, None), r"1 values of 'score_Mass' are missing"),
         (lambda t: change(t, "score_Mass", 3, 1.01), r"outside \[0, 1\]; the first: 003\.png: 1\.01"),

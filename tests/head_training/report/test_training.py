@@ -138,7 +138,7 @@ def test_one_configuration_has_no_grid(features: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_cannot_be_read_is_refused(trained_run: Path, tmp_path: Path) -> None:
     """The file, and what is wrong with it."""
-    with pytest.raises(ReportError, match=r"config\.json can't be read"):
+    with pytest.raises(ReportError, match=r"config\.json is not there; expected a whole folder"):
         read_run(tmp_path)
     copy = rewrite(trained_run, tmp_path / "copy")
     (copy / "grid.parquet").write_bytes(b"PAR1")
