@@ -50,7 +50,7 @@ def test_the_defaults_are_those_of_2018_and_24_around_them() -> None:
         ({"weight-decay": 0.1}, {}, "did you mean 'weight_decay'"),
         ({"LR": 0.1}, {}, "did you mean 'lr'"),
         ({"learning_rate": 0.1}, {}, "unknown key 'learning_rate' in the grid. Known are"),
-        ({"zzz": 0.1}, {}, r"unknown key 'zzz' in the grid; Known are \['hidden'"),
+        ({"zzz": 0.1}, {}, r"unknown key 'zzz' in the grid. Known are \['hidden'"),
         ({"lr": [0.1]}, {"lr": 0.2}, r"lr is 0.2 on the command line, but the grid has its own: \[0.1\]"),
         ({"lr": [0.1, 0.2, 0.1]}, {}, "configurations 0 and 2 are equal"),
         ({"weight_decay": [0, 0.0]}, {}, "configurations 0 and 1 are equal"),
