@@ -101,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code == exits.DONE and options.report:
         config = ReportConfig(options.output, run=options.run, evaluation=options.output)
         safe = f"{options.output / 'metrics.json'} is whole, but there is no report"
+        print("writing the report", file=sys.stderr)
         code = exits.run_after(lambda: write_report(config), safe=safe)
     if code == exits.DONE:
         print(f"written to {options.output}")
@@ -108,7 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    evaluation = evaluate(open_sources(options), resamples=options.resamples, seed=options.seed)
+    sources = open_sources(options)
+    print(f"measuring, with {options.resamples} resamples of the patients", file=sys.stderr)
+    evaluation = evaluate(sources, resamples=options.resamples, seed=options.seed)
     evaluation.write(options.output)
     print(format_evaluation(evaluation))
     return exits.DONE
