@@ -53,6 +53,10 @@ def parse_findings(label: str) -> list[str]:
 
     Raises:
         ValueError: an empty label, an unknown name, or No Finding beside a finding.
+
+    Example:
+        >>> parse_findings("Mass|Atelectasis"), parse_findings("No Finding")
+        (['Atelectasis', 'Mass'], [])
     """
     names = {name.strip() for name in label.split(SEPARATOR)}
     if names == {NO_FINDING}:

@@ -1,28 +1,14 @@
-"""The metadata CSV of ChestX-ray14: its header and ages, for Spark's reader and for the one here, which needs no JVM.
+"""The metadata CSV of ChestX-ray14: its header and ages, for Spark's reader and for the one that needs no JVM.
 
 Both headers load: Data_Entry_2017 (trailing comma, ages as ``058Y``) and Data_Entry_2017_v2020.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from pyarrow import csv
+import csv
+from collections.abc import Collection, Mapping
 
 from cxrfeat.errors import MetadataError
-from cxrfeat.findings import parse_findings
-from cxrfeat.inputs import MAX_AGE_YEARS, SEX_CODES
-from cxrfeat.schema import METADATA
-
-COLUMNS = ("image_index", "patient_id", "age_years", "sex", "view_position", "findings")
-"""What is read without Spark."""
 
 HEADERS: Mapping[str, tuple[str, ...]] = {
     "image_index": ("Image Index",),
@@ -39,88 +25,33 @@ AGE = r"^(-?\d+(?:\.\d+)?)([YMWD]?)$"
 UNITS_PER_YEAR: Mapping[str, float] = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
 
 
-@dataclass(frozen=True)
-class Truth:
-    """Labels and metadata of images.
-
-    Attributes:
-        table: one row an image, :data:`COLUMNS` in the types of :data:`cxrfeat.schema.METADATA`.
-        ages_unusable: how many ages are null because they can't be read or are outside 0–123 years.
-    """
-
-    table: pa.Table
-    ages_unusable: int = 0
+def split_fields(line: str) -> list[str]:
+    """Split one line of CSV; line by line, so that a stray quote can't swallow its neighbours."""
+    return next(csv.reader([line]), [])
 
 
-def read_truth(path: Path) -> Truth:
-    """Read a metadata CSV, plain or gzipped, to measure against: every line counts, or the file is refused.
+def find_columns(location: str, header: str, optional: Collection[str] = ()) -> dict[str, int]:
+    """Return our name → place of each column; letters' case and blanks around names do not matter.
+
+    Args:
+        location: of the file, for the error.
+        header: its first line, empty where there is none; a byte-order mark before it is no part of it.
+        optional: columns, by our names, that need not be there.
 
     Raises:
-        MetadataError: no such file, a column missing, a line of another width, a label that is unknown, an image without
-            patient or twice.
+        MetadataError: no header, or one without a column that is needed.
     """
-    types = {header: pa.string() for headers in HEADERS.values() for header in headers}
-    try:
-        table = csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=types))
-    except (OSError, pa.ArrowException) as error:
-        raise MetadataError(f"{path.name} can't be read: {error}") from error
-    raw = {name: _column(path, table, headers) for name, headers in HEADERS.items() if name != "follow_up"}
-    for name in ("image_index", "patient_id"):
-        empty = pc.sum(pc.equal(raw[name], "")).as_py()
-        if empty:
-            raise MetadataError(f"{path.name}: {empty} lines have no {HEADERS[name][0]}")
-    _check_unique(path, raw["image_index"])
-    typed = {
-        "image_index": raw["image_index"],
-        "patient_id": raw["patient_id"],
-        "age_years": _each(raw["age"], parse_age, pa.float32()),
-        "sex": _each(pc.utf8_upper(raw["sex"]), lambda sex: sex if sex in SEX_CODES else None, pa.string()),
-        "view_position": _each(raw["view_position"], lambda view: view or None, pa.string()),
-        "findings": _findings(path, raw),
-    }
-    unusable = pc.and_(pc.not_equal(raw["age"], ""), pc.is_null(typed["age_years"]))
-    schema = pa.schema([METADATA.field(name) for name in COLUMNS])
-    return Truth(pa.table(typed, schema=schema), int(np.count_nonzero(unusable)))
-
-
-def parse_age(text: str) -> float | None:
-    """Return an age in years, from ``58``, ``058Y``, ``006M``, ``003W`` or ``012D``; None where it is none."""
-    match = re.match(AGE, text)
-    if match is None:
-        return None
-    years = float(match[1]) / UNITS_PER_YEAR[match[2]]
-    return years if 0 <= years <= MAX_AGE_YEARS else None
-
-
-def _column(path: Path, table: pa.Table, headers: tuple[str, ...]) -> pa.Array:
-    """Return a column as trimmed text, without null."""
-    header = next((header for header in headers if header in table.column_names), None)
-    if header is None:
-        raise MetadataError(f"{path.name} has no column {' or '.join(headers)!r}; its header is {table.column_names}")
-    return pc.utf8_trim_whitespace(pc.fill_null(table[header].combine_chunks(), ""))
-
-
-def _each(column: pa.Array, read: Callable[[str], Any], kind: pa.DataType) -> pa.Array:
-    """Read every distinct text of a column once."""
-    encoded = column.dictionary_encode()
-    return pa.array([read(text) for text in encoded.dictionary.to_pylist()], kind).take(encoded.indices)
-
-
-def _findings(path: Path, raw: Mapping[str, pa.Array]) -> pa.Array:
-    def read(label: str) -> list[str]:
-        try:
-            return parse_findings(label)
-        except ValueError as error:
-            line = pc.index(raw["findings"], label).as_py()
-            raise MetadataError(f"{path.name}, image {raw['image_index'][line]}: {error}") from error
-
-    return _each(raw["findings"], read, METADATA.field("findings").type)
-
-
-def _check_unique(path: Path, images: pa.Array) -> None:
-    counts = pc.value_counts(images)
-    doubled = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-    if len(doubled):
-        raise MetadataError(
-            f"{path.name}: {len(doubled)} images have several lines; the first: {doubled[:5].to_pylist()}"
-        )
+    expected = [" or ".join(names) for names in HEADERS.values()]
+    names = split_fields(header.lstrip("\ufeff"))
+    if not names:
+        raise MetadataError(f"{location} is empty; expected a header with {expected}")
+    actual = [name.strip().lower() for name in names]
+    found = {}
+    for ours, theirs in HEADERS.items():
+        known = [name.lower() for name in theirs if name.lower() in actual]
+        if known:
+            found[ours] = actual.index(known[0])
+    missing = [" or ".join(HEADERS[ours]) for ours in HEADERS if ours not in found and ours not in optional]
+    if missing:
+        raise MetadataError(f"{location} has no column {missing}; its header is {names}, expected {expected}")
+    return found

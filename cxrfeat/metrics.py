@@ -37,6 +37,14 @@ def aurocs(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> list[F
 
     Raises:
         ValueError: different shapes, or scores that are not finite, with the finding.
+
+    Example:
+        >>> labels, scores = np.zeros((4, 14)), np.zeros((4, 14))
+        >>> labels[:, 0], scores[:, 0] = [0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]
+        >>> aurocs(labels, scores)[0]
+        FindingAuroc(finding='Atelectasis', positives=2, negatives=2, auroc=0.75)
+        >>> mean_auroc(aurocs(labels, scores))  # of the others nobody has any
+        (0.75, 1)
     """
     _check(labels, scores)
     found = []

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cxrfeat.inputs import AGE, MAX_AGE_YEARS, SEX, SEX_CODES
+from cxrfeat.inputs import AGE, MAX_AGE_YEARS, SEX
 from cxrfeat.predict import Predictor
 from cxrfeat.schema import PREDICTIONS, Augmentation, Status
-from cxrfeat.vectors import to_matrix
+from cxrfeat.vectors import encode_sexes, to_matrix
 
 SCORED = pa.schema([field for field in PREDICTIONS if field.name != "round"])
 """Predictions as workers make them: the round is the folder's name."""
@@ -34,7 +34,7 @@ def score_rows(batch: pa.RecordBatch, place: Mapping[str, pa.Array], predictor: 
     """
     count = len(batch)
     embeddings = to_matrix(batch.column("embedding"), predictor.dim)
-    predictions = predictor.predict(embeddings, {AGE: _ages(batch), SEX: _sexes(batch)})
+    predictions = predictor.predict(embeddings, {AGE: _ages(batch), SEX: encode_sexes(_text(batch, "sex"))})
     columns = {
         **{name: _text(batch, name) for name in ("image_index", "patient_id", "extractor")},
         "augmentation": pc.fill_null(_text(batch, "augmentation"), Augmentation.NONE.value),
@@ -99,11 +99,3 @@ def _ages(batch: pa.RecordBatch) -> NDArray[np.float32]:
         return np.full(len(batch), np.nan, dtype=np.float32)
     ages = batch.column("age_years").cast(pa.float64()).to_numpy(zero_copy_only=False)
     return np.where((ages >= 0) & (ages <= MAX_AGE_YEARS), ages, np.nan).astype(np.float32)
-
-
-def _sexes(batch: pa.RecordBatch) -> NDArray[np.float32]:
-    """Return M = 1, F = 0; missing and unknown codes are NaN, to be imputed: they are never guessed."""
-    codes = pa.array(SEX_CODES.values(), pa.float32())
-    known = codes.take(pc.index_in(_text(batch, "sex"), pa.array(SEX_CODES, pa.string())))
-    sexes: NDArray[np.float32] = known.to_numpy(zero_copy_only=False)
-    return sexes

@@ -45,7 +45,12 @@ def hash_fraction(key: str) -> float:
 
 
 def split_by_hash(key: str) -> Split:
-    """Give a patient (or, at image level, an image) its split: about 70 % train, 10 % val, 20 % test."""
+    """Give a patient (or, at image level, an image) its split: about 70 % train, 10 % val, 20 % test.
+
+    Example:
+        >>> [split_by_hash(patient).value for patient in ("1", "2", "3", "4")]
+        ['train', 'train', 'test', 'train']
+    """
     fraction = hash_fraction(key)
     if fraction < TRAIN_SHARE:
         return Split.TRAIN

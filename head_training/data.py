@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from cxrfeat.errors import FeaturesError, VectorsError
 from cxrfeat.findings import FINDINGS
-from cxrfeat.inputs import AGE, SEX, SEX_CODES
+from cxrfeat.inputs import SEX
 from cxrfeat.schema import Split
-from cxrfeat.vectors import to_matrix
+from cxrfeat.vectors import encode_sexes, to_matrix
 from head_training.index import NAMED, Index, ParquetFile, read_index
 
 _BATCH_ROWS = 2048
@@ -135,13 +135,10 @@ def _to_block(vectors: pa.Array, dim: int, group: _RowGroup, numbers: NDArray[np
 
 def _extra(table: pa.Table, name: str) -> NDArray[np.float32]:
     """Return age in years, or sex as M = 1 and F = 0; NaN where it is missing."""
-    column = {AGE: "age_years", SEX: "sex"}[name]
-    values = table[column].combine_chunks()
     if name == SEX:
-        codes = pa.array(SEX_CODES.values(), pa.float32())
-        values = codes.take(pc.index_in(values, pa.array(SEX_CODES, pa.string())))
-    numbers: NDArray[np.float32] = values.to_numpy(zero_copy_only=False)
-    return numbers
+        return encode_sexes(table["sex"].combine_chunks())
+    ages: NDArray[np.float32] = table["age_years"].to_numpy()
+    return ages
 
 
 def _labels(table: pa.Table) -> NDArray[np.float32]:

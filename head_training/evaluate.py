@@ -8,21 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cxrfeat import exits
 from cxrfeat.bootstrap import RESAMPLES
-from cxrfeat.errors import ConfigError, CxrfeatError
+from cxrfeat.errors import ConfigError
 from cxrfeat.findings import ANY_FINDING
 from head_training.evaluation import Evaluation, evaluate
-from head_training.exits import FAILED, INTERRUPTED, UNUSABLE
+from head_training.output import check_output
 from head_training.report.build import ReportConfig, write_report
 from head_training.sources import Sources, open_files, open_run
 
-EPILOG = """exit codes:
-  0    done
-  1    failed on the way
-  2    options or input that can't be used
-  130  interrupted; there is no metrics.json
-
-Research software, not a medical device."""
+EXIT_CODES = {exits.INTERRUPTED: "interrupted; the last line says whether there is a metrics.json"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m head_training.evaluate",
         description="Measure predictions of the 14 findings: ranking, operating points, calibration, triage, subgroups,\n"
         "and what metadata alone would reach; 95 % intervals over patients.",
-        epilog=EPILOG,
+        epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_mutually_exclusive_group(required=True).add_argument
@@ -43,7 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--split-list",
         type=Path,
         metavar="TXT",
-        help="names of the test images; with --run only checked against. Without it predictions need a column split",
+        help="names of the test images; without it predictions need a column split. A run has its own, and with this is "
+        "compared with it",
     )
     add("--val-list", type=Path, metavar="TXT", help="names of the images to choose thresholds on; never of the test")
     add("--prefix", help="of the prediction columns (default: probability_, prob_, score_, none, or the only one)")
@@ -78,13 +74,13 @@ def open_sources(options: argparse.Namespace) -> Sources:
             raise ConfigError(f"--{name} is {getattr(options, name)}; expected at least {lowest}")
     if (options.output / "metrics.json").exists():
         raise ConfigError(f"{options.output / 'metrics.json'} is there already; give another --output")
-    if options.output.exists() and not options.output.is_dir():
-        raise ConfigError(f"{options.output} is a file; expected a folder, or nothing")
+    check_output(options.output)
     if options.run is not None:
         given = [name for name in ("truth", "val_list", "prefix") if getattr(options, name) is not None]
         if given:
+            options_given = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ConfigError(
-                f"{given} with --run: a run has its own; give --predictions RUN/predictions.parquet instead"
+                f"{options_given} with --run: a run has its own; give --predictions RUN/predictions.parquet instead"
             )
         return open_run(options.run, test_list=options.split_list)
     if options.truth is None:
@@ -101,20 +97,24 @@ def open_sources(options: argparse.Namespace) -> Sources:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     options = build_parser().parse_args(argv)
-    try:
-        evaluation = evaluate(open_sources(options), resamples=options.resamples, seed=options.seed)
-        evaluation.write(options.output)
-    except CxrfeatError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED if isinstance(error, RuntimeError) else UNUSABLE
-    except KeyboardInterrupt:
-        print("interrupted: there is no metrics.json", file=sys.stderr)
-        return INTERRUPTED
+    code = exits.run(lambda: _evaluate(options), interrupted="there is no metrics.json")
+    if code == exits.DONE and options.report:
+        config = ReportConfig(options.output, run=options.run, evaluation=options.output)
+        safe = f"{options.output / 'metrics.json'} is whole, but there is no report"
+        print("writing the report", file=sys.stderr)
+        code = exits.run_after(lambda: write_report(config), safe=safe)
+    if code == exits.DONE:
+        print(f"written to {options.output}")
+    return code
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    sources = open_sources(options)
+    print(f"measuring, with {options.resamples} resamples of the patients", file=sys.stderr)
+    evaluation = evaluate(sources, resamples=options.resamples, seed=options.seed)
+    evaluation.write(options.output)
     print(format_evaluation(evaluation))
-    if options.report:
-        write_report(ReportConfig(options.output, run=options.run, evaluation=options.output))
-    print(f"written to {options.output}")
-    return 0
+    return exits.DONE
 
 
 def format_evaluation(evaluation: Evaluation) -> str:

@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cxrfeat import exits
 from cxrfeat.bootstrap import RESAMPLES
 from cxrfeat.device import Device, Precision
-from cxrfeat.errors import CxrfeatError
 from cxrfeat.inputs import EXTRAS
 from head_training.course import PRECISIONS, Monitor, Settings
 from head_training.evaluation import evaluate
-from head_training.exits import FAILED, INTERRUPTED, UNUSABLE
 from head_training.grid import DEFAULT_GRID, KEYS, Configuration, expand, read_grid
 from head_training.loss import LossWeighting
 from head_training.report.build import ReportConfig, write_report
@@ -23,13 +22,10 @@ from head_training.run import FitConfig, Report, fit
 from head_training.selection import Select
 from head_training.sources import open_run
 
-EXIT_CODES = """exit codes:
-  0    done
-  1    failed on the way: no GPU, or no configuration that can be ranked
-  2    options or input that can't be used
-  130  interrupted; the best head so far was kept if an epoch was over, and the last line says so
-
-Research software, not a medical device."""
+EXIT_CODES = {
+    exits.FAILED: "failed on the way: no GPU, or no configuration that can be ranked",
+    exits.INTERRUPTED: "interrupted; the best head so far was kept if an epoch was over, and the last line says so",
+}
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "2018": {
@@ -49,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m head_training.fit",
         description="Train the head: an MLP from embeddings, age and sex to the 14 findings.",
-        epilog=EXIT_CODES,
+        epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument_group("data").add_argument
@@ -70,7 +66,8 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=True,
         metavar="FILE",
-        help=f"train every combination of the lists in a TOML file (keys {', '.join(KEYS)}); without FILE, a grid of 24",
+        help=f"train every combination of the lists in a TOML file (keys {', '.join(KEYS)}) and keep the best; without FILE, a "
+        "grid of 24",
     )
     shown = " ".join(map(str, defaults.hidden))
     add("--hidden", type=int, nargs="+", metavar="N", help=f"widths of the hidden layers (default {shown})")
@@ -163,38 +160,29 @@ def parse(argv: Sequence[str] | None) -> FitConfig:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
-    try:
-        config = parse(argv)
-        report = fit(config)
-    except CxrfeatError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED if isinstance(error, RuntimeError) else UNUSABLE
-    except KeyboardInterrupt:
-        print("interrupted: no head was written", file=sys.stderr)
-        return INTERRUPTED
+    return exits.run(lambda: _fit(parse(argv)), interrupted="no head was written")
+
+
+def _fit(config: FitConfig) -> int:
+    report = fit(config)
     print(format_report(report))
-    code = _evaluate(config.output) if config.report else 0
+    code = exits.DONE
+    if config.report:
+        print("measuring it with intervals, and writing the report", file=sys.stderr)
+        safe = f"{config.head} is whole, but there is no report"
+        code = exits.run_after(lambda: _measure(config.output), safe=safe)
     print(f"written to {config.output}")
     if report.interrupted:
         print("interrupted: the best head so far was kept", file=sys.stderr)
-        return INTERRUPTED
+        return exits.INTERRUPTED
     return code
 
 
-def _evaluate(run: Path) -> int:
-    """Write the evaluation and the report into a run whose head is safe already; return the exit code."""
-    print("measuring it with intervals, and writing the report", file=sys.stderr)
-    try:
-        evaluation = run / "evaluation"
-        evaluate(open_run(run), resamples=RESAMPLES, seed=0).write(evaluation)
-        write_report(ReportConfig(run, run=run, evaluation=evaluation))
-    except (CxrfeatError, OSError) as error:
-        print(f"error: {run / 'head'} is whole, but there is no report: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print(f"interrupted: {run / 'head'} is whole, but there is no report", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+def _measure(run: Path) -> None:
+    """Write the evaluation and the report into a run."""
+    evaluation = run / "evaluation"
+    evaluate(open_run(run), resamples=RESAMPLES, seed=0).write(evaluation)
+    write_report(ReportConfig(run, run=run, evaluation=evaluation))
 
 
 def format_report(report: Report) -> str:

@@ -105,9 +105,9 @@ def expand(grid: Mapping[str, Any], given: Mapping[str, Any]) -> list[Configurat
     """
     for key in grid:
         if key not in KEYS:
-            near = difflib.get_close_matches(str(key).lower(), KEYS, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(f"unknown key {key!r} in the grid; {hint}Known are {list(KEYS)}")
+            near = difflib.get_close_matches(str(key).lower(), KEYS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"unknown key {key!r} in the grid{hint}. Known are {list(KEYS)}")
         if key in given:
             raise ConfigError(f"{key} is {given[key]!r} on the command line, but the grid has its own: {grid[key]!r}")
     keys = [key for key in KEYS if key in grid or key in given]

@@ -15,6 +15,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrfeat.findings import FINDINGS
+
 MAX_WEIGHT = 100.0
 """Bound for findings below 1 %: one Hernia in 500 films would weigh 500, and a single film would move the whole head."""
 
@@ -32,7 +34,18 @@ def label_weights(labels: NDArray[np.float32], weighting: LossWeighting) -> NDAr
     Args:
         labels: (N, 14) of 0 and 1, of the training set.
         weighting: ``none`` weighs everything 1.
+
+    Raises:
+        ValueError: labels of another shape, or no row.
+
+    Example:
+        >>> labels = np.zeros((10, 14), dtype=np.float32)
+        >>> labels[:2] = 1  # each finding on 2 films of 10
+        >>> label_weights(labels, LossWeighting.FREQUENCY)[:, 0]  # 8 * 1.25 = 2 * 5
+        array([1.25, 5.  ], dtype=float32)
     """
+    if labels.ndim != 2 or labels.shape[1] != len(FINDINGS) or not len(labels):
+        raise ValueError(f"labels have shape {labels.shape}; expected (N, {len(FINDINGS)}), at least one row")
     if weighting == LossWeighting.NONE:
         return np.ones((2, labels.shape[1]), dtype=np.float32)
     positives = labels.sum(axis=0, dtype=np.float64)

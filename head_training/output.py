@@ -1,7 +1,8 @@
-"""The tables of a run, next to its bundle."""
+"""Where a command writes, and the tables of a run, next to its bundle."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +14,24 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cxrfeat.errors import ConfigError
 from cxrfeat.findings import FINDINGS
 from cxrfeat.schema import COHORT, GRID, HEAD_PREDICTIONS, HISTORY, Augmentation
 from head_training.course import Course
 from head_training.selection import Ranking
+
+
+def check_output(folder: Path) -> None:
+    """Check that a folder can be written to, or made, before hours of work are lost on it; nothing is made.
+
+    Raises:
+        ConfigError: it is a file or below one, or may not be written to.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"--output {folder}: {there} is a file; expected a folder, or nothing")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"--output {folder}: {there} may not be written to")
 
 
 def write_grid(path: Path, courses: Sequence[Course], rankings: Sequence[Ranking | None], chosen: int) -> None:

@@ -15,8 +15,8 @@ from pyarrow import csv
 
 from cxrfeat.errors import PredictionsError
 from cxrfeat.findings import FINDINGS, to_multi_hot
-from cxrfeat.metadata import Truth
 from cxrfeat.schema import Split
+from head_training.truth import Truth
 
 PREFIXES = ("probability_", "prob_", "score_", "")
 """Of the columns, in the order in which they are preferred; another prefix is taken where it is the only one."""
@@ -50,7 +50,7 @@ class Judged:
     """The rows of one split, with all that is known about them.
 
     Attributes:
-        table: one row an image, the columns of :class:`cxrfeat.metadata.Truth`.
+        table: one row an image, the columns of :class:`head_training.truth.Truth`.
         labels: (N, F) bool.
         scales: prefix → (N, F) float64.
         no_finding: (N,) bool: none of all 14 findings, whichever are predicted.
@@ -209,6 +209,8 @@ def _choose_columns(path: Path, names: Sequence[str], prefix: str | None) -> dic
         if prefix not in found:
             raise PredictionsError(f"{path.name} has no finding under the prefix {prefix!r}; it has {sorted(found)}")
         return {prefix: found[prefix]}
+    if not found:
+        raise PredictionsError(f"{path.name} has no column of a finding, such as {FINDINGS[0]}; it has {list(names)}")
     best = next((known for known in PREFIXES if known in found), None)
     if best is None and len(found) != 1:
         raise PredictionsError(f"{path.name} has findings under the prefixes {sorted(found)}; choose one with --prefix")

@@ -26,7 +26,7 @@ from head_training.course import Course, Settings, Status
 from head_training.data import Features, load_features
 from head_training.grid import Configuration
 from head_training.loss import LossWeighting, label_weights
-from head_training.output import write_cohort, write_grid, write_history, write_predictions
+from head_training.output import check_output, write_cohort, write_grid, write_history, write_predictions
 from head_training.progress import Progress
 from head_training.selection import Ranking, Select, choose, infer, rank
 from head_training.statistics import measure_inputs
@@ -39,7 +39,7 @@ class FitConfig:
 
     The report is the command's to write, after all else is written and printed.
 
-    Raises ConfigError for an output that holds a head already.
+    Raises ConfigError for an output that holds a head already, or can't be written to.
     """
 
     features: str
@@ -59,6 +59,7 @@ class FitConfig:
         object.__setattr__(self, "features", storage.qualify(self.features))
         if self.head.exists():
             raise ConfigError(f"{self.head} is there already; give another --output")
+        check_output(self.output)
 
     @property
     def head(self) -> Path:

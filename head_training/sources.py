@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 
 from cxrfeat.errors import ConfigError, PredictionsError
 from cxrfeat.findings import FINDINGS, NO_FINDING, format_findings
-from cxrfeat.metadata import COLUMNS, Truth, read_truth
 from cxrfeat.schema import COHORT, Split
 from cxrfeat.splits import OFFICIAL_TEST_DIGEST, digest_names, split_by_hash
 from head_training.predictions import NAMED, Judged, Predictions, assign, join, read_list, read_predictions
+from head_training.truth import COLUMNS, Truth, read_truth
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def open_files(
 
     Args:
         predictions_file: see :func:`head_training.predictions.read_predictions`.
-        truth_file: see :func:`cxrfeat.metadata.read_truth`.
+        truth_file: see :func:`head_training.truth.read_truth`.
         test_list: names of the test images; None: the predictions have a column ``split``.
         val_list: names of images to choose thresholds on.
         prefix: of the columns; None finds it.

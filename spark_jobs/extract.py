@@ -23,12 +23,16 @@ to add new images: no image is embedded twice."""
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.make_parser("extract.py", DESCRIPTION)
+    parser = cli.make_parser("extract.py", "--images DIR --output DIR", DESCRIPTION)
     data = parser.add_argument_group("data")
     data.add_argument(
         "--images", required=True, metavar="DIR_OR_URI", help="PNG and JPEG films, in folders of any depth"
     )
-    data.add_argument("--metadata", metavar="CSV[.gz]", help="Data_Entry_2017*.csv; without it those columns are null")
+    data.add_argument(
+        "--metadata",
+        metavar="CSV[.gz]",
+        help="labels and people, laid out as NIH's Data_Entry_2017*.csv; without it those columns are null",
+    )
     data.add_argument(
         "--output", required=True, metavar="DIR_OR_URI", help="a new folder, or one made with the same settings"
     )

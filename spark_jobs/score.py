@@ -24,7 +24,7 @@ _EMBEDDING = ("metadata", "weights", "backbone", "precision", "device", "batch_s
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.make_parser("score.py", DESCRIPTION)
+    parser = cli.make_parser("score.py", "(--drops DIR | --images DIR) --head RUN/head --output DIR", DESCRIPTION)
     data = parser.add_argument_group("data")
     source = data.add_mutually_exclusive_group(required=True)
     source.add_argument("--drops", metavar="DIR_OR_URI", help="Parquet files with embeddings, in folders of any depth")
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--operating-point",
         default="youden",
         metavar="RULE",
-        help="whose thresholds say what is positive (default youden)",
+        help="rule of the thresholds that say what is positive: youden (default), f1 or sensitivity_0.90",
     )
     data.add_argument("--metadata", metavar="CSV[.gz]", help="for --images: age and sex; without it both are imputed")
     cli.add_network_options(parser, note="for --images alone")

@@ -8,27 +8,26 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cxrfeat import exits
 from cxrfeat.backbone import BACKBONES
 from cxrfeat.device import Device, Precision
-from cxrfeat.errors import CxrfeatError
 
-EXIT_CODES = """exit codes:
-  0    done
-  1    failed on the way; committed rounds are safe, run the same command to go on
-  2    options or input that can't be used
-  3    done, but more is in quarantine than --max-quarantined allows
-  130  interrupted; as 1"""
+_SAFE = "committed rounds are safe, run the same command to go on"
 
-FAILED, UNUSABLE, TOO_MANY_QUARANTINED, INTERRUPTED = 1, 2, 3, 130
+EXIT_CODES = {
+    exits.FAILED: f"failed on the way; {_SAFE}",
+    exits.TOO_MANY_QUARANTINED: "done, but more is in quarantine than --max-quarantined allows",
+    exits.INTERRUPTED: "interrupted; as 1",
+}
 
 
-def make_parser(name: str, description: str) -> argparse.ArgumentParser:
-    """Return a parser that explains the job and its exit codes."""
+def make_parser(name: str, needed: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser that explains the job and its exit codes; ``needed`` are the options that must be given."""
     return argparse.ArgumentParser(
         prog=name,
-        usage=f"spark-submit spark_jobs/{name} [options]",
+        usage=f"spark-submit spark_jobs/{name} {needed} [options]",
         description=description,
-        epilog=f"{EXIT_CODES}\n\nResearch software, not a medical device.",
+        epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
@@ -105,22 +104,14 @@ def run(job: Callable[[], Outcome], *, max_quarantined: float) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("cxrfeat").setLevel(logging.INFO)
     logging.getLogger("py4j").setLevel(logging.CRITICAL)  # it logs the traceback of what we report below
-    try:
+
+    def command() -> int:
         outcome = job()
-    except CxrfeatError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED if isinstance(error, RuntimeError) else UNUSABLE
-    except OSError as error:  # a full disk, a network share that has gone
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("interrupted: committed rounds are safe, run the same command to go on", file=sys.stderr)
-        return INTERRUPTED
-    print(outcome.text)
-    if outcome.quarantined > max_quarantined:
-        print(
-            f"error: {outcome.quarantined:.2%} are in quarantine; --max-quarantined allows {max_quarantined:.2%}",
-            file=sys.stderr,
-        )
-        return TOO_MANY_QUARANTINED
-    return 0
+        print(outcome.text)
+        if outcome.quarantined <= max_quarantined:
+            return exits.DONE
+        share, limit = f"{outcome.quarantined:.2%}", f"{max_quarantined:.2%}"
+        print(f"error: {share} are in quarantine; --max-quarantined allows {limit}", file=sys.stderr)
+        return exits.TOO_MANY_QUARANTINED
+
+    return exits.run(command, interrupted=_SAFE)

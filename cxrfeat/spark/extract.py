@@ -140,7 +140,8 @@ def embed_files(spark: SparkSession, files: Sequence[str], task: EmbedTask) -> D
     """
     conf = spark.sparkContext.getConf()
     slots = max(1, spark.sparkContext.defaultParallelism // int(conf.get("spark.task.cpus", "1")))
-    on_gpu = task.device == Device.CUDA or conf.contains("spark.task.resource.gpu.amount")
+    gives_gpus = conf.contains("spark.task.resource.gpu.amount")
+    on_gpu = task.device == Device.CUDA or (task.device == Device.AUTO and gives_gpus)
     batch_size = task.spec.batch_size or default_batch_size("cuda" if on_gpu else "cpu")
     tasks = count_tasks(len(files), slots, batch_size)
     return to_handles(spark, files).repartition(tasks).mapInArrow(task, from_arrow_schema(EMBEDDED))

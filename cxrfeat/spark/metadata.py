@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F  # noqa: N812
 
 from cxrfeat import storage
-from cxrfeat.errors import MetadataError
 from cxrfeat.findings import FINDINGS, NO_FINDING, SEPARATOR
 from cxrfeat.inputs import MAX_AGE_YEARS
-from cxrfeat.metadata import AGE, HEADERS, UNITS_PER_YEAR
+from cxrfeat.metadata import AGE, HEADERS, UNITS_PER_YEAR, find_columns, split_fields
 from cxrfeat.schema import METADATA, Status
 
 _MALFORMED = "_malformed"
@@ -28,20 +25,19 @@ def read_metadata(spark: SparkSession, path: str) -> DataFrame:
     """
     lines = spark.read.text(storage.to_spark(path))
     first = lines.first()
-    if first is None:
-        raise MetadataError(f"{path} is empty; expected a header with {_expected_header()}")
-    names = _read_header(path, first.value)
-    schema = ", ".join(f"`{index}` STRING" for index in range(_width(first.value))) + f", {_MALFORMED} STRING"
+    header = "" if first is None else first.value
+    places = find_columns(path, header)
+    schema = ", ".join(f"`{index}` STRING" for index in range(len(split_fields(header)))) + f", {_MALFORMED} STRING"
     options = {"columnNameOfCorruptRecord": _MALFORMED, "mode": "PERMISSIVE"}
     raw = (
-        lines.where((F.col("value") != first.value) & (F.trim("value") != ""))
+        lines.where((F.col("value") != header) & (F.trim("value") != ""))
         .select(F.col("value").alias("line"), F.from_csv("value", schema, options).alias("field"))
         .select(
             "line",
             F.col(f"field.{_MALFORMED}").isNotNull().alias(_MALFORMED),
             *(
                 F.nullif(F.trim(F.col(f"field.`{index}`")), F.lit("")).alias(f"{name}_raw")
-                for name, index in names.items()
+                for name, index in places.items()
             ),
         )
     )
@@ -52,26 +48,6 @@ def read_metadata(spark: SparkSession, path: str) -> DataFrame:
         "verdict.message",
         "line",
     )
-
-
-def _width(header: str) -> int:
-    return len(next(csv.reader([header])))
-
-
-def _expected_header() -> list[str]:
-    return [" or ".join(names) for names in HEADERS.values()]
-
-
-def _read_header(path: str, header: str) -> dict[str, int]:
-    actual = [name.strip().lower() for name in next(csv.reader([header.lstrip("\ufeff")]))]
-    found = {
-        ours: next((actual.index(name.lower()) for name in names if name.lower() in actual), -1)
-        for ours, names in HEADERS.items()
-    }
-    missing = [" or ".join(HEADERS[ours]) for ours, index in found.items() if index < 0]
-    if missing:
-        raise MetadataError(f"{path} has no column {missing}; its header is {header!r}, expected {_expected_header()}")
-    return found
 
 
 def _parse(raw: DataFrame) -> DataFrame:

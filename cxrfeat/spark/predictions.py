@@ -15,6 +15,7 @@ from cxrfeat.errors import DatasetIntegrityError
 from cxrfeat.findings import FINDINGS
 from cxrfeat.inputs import EXTRAS
 from cxrfeat.schema import PREDICTIONS, Reason
+from cxrfeat.spark.summary import list_counts, list_findings
 from cxrfeat.spark.table import read_table, round_folder, write_partition
 
 SUMMARY = "summary.json"
@@ -132,11 +133,7 @@ def _lines(summary: PredictionSummary) -> Iterator[str]:
     yield f"rows        {rows['listed']:,} listed = {rows['scored']:,} scored + {rows['quarantined']:,} quarantined" + (
         f"; {rows['files_of_unknown_length']:,} files of unknown length" if rows["files_of_unknown_length"] else ""
     )
-    if summary["reasons"]:
-        yield "quarantine  " + ", ".join(f"{reason} {count:,}" for reason, count in summary["reasons"].items())
-    imputed = {name: count for name, count in summary["imputed"].items() if count}
-    if imputed:
-        yield "imputed     " + ", ".join(f"{name} {count:,}" for name, count in imputed.items())
+    yield from list_counts("quarantine", summary["reasons"])
+    yield from list_counts("imputed", {name: count for name, count in summary["imputed"].items() if count})
     yield "positives   at the thresholds of the head's operating point"
-    for finding, count in sorted(summary["positives"].items(), key=lambda item: -item[1]):
-        yield f"  {finding:<20}{count:>9,}"
+    yield from list_findings(summary["positives"])

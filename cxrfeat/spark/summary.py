@@ -117,9 +117,8 @@ def _lines(summary: Summary) -> Iterator[str]:
         f"images      {images['listed']:,} listed = {images['ok']:,} ok + {images['quarantined']:,} quarantined"
         f"; {images['without_metadata']:,} without metadata; {images['rows']:,} embeddings"
     )
-    for label, counts in (("formats", images["pixel_formats"]), ("quarantine", images["reasons"])):
-        if counts:
-            yield f"{label:<12}" + ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    yield from list_counts("formats", images["pixel_formats"])
+    yield from list_counts("quarantine", images["reasons"])
     if images["names_in_several_folders"]:
         yield f"names       {images['names_in_several_folders']:,} file names occur in more than one folder"
     if not metadata["rows"] and not metadata["rejected"]:
@@ -130,8 +129,7 @@ def _lines(summary: Summary) -> Iterator[str]:
         f"metadata    {metadata['rows']:,} rows of {metadata['patients']:,} patients; {sum(rejected.values()):,} rejected"
         f"; {metadata['without_image']:,} without an image"
     )
-    if rejected:
-        yield "rejected    " + ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
+    yield from list_counts("rejected", rejected)
     yield (
         f"patients    {sex['M']:,} M, {sex['F']:,} F, {sex['unknown']:,} sex unknown; "
         + (f"ages {age['min']:g} to {age['max']:g}" if age["min"] is not None else "no ages")
@@ -139,5 +137,16 @@ def _lines(summary: Summary) -> Iterator[str]:
     )
     for split, counts in metadata["splits"].items():
         yield f"{split:<12}{counts['images']:,} images of {counts['patients']:,} patients"
-    for finding, count in sorted(metadata["findings"].items(), key=lambda item: -item[1]):
+    yield from list_findings(metadata["findings"])
+
+
+def list_counts(label: str, counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield a line such as ``quarantine  corrupt 5, empty 1``; none where there is nothing to list."""
+    if counts:
+        yield f"{label:<12}" + ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def list_findings(counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield a line a finding, the most frequent first."""
+    for finding, count in sorted(counts.items(), key=lambda item: -item[1]):
         yield f"  {finding:<20}{count:>9,}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
 import sys
@@ -12,19 +13,15 @@ from pathlib import Path
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from cxrfeat import exits
 from cxrfeat.backbone import BACKBONES
 from cxrfeat.device import Precision
-from cxrfeat.errors import ConfigError, CxrfeatError
+from cxrfeat.errors import ConfigError
 from cxrfeat.web.app import load_app
 from cxrfeat.web.desk import Limits
 from cxrfeat.web.service import Settings, open_service
 
-EXIT_CODES = """exit codes:
-  0    stopped
-  1    failed on the way: the port is taken
-  2    options or input that can't be used
-
-Research software, not a medical device."""
+EXIT_CODES = {exits.DONE: "stopped", exits.FAILED: "failed on the way: the port is taken"}
 
 _WORKER_START_S = 120
 """Seconds in which a worker process must have loaded its network."""
@@ -36,12 +33,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cxrfeat.web",
         description="Open a page that takes an X-ray and shows 14 calibrated probabilities and where they come from.",
-        epilog=EXIT_CODES,
+        epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument_group("model").add_argument
     add("--head", required=True, metavar="DIR_OR_URI", help="bundle of head_training.fit: RUN/head")
-    add("--weights", metavar="FILE_OR_NAME", help="of the backbone (default: torchvision's); those that the head knows")
+    add(
+        "--weights",
+        metavar="FILE_OR_NAME",
+        help="of the backbone, those that the head was trained with (default: torchvision's)",
+    )
     add("--backbone", choices=sorted(BACKBONES), default="resnet50", help="default resnet50")
     add(
         "--precision",
@@ -50,7 +51,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=Precision.AUTO,
         help="auto (default): bf16 where native",
     )
-    add("--operating-point", default="youden", metavar="RULE", help="rule of the thresholds (default youden)")
+    add(
+        "--operating-point",
+        default="youden",
+        metavar="RULE",
+        help="rule of the thresholds: youden (default), f1 or sensitivity_0.90",
+    )
     add("--evaluation", type=Path, metavar="EVAL", help="of head_training.evaluate: the model card gets intervals")
     add = parser.add_argument_group("service").add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)")
@@ -100,14 +106,15 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, Limits, argparse.Namesp
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
-    try:
+    return exits.run(lambda: _serve(argv), interrupted="nothing was served")
+
+
+def _serve(argv: Sequence[str] | None) -> int:
+    with contextlib.suppress(
+        KeyboardInterrupt
+    ):  # how it is stopped: uvicorn has shut down in order, and raises it again
         serve(*parse(argv))
-    except CxrfeatError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, RuntimeError) else 2
-    except KeyboardInterrupt:  # uvicorn has shut down in order, and raises it again
-        return 0
-    return 0
+    return exits.DONE
 
 
 def serve(settings: Settings, limits: Limits, options: argparse.Namespace) -> None:

@@ -7,17 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cxrfeat.errors import CxrfeatError
-from head_training.exits import FAILED, INTERRUPTED, UNUSABLE
+from cxrfeat import exits
 from head_training.report.build import ReportConfig, write_report
 
-EXIT_CODES = """exit codes:
-  0    done
-  1    failed on the way
-  2    options or input that can't be used
-  130  interrupted; an older report is as it was
-
-Research software, not a medical device."""
+EXIT_CODES = {exits.INTERRUPTED: "interrupted; an older report is as it was"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m head_training.report",
         description="Write report.html, one page that needs nothing else: each part that is given brings its sections.",
-        epilog=EXIT_CODES,
+        epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument_group("parts").add_argument
@@ -57,16 +50,12 @@ def parse(argv: Sequence[str] | None) -> ReportConfig:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
-    try:
-        path = write_report(parse(argv))
-    except CxrfeatError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED if isinstance(error, RuntimeError) else UNUSABLE
-    except KeyboardInterrupt:
-        print("interrupted: no report was written", file=sys.stderr)
-        return INTERRUPTED
-    print(f"written to {path}")
-    return 0
+    return exits.run(lambda: _write(parse(argv)), interrupted="no report was written")
+
+
+def _write(config: ReportConfig) -> int:
+    print(f"written to {write_report(config)}")
+    return exits.DONE
 
 
 if __name__ == "__main__":

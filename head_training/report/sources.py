@@ -170,6 +170,7 @@ def _numbers(path: Path, rows: list[dict[str, Any]]) -> dict[Key, Number]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    _check_there(path)
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -185,6 +186,7 @@ def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     Raises:
         ReportError: it is missing or damaged, or lacks a column.
     """
+    _check_there(path)
     try:
         table = pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowException) as error:
@@ -193,6 +195,13 @@ def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     if missing:
         raise ReportError(f"{path} lacks the columns {missing}; it has {table.column_names}")
     return table.to_pandas()
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise ReportError(
+            f"{path} is not there; expected a whole folder of head_training.fit or head_training.evaluate"
+        )
 
 
 def _check_keys(path: Path, content: dict[str, Any], keys: tuple[str, ...]) -> None:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
-BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
+BLUE, VERMILLION, ORANGE, SKY = "#0072B2", "#D55E00", "#E69F00", "#56B4E9"
 """Told apart with every kind of colour vision. Source: Okabe & Ito, Color Universal Design, 2008."""
 
 INK, MUTED, CONTEXT, GRID = "#1b1f24", "#5b6570", "#c3c9d0", "#e8ebee"

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
 from cxrfeat.findings import FINDINGS
 from head_training.report import style
+from head_training.report.grid import DRAWN, best_table, by_auroc, heat_map, parallel_lines
 from head_training.report.page import Block, Plot, Section, Table
 from head_training.report.sources import Run
 from head_training.report.style import count, decimal, general, spell
 
-_SETTINGS = ("hidden", "dropout", "lr", "weight_decay")
-_SHOWN = 8
 _SELECTED_BY = {"auroc": "mean AUROC", "val_loss": "loss"}
 _MONITORS = {"val_loss": ("val_loss", "loss"), "auroc": ("val_auroc", "mean AUROC"), "f1": ("val_f1", "macro F1")}
 
@@ -28,9 +24,9 @@ def training_section(run: Run) -> Section:
     blocks: list[Block | None] = [
         _courses(run),
         _losses(run),
-        _heat_map(run),
-        _parallel(run),
-        _best_table(run),
+        heat_map(run),
+        parallel_lines(run),
+        best_table(run),
         _finding_table(run),
         _settings_table(run),
     ]
@@ -61,12 +57,13 @@ def _courses(run: Run) -> Plot:
     finite = run.history[np.isfinite(run.history[column].astype(float))]
     values = finite.loc[finite["index"] == chosen["index"], column]
     better = max if column != "val_loss" else min
+    others = [index for index in by_auroc(run)["index"] if index != chosen["index"]]
+    drawn = others[: DRAWN - 1]
     title = f"The chosen configuration is at its best in epoch {chosen['best_epoch']:.0f}: {name} {decimal(better(values), 4)}"
 
     def plot(axes: Axes) -> None:
-        for index, course in finite.groupby("index"):
-            if index != chosen["index"]:
-                axes.plot(course["epoch"], course[column], color=style.CONTEXT, linewidth=0.9, zorder=1)
+        for _, course in finite[finite["index"].isin(drawn)].groupby("index"):
+            axes.plot(course["epoch"], course[column], color=style.CONTEXT, linewidth=0.9, zorder=1)
         best = finite[finite["index"] == chosen["index"]]
         axes.plot(best["epoch"], best[column], color=style.BLUE, zorder=3)
         at = best[best["epoch"] == chosen["best_epoch"]]
@@ -78,7 +75,8 @@ def _courses(run: Run) -> Plot:
         axes.set_ylim(low - margin, high + margin)
         _epochs(axes, f"{name} on val", int(finite["epoch"].max()))
 
-    caption = "Blue: the chosen configuration, red its best epoch; gray: all others."
+    gray = "all others" if len(drawn) == len(others) else f"the best {len(drawn)} of the {count(len(others))} others"
+    caption = f"Blue: the chosen configuration, red its best epoch; gray: {gray}."
     return Plot(title, style.draw(plot, f"Learning curves. {title}", height=3.4), caption)
 
 
@@ -108,122 +106,6 @@ def _epochs(axes: Axes, name: str, last: int) -> None:
     axes.set_ylabel(name)
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     axes.set_xlim(0.5, last + 0.5)
-
-
-def _heat_map(run: Run) -> Plot | None:
-    """Show the best mean AUROC for each learning rate and weight decay; None where there is but one of both."""
-    table = run.grid.pivot_table("val_auroc", "lr", "weight_decay", aggfunc="max", dropna=False)
-    if table.size < 2 or not np.isfinite(table.to_numpy(dtype=float)).any():
-        return None
-    values = table.to_numpy(dtype=float)
-    row, column = np.unravel_index(np.nanargmax(values), values.shape)
-    title = f"Learning rate {general(table.index[row])} with weight decay {general(table.columns[column])} ranks best"
-
-    def plot(axes: Axes) -> None:
-        low, high = np.nanmin(values), np.nanmax(values)
-        limits = Normalize(low - 0.002, high + 0.002)
-        axes.pcolormesh(
-            np.ma.masked_invalid(values), cmap=style.SEQUENTIAL, norm=limits, edgecolor="white", linewidth=2
-        )
-        for y, x in np.ndindex(values.shape):
-            colour = "white" if limits(values[y, x]) > 0.55 else style.INK
-            weight = "bold" if (y, x) == (row, column) else "normal"
-            text = decimal(values[y, x])
-            axes.text(x + 0.5, y + 0.5, text, color=colour, weight=weight, ha="center", va="center")
-        axes.set_xticks(np.arange(len(table.columns)) + 0.5, [general(value) for value in table.columns])
-        axes.set_yticks(np.arange(len(table.index)) + 0.5, [general(value) for value in table.index])
-        axes.tick_params(axis="x", length=0)
-        axes.set_xlabel("weight decay")
-        axes.set_ylabel("learning rate")
-        axes.grid(visible=False)
-        axes.spines["bottom"].set_visible(False)
-
-    caption = "Mean AUROC on val, the best over all other settings; a dash where no configuration could be ranked."
-    svg = style.draw(plot, f"Grid of learning rate and weight decay. {title}", height=1.2 + 0.5 * len(table))
-    return Plot(title, svg, caption)
-
-
-def _parallel(run: Run) -> Plot | None:
-    """Show each configuration as a line through its settings to its AUROC; None where nothing varies."""
-    ranked = run.grid[np.isfinite(run.grid["val_auroc"].astype(float))].assign(
-        hidden=lambda grid: [_shape(widths) for widths in grid["hidden"]]
-    )
-    varying = [name for name in _SETTINGS if ranked[name].nunique() > 1]
-    if not varying:
-        return None
-    best = ranked.loc[ranked["val_auroc"].astype(float).idxmax()]
-    spread = float(ranked["val_auroc"].max() - ranked["val_auroc"].min())
-    title = f"Settings move the mean AUROC by {decimal(spread)}"
-
-    def plot(axes: Axes) -> None:
-        places = {name: {value: place for place, value in enumerate(_in_order(ranked[name]))} for name in varying}
-        heights = [ranked[name].map(places[name]) / (len(places[name]) - 1) for name in varying]
-        heights.append((ranked["val_auroc"] - ranked["val_auroc"].min()) / (spread or 1.0))
-        lines = np.column_stack(heights).astype(float)
-        for line, is_best in sorted(zip(lines, ranked.index == best.name, strict=True), key=lambda pair: bool(pair[1])):
-            colour, width = (style.BLUE, 2.4) if is_best else (style.CONTEXT, 0.9)
-            axes.plot(np.arange(len(line)), line, color=colour, linewidth=width, clip_on=False)
-        for x, name in enumerate(varying):
-            for value, place in places[name].items():
-                text = value if isinstance(value, str) else general(value)
-                _on_line(axes, x, place / (len(places[name]) - 1), text)
-        for height, value in ((0.0, ranked["val_auroc"].min()), (1.0, ranked["val_auroc"].max())):
-            _on_line(axes, len(varying), height if spread else 0.0, decimal(value))
-        axes.set_xticks(np.arange(len(varying) + 1), [*map(spell, varying), "mean AUROC"])
-        axes.tick_params(axis="x", length=0, labelcolor=style.INK)
-        axes.set_xlim(-0.25, len(varying) + 0.25)
-        axes.set_ylim(-0.04, 1.04)
-        axes.yaxis.set_visible(False)
-        axes.grid(visible=True, axis="x", color=style.CONTEXT)
-        axes.spines["bottom"].set_visible(False)
-
-    caption = "Each line is one configuration, from its settings to its mean AUROC on val; blue: the best by AUROC."
-    return Plot(title, style.draw(plot, f"Settings and AUROC. {title}", height=3.6), caption)
-
-
-def _on_line(axes: Axes, x: float, y: float, text: str) -> None:
-    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
-    axes.text(x + 0.03, y, text, fontsize=9.5, va="center", color=style.MUTED, bbox=box, zorder=5)
-
-
-def _in_order(values: pd.Series) -> Sequence[float | str]:
-    """Return distinct values, numbers rising, shapes as the grid has them."""
-    distinct = list(dict.fromkeys(values))
-    return distinct if isinstance(distinct[0], str) else sorted(distinct)
-
-
-def _shape(widths: Sequence[int]) -> str:
-    return "–".join(map(str, widths))
-
-
-def _best_table(run: Run) -> Table:
-    order = run.grid.sort_values("val_auroc", ascending=False, kind="stable", na_position="last")
-    rows = [
-        (
-            row["name"],
-            _shape(row["hidden"]),
-            *(general(row[name]) for name in ("dropout", "lr", "weight_decay")),
-            f"{row['best_epoch']:.0f}" if pd.notna(row["best_epoch"]) else "–",
-            decimal(row["val_loss"], 4),
-            decimal(row["val_auroc"], 4),
-            row["status"],
-        )
-        for row in order.head(_SHOWN).to_dict("records")
-    ]
-    emphasis = [place for place, name in enumerate(order["name"].head(_SHOWN)) if name == run.selected["name"]]
-    header = (
-        "",
-        "hidden",
-        "dropout",
-        "learning rate",
-        "weight decay",
-        "best epoch",
-        "loss on val",
-        "AUROC on val",
-        "end",
-    )
-    title = f"The best {len(rows)} of {len(order)} configurations" if len(order) > 1 else "The one configuration"
-    return Table(title, header, rows, "By mean AUROC on val; in bold the chosen one.", wide=True, emphasis=emphasis)
 
 
 def _finding_table(run: Run) -> Table:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    ("__init__", "errors", "findings", "schema", "splits", "inputs"),
+    ("__init__", "errors", "exits", "findings", "schema", "splits", "inputs"),
     (
         "java",
         "storage",

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from cxrfeat.errors import VectorsError
 from cxrfeat.schema import Reason
-from cxrfeat.vectors import to_matrix
+from cxrfeat.vectors import encode_sexes, to_matrix
 
 ROWS = [[1.0, -2.0, 0.5], [0.0, 4.0, 8.0]]
 FLOAT32, FLOAT64 = pa.float32(), pa.float64()
@@ -87,3 +87,11 @@ def test_a_sum_beyond_float32_is_no_error() -> None:
     """Finite numbers whose sum overflows are finite numbers."""
     huge = [[3e38, 3e38, 3e38]]
     np.testing.assert_array_equal(to_matrix(pa.array(huge, pa.list_(FLOAT32)), 3), np.array(huge, np.float32))
+
+
+def test_sexes_are_numbers_or_nan() -> None:
+    """What is neither M nor F is missing, however it is written."""
+    found = encode_sexes(pa.array(["M", "F", None, "m", "", "X"]))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [1, 0, *[np.nan] * 4])
+    assert encode_sexes(pa.array([], pa.string())).shape == (0,)

@@ -8,9 +8,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from cxrfeat.findings import FINDINGS, from_multi_hot
-from cxrfeat.metadata import COLUMNS
 from cxrfeat.schema import COHORT
 from head_training.baselines import BASELINES, fit_baselines
+from head_training.truth import COLUMNS
 
 
 def metadata(count: int, seed: int) -> tuple[pa.Table, np.ndarray]:

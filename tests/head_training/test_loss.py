@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -47,3 +49,11 @@ def test_both_classes_weigh_the_same_in_sum() -> None:
 def test_none_weighs_everything_one() -> None:
     """Without weighting the loss is the plain cross-entropy."""
     np.testing.assert_array_equal(label_weights(labels(3), LossWeighting.NONE), np.ones((2, 14)))
+
+
+@pytest.mark.parametrize("shape", [(14,), (3, 13), (0, 14)])
+def test_labels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    """Whatever the weighting, with the shape."""
+    for weighting in LossWeighting:
+        with pytest.raises(ValueError, match=rf"labels have shape {re.escape(str(shape))}; expected \(N, 14\)"):
+            label_weights(np.zeros(shape, dtype=np.float32), weighting)

@@ -14,9 +14,9 @@ import pytest
 
 from cxrfeat.errors import PredictionsError
 from cxrfeat.findings import FINDINGS
-from cxrfeat.metadata import read_truth
 from cxrfeat.schema import Split
 from head_training.predictions import Predictions, assign, join, read_list, read_predictions
+from head_training.truth import read_truth
 from tests.head_training.evaluations import Case
 from tests.head_training.samples import change
 
@@ -81,7 +81,7 @@ def test_some_findings_are_enough(case: Case) -> None:
     ("change_table", "message"),
     [
         (lambda t: t.drop_columns(["image_index"]), "has no column image_index; it has"),
-        (lambda t: t.select(["image_index"]), r"findings under the prefixes \[\]"),
+        (lambda t: t.select(["image_index"]), r"no column of a finding, such as Atelectasis; it has \['image_index'\]"),
         (lambda t: change(t, "score_Mass", 3, math.nan), r"1 values of 'score_Mass' .* the first: 003\.png: nan"),
         (lambda t: change(t, "score_Mass", 3, None), r"1 values of 'score_Mass' are missing"),
         (lambda t: change(t, "score_Mass", 3, 1.01), r"outside \[0, 1\]; the first: 003\.png: 1\.01"),

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from cxrfeat.findings import ANY_FINDING, FINDINGS
-from cxrfeat.metadata import COLUMNS
 from cxrfeat.schema import METADATA, Split
 from head_training.predictions import Judged
+from head_training.truth import COLUMNS
 from head_training.views import View
 
 AGES = (0.5, 17.9, 18.0, 39.0, 40.0, 60.0, 79.99, 80.0, None)

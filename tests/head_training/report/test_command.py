@@ -121,8 +121,8 @@ def test_files_that_cannot_be_used_end_with_code_2(
     """The reader's refusal is one line that names the file."""
     for option, message in (
         ("--metadata", "is not there"),
-        ("--run", "can't be read"),
-        ("--evaluation", "can't be read"),
+        ("--run", "cohort.parquet is not there"),
+        ("--evaluation", "is not there"),
     ):
         assert report.main([option, str(tmp_path / "none"), "--output", str(tmp_path)]) == 2
         assert message in capsys.readouterr().err

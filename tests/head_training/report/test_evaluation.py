@@ -200,7 +200,7 @@ def test_before_and_after_calibration_are_told_apart(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_refused(case: Case, tmp_path: Path) -> None:
     """Missing, no JSON, another format, a part missing, a number twice: each with what is wrong."""
     path = tmp_path / "metrics.json"
-    with pytest.raises(ReportError, match="can't be read"):
+    with pytest.raises(ReportError, match="is not there; expected a whole folder"):
         read_metrics(path)
     for text, message in (
         ("[1]", "holds a list; expected an object"),

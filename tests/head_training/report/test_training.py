@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 
 from cxrfeat.errors import ReportError
 from cxrfeat.schema import GRID, HISTORY
-from head_training.report.page import Section, Table
+from head_training.report import style
+from head_training.report.page import Plot, Section, Table
 from head_training.report.sources import read_run
 from head_training.report.training import training_section
 from tests.head_training.runs import FAST, fit
@@ -91,6 +93,40 @@ def test_odd_runs_break_no_figure(trained_run: Path, tmp_path: Path, changes: di
     assert len(section.blocks) >= 5
 
 
+def grow(run: Path, folder: Path, times: int) -> Path:
+    """Copy a run whose configurations are there several times, each copy with settings of its own and a bit worse."""
+    rewrite(run, folder)
+    for name, schema in (("grid", GRID), ("history", HISTORY)):
+        rows = pq.read_table(folder / f"{name}.parquet").to_pylist()
+        configurations = 1 + max(row["index"] for row in rows)
+        more = []
+        for copy in range(times):
+            for row in rows:
+                changed = {"index": row["index"] + copy * configurations, "val_auroc": row["val_auroc"] - 1e-4 * copy}
+                if name == "grid":
+                    changed |= {"lr": row["lr"] * (1 + copy), "selected": row["selected"] and copy == 0}
+                more.append({**row, **changed})
+        pq.write_table(pa.Table.from_pylist(more, schema), folder / f"{name}.parquet")
+    return folder
+
+
+def test_a_big_grid_is_drawn_in_part(trained_run: Path, tmp_path: Path) -> None:
+    """Of 80 configurations each figure draws the best 24 and says how many there are; a grid of 24 is drawn whole."""
+    big = training_section(read_run(grow(trained_run, tmp_path / "big", 10)))
+    whole = training_section(read_run(grow(trained_run, tmp_path / "whole", 3)))
+    for title, of_big, of_whole in (
+        ("at its best in epoch", "gray: the best 23 of the 79 others.", "gray: all others."),
+        ("Settings move", "Drawn are the best 24 of 80.", "blue: the best by AUROC."),
+    ):
+        for section, caption in ((big, of_big), (whole, of_whole)):
+            (plot,) = [block for block in section.blocks if isinstance(block, Plot) and title in block.title]
+            assert plot.caption.endswith(caption)
+            assert plot.svg.count(f"stroke: {style.CONTEXT}; stroke-width: 0.9") == 23
+    (heat,) = [block for block in big.blocks if isinstance(block, Plot) and "ranks best" in block.title]
+    assert "Of 19 learning rates and 2 weight decays the best, at most 12 of each." in heat.caption
+    assert len(re.findall(r">0\.[1-9]\d\d<", heat.svg)) == 12 * 2
+
+
 def test_one_configuration_has_no_grid(features: Path, tmp_path: Path) -> None:
     """Nothing to compare: no heat map, no parallel lines; the curves are there."""
     assert fit(features, tmp_path / "run", *FAST) == 0
@@ -102,7 +138,7 @@ def test_one_configuration_has_no_grid(features: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_cannot_be_read_is_refused(trained_run: Path, tmp_path: Path) -> None:
     """The file, and what is wrong with it."""
-    with pytest.raises(ReportError, match=r"config\.json can't be read"):
+    with pytest.raises(ReportError, match=r"config\.json is not there; expected a whole folder"):
         read_run(tmp_path)
     copy = rewrite(trained_run, tmp_path / "copy")
     (copy / "grid.parquet").write_bytes(b"PAR1")

@@ -1,0 +1,68 @@
+"""How commands end: codes, and what the user reads."""
+
+from __future__ import annotations
+
+import pytest
+
+from cxrfeat import exits
+from cxrfeat.errors import ConfigError, DatasetIntegrityError, WorkerError
+
+ENDS = [
+    (ConfigError("round size 0"), 2, "round size 0"),
+    (WorkerError("a task failed"), 1, "a task failed"),
+    (DatasetIntegrityError("lost"), 1, "lost"),
+    (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
+]
+
+
+def raising(error: BaseException) -> int:
+    raise error
+
+
+@pytest.mark.parametrize(("error", "code", "said"), ENDS)
+def test_errors_are_one_line_and_a_code(
+    capsys: pytest.CaptureFixture[str], error: Exception, code: int, said: str
+) -> None:
+    """Unusable input is 2, a failure on the way 1, each with its message on stderr."""
+    assert exits.run(lambda: raising(error), interrupted="") == code
+    assert capsys.readouterr() == ("", f"error: {said}\n")
+
+
+@pytest.mark.parametrize(("error", "_", "said"), ENDS)
+def test_an_error_after_the_work_says_what_is_safe(
+    capsys: pytest.CaptureFixture[str], error: Exception, _: int, said: str
+) -> None:
+    """It is a failure on the way, whatever it is."""
+    assert exits.run_after(lambda: raising(error), safe="the head is whole") == 1
+    assert capsys.readouterr() == ("", f"error: the head is whole: {said}\n")
+
+
+def test_ctrl_c_says_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    """130, as shells count."""
+    assert exits.run(lambda: raising(KeyboardInterrupt()), interrupted="no head was written") == 130
+    assert exits.run_after(lambda: raising(KeyboardInterrupt()), safe="the head is whole") == 130
+    assert capsys.readouterr().err == "interrupted: no head was written\ninterrupted: the head is whole\n"
+
+
+def test_a_command_that_ends_by_itself_keeps_its_code(capsys: pytest.CaptureFixture[str]) -> None:
+    """And nothing is said."""
+    assert (exits.run(lambda: 0, interrupted=""), exits.run(lambda: 3, interrupted="")) == (0, 3)
+    assert exits.run_after(lambda: "a path", safe="") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_unknown_errors_are_not_hidden() -> None:
+    """A bug keeps its traceback."""
+    with pytest.raises(ZeroDivisionError):
+        exits.run(lambda: 1 // 0, interrupted="")
+    with pytest.raises(ZeroDivisionError):
+        exits.run_after(lambda: 1 // 0, safe="")
+
+
+def test_help_explains_every_code_in_order() -> None:
+    """What a command says of a code takes the place of the obvious."""
+    text = exits.epilog({exits.INTERRUPTED: "interrupted; as 1", exits.FAILED: "no GPU"})
+    assert text.splitlines() == [
+        "exit codes:", "  0    done", "  1    no GPU", "  2    options or input that can't be used",
+        "  130  interrupted; as 1", "", "Research software, not a medical device.",
+    ]  # fmt: skip

@@ -1,0 +1,22 @@
+"""docs/DEPENDENCIES.md names what pyproject.toml asks for, where it asks for it, and nothing else."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import pytest
+
+HEADINGS = {"": "At run time", "web": "For the page", "bench": "To measure against", "dev": "To develop"}
+
+
+@pytest.mark.parametrize("extra", HEADINGS)
+def test_every_dependency_says_why_it_is_there(pytestconfig: pytest.Config, extra: str) -> None:
+    """A package that comes or goes does so on the page too."""
+    project = tomllib.loads((pytestconfig.rootpath / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    names = {re.match(r"[\w-]+", requirement)[0] for requirement in asked} - {"cxrfeat"}  # type: ignore[index]
+    page = (pytestconfig.rootpath / "docs" / "DEPENDENCIES.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^## {HEADINGS[extra]}.*?(?=^## )", page, flags=re.DOTALL | re.MULTILINE)
+    rows = re.findall(r"^\| ([\w, -]+) \|", section, flags=re.MULTILINE)
+    assert {name for row in rows for name in row.split(", ")} - {"package"} == names

@@ -1,0 +1,63 @@
+"""What a reader of the documents copies or clicks works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from head_training.metadata import read_metadata
+
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docker/README.md",
+    "docs/ARCHITECTURE.md",
+    "docs/DEPENDENCIES.md",
+    "docs/S3.md",
+)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: str) -> set[str]:
+    """Return the anchors that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.fixture(scope="module")
+def readme(pytestconfig: pytest.Config) -> str:
+    return (pytestconfig.rootpath / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(pytestconfig: pytest.Config, name: str) -> None:
+    """To files of the project and to headings of their pages."""
+    page = pytestconfig.rootpath / name
+    for target in re.findall(r"\]\((?!https?://)([^)]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path) if path else page
+        assert there.exists(), target
+        if anchor:
+            assert anchor in anchors(there.read_text(encoding="utf-8")), target
+
+
+def test_the_example_of_metadata_can_be_used(readme: str, tmp_path: Path) -> None:
+    """Three lines, three images, nothing rejected; an empty label is no label."""
+    (example,) = [block for block in blocks(readme, "") if block.startswith("Image Index")]
+    (tmp_path / "labels.csv").write_text(example, encoding="utf-8")
+    metadata = read_metadata(str(tmp_path / "labels.csv"))
+    assert metadata.rejected.empty
+    assert metadata.images["findings"].fillna("").tolist() == ["Mass|Pleural_Thickening", "No Finding", ""]
+
+
+def test_python_examples_are_python(readme: str) -> None:
+    """They compile as they stand."""
+    examples = blocks(readme, "python")
+    assert len(examples) == 3
+    for example in examples:
+        compile(example, "README.md", "exec")
