@@ -197,9 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ratio = median[above] * count / median[below] / other
             print(f"{name:<22}{ratio:6.2f}" + (f"   ({note})" if note else ""))
     if options.json:
-        options.json.write_text(
-            json.dumps({"rows": options.rows, "width": options.dim + EXTRAS, "seconds": seconds})
-        )
+        options.json.write_text(json.dumps({"rows": options.rows, "width": options.dim + EXTRAS, "seconds": seconds}))
     return 0
 
 

@@ -116,7 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         files = [storage.join(root, name) for name in sorted(storage.list_files(root, imaging.SUFFIXES))]
         prepared = (embed.prepare(file, root).model_input for file in files[:COMPARED])
         inputs = np.stack([model_input for model_input in prepared if model_input is not None])
-        print(f"{machine.describe_device(encoder.device)}; {machine.versions()}; {len(files)} films, {encoder.precision}")
+        print(
+            f"{machine.describe_device(encoder.device)}; {machine.versions()}; {len(files)} films, {encoder.precision}"
+        )
         cosines = agreement(inputs, options.backbone, options.weights, options.device)
         for precision, cosine in cosines.items():
             print(f"least cosine to the CPU in fp32, {precision}: {cosine:.7f}   (bar: {LEAST_COSINE[precision]})")
@@ -133,7 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             alone = alone or images
             share = "" if busy is None else f"   GPU busy {busy:.0%}"
             print(f"{threads:>3} decode threads: {images:8.1f} img/s{share}")
-        print(f"{encoder.device} can use {most / alone:.0f} such threads: {most:,.0f} img/s in batches of {encoder.batch_size}")
+        print(
+            f"{encoder.device} can use {most / alone:.0f} such threads: {most:,.0f} img/s in batches of {encoder.batch_size}"
+        )
     return int(any(cosine < LEAST_COSINE[precision] for precision, cosine in cosines.items()))
 
 
