@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -62,13 +64,22 @@ def test_scores_that_are_not_finite_are_refused() -> None:
             metric(labels, scores)
 
 
-def test_shapes_must_agree() -> None:
-    """Scores of another number of rows or findings are refused with both shapes."""
-    labels, scores = sample(3)
-    with pytest.raises(ValueError, match=r"labels \(40, 14\) and scores \(39, 14\)"):
-        aurocs(labels, scores[1:])
-    with pytest.raises(ValueError, match=r"expected both \(N, 14\)"):
-        aurocs(labels[:, :3], scores[:, :3])
+@pytest.mark.parametrize(
+    ("labels", "scores"),
+    [
+        ((40, 14), (39, 14)),
+        ((40, 3), (40, 3)),
+        ((40, 15), (40, 15)),
+        ((14,), (14,)),
+        ((40, 14, 1), (40, 14, 1)),
+    ],
+    ids=str,
+)
+def test_shapes_must_agree(labels: tuple[int, ...], scores: tuple[int, ...]) -> None:
+    """Scores of another number of rows or findings, and anything that is no matrix, are refused with both shapes."""
+    for metric in (aurocs, macro_f1):
+        with pytest.raises(ValueError, match=re.escape(f"labels {labels} and scores {scores}; expected both (N, 14)")):
+            metric(np.zeros(labels), np.zeros(scores))
 
 
 @given(st.integers(0, 1000))
