@@ -172,13 +172,24 @@ def batches_of(schema: pa.Schema, parts: Iterable[list[dict[str, Any]]]) -> Iter
     return (pa.RecordBatch.from_pylist(part, schema) for part in parts)
 
 
-@pytest.mark.parametrize("cpus", [None, 3])
+@pytest.mark.parametrize(
+    ("cpus", "driver", "here"),
+    [
+        (None, Weights(Path("driver/w.pth"), "ab" * 32), Weights(Path("worker/w.pth"), "ab" * 32)),
+        (3, Weights(None, "random-seed0"), Weights(None, "random-seed0")),
+    ],
+)
 def test_a_task_embeds_what_it_is_handed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_process: dict[str, list[Any]], cpus: int | None
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fresh_process: dict[str, list[Any]],
+    cpus: int | None,
+    driver: Weights,
+    here: Weights,
 ) -> None:
     """The rows of embed_batches by an encoder with this machine's weights and the task's CPUs; films are counted, not rows."""
     threads = give_cpus(monkeypatch, cpus)
-    monkeypatch.setattr(SparkFiles, "get", lambda name: str(tmp_path / "worker" / name))
+    monkeypatch.setattr(SparkFiles, "get", lambda name: f"worker/{name}")
     names = [f"{index}.png" for index in range(7)]
     for index, name in enumerate(names):
         (tmp_path / name).write_bytes(fakes.png(fakes.film(seed=index)) if index % 3 else b"")
@@ -188,7 +199,7 @@ def test_a_task_embeds_what_it_is_handed(
         built.append(options)
         return fakes.FakeEncoder()
 
-    spec = EncoderSpec("resnet50", Weights(tmp_path / "driver" / "w.pth", "ab" * 32), Precision.FP32, 4)
+    spec = EncoderSpec("resnet50", driver, Precision.FP32, 4)
     both = (Augmentation.NONE, Augmentation.HFLIP)
     images: Any = Tally()
     quarantined: Any = Tally()
@@ -201,8 +212,7 @@ def test_a_task_embeds_what_it_is_handed(
     )
     assert found[0] == found[1] == list(expected)
     assert (images.value, quarantined.value) == (2 * 7, 2 * 3)
-    here = replace(spec, weights=Weights(tmp_path / "worker" / "w.pth", "ab" * 32))
-    assert built == [(here, "cpu", threads)] * 2
+    assert built == [(replace(spec, weights=here), "cpu", threads)] * 2
     assert len(fresh_process["freeze"]) == 1
 
 
