@@ -40,6 +40,9 @@ def test_findings_without_a_class_are_left_out_of_the_mean() -> None:
     labels[:, 0], labels[:, 1] = 0, 1
     found = aurocs(labels, scores)
     assert (found[0].auroc, found[0].positives, found[1].auroc, found[1].negatives) == (None, 0, None, 0)
+    assert {type(count) for entry in found for count in (entry.positives, entry.negatives)} == {int}, (
+        "JSON takes no other"
+    )
     expected = np.mean([roc_auc_score(labels[:, column], scores[:, column]) for column in range(2, 14)])
     mean, over = mean_auroc(found)
     assert mean == pytest.approx(expected)
