@@ -12,29 +12,27 @@ from cxrfeat.findings import FINDINGS
 
 
 class Head(nn.Module):
-    """An MLP with ReLU and optional dropout after every hidden layer: (N, inputs) → (N, 14) logits.
+    """An MLP with ReLU after every hidden layer: (N, inputs) → (N, 14) logits.
 
     Attributes:
         layers: the linear layers, in order.
     """
 
-    def __init__(self, inputs: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
+    def __init__(self, inputs: int, hidden: Sequence[int]) -> None:
         """Make a head with torch's initial weights.
 
         Args:
             inputs: length of an input vector.
-            hidden: widths of the hidden layers, at least one.
-            dropout: share of hidden units that are dropped in training, [0, 1).
+            hidden: widths of the hidden layers.
         """
         super().__init__()
         widths = (inputs, *hidden, len(FINDINGS))
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in itertools.pairwise(widths))
-        self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return (N, 14) logits of (N, inputs) float inputs."""
         *hidden, last = self.layers
         for layer in hidden:
-            inputs = self.dropout(torch.relu(layer(inputs)))
+            inputs = torch.relu(layer(inputs))
         logits: torch.Tensor = last(inputs)
         return logits

@@ -42,7 +42,7 @@ def to_model_input(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np
         return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     scaled = Image.fromarray(pixels.astype(np.float32) * (255 / 65535))
     resized: NDArray[np.float32] = np.asarray(scaled.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-    return np.rint(resized).clip(0, 255).astype(np.uint8)
+    return np.rint(resized).astype(np.uint8)
 
 
 def hflip(model_input: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -41,7 +41,7 @@ class SplitLevel(StrEnum):
 def hash_fraction(key: str) -> float:
     """Map a key to [0, 1), evenly and for ever: the leading 52 bits of SHA-256 of the salted key."""
     digits = hashlib.sha256((SALT + key).encode()).hexdigest()[:HASH_DIGITS]
-    return int(digits, 16) / float(16**HASH_DIGITS)
+    return int(digits, 16) / 16.0**HASH_DIGITS
 
 
 def split_by_hash(key: str) -> Split:

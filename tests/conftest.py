@@ -26,6 +26,12 @@ settings.load_profile("deterministic")
 torch.set_num_threads(1)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what asks for the session: ``-m "not spark"`` leaves all of it out."""
+    if "spark" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.spark)
+
+
 @pytest.fixture(scope="session")
 def shared(pytestconfig: pytest.Config) -> Path:
     """Return the folder of real images and weights beside the checkout; tests that ask for it are marked `shared`."""

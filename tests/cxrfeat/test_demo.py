@@ -51,3 +51,15 @@ def test_the_demo_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
         "tuesday.parquet": 1,
     }
     assert load_bundle(tmp_path / "run" / "head").extractor.startswith("resnet50:random-seed0:")
+
+
+def test_elsewhere_it_says_where_to_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The jobs are found from the project's root alone: status 2, and nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        demo.main([])
+    assert end.value.code == 2
+    assert f"is not below {tmp_path}; run the demo from the project's root" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -220,3 +220,11 @@ def test_an_error_that_is_not_the_files_own_stops_the_job(
         open_drop(str(path), PREDICTOR)
     with pytest.raises(OSError, match=r"network|NETWORK"):
         list(score_row_group({"uri": str(path), "row_group": 0, "rows": 10, "reason": None}, str(tmp_path), PREDICTOR))
+
+
+def test_rows_that_the_footer_did_not_promise_stop_the_job(tmp_path: Path) -> None:
+    """A file that was exchanged after its footer was read is an error, never another count."""
+    path = write(tmp_path / "drop.parquet", rows(10))
+    handle = {"uri": str(path), "row_group": 0, "rows": 11, "reason": None}
+    with pytest.raises(RuntimeError, match=r"row group 0: 10 rows were scored; its footer promises 11"):
+        list(score_row_group(handle, str(tmp_path), PREDICTOR))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +15,10 @@ from PIL import Image
 from torch import nn
 from torchvision import models, transforms
 
-from cxrfeat import device as device_module
-from cxrfeat import encoder as encoder_module
-from cxrfeat.backbone import BACKBONES, Weights, find_weights, fingerprint, get_backbone, load_network
+from cxrfeat.backbone import BACKBONES, Weights, find_weights, get_backbone, load_network
 from cxrfeat.device import Precision, has_native_bf16
-from cxrfeat.encoder import EncoderSpec, FrozenEncoder, fold_batchnorm, load_encoder
-from cxrfeat.errors import ConfigError, DeviceError, WeightsError
+from cxrfeat.encoder import EncoderSpec, FrozenEncoder, fold_batchnorm
+from cxrfeat.errors import WeightsError
 from cxrfeat.imaging import decode
 from cxrfeat.preprocess import to_model_input
 from tests import fakes
@@ -195,119 +191,6 @@ def test_every_batch_is_full_for_the_network(small: FrozenEncoder, monkeypatch: 
     assert small.embed(FILMS).shape == (4, 2048)
     assert seen == [(BATCH, 2, 224, 224)] * 2
     assert small.embed(FILMS[:0]).shape == (0, 2048)
-
-
-@pytest.mark.usefixtures("small")
-def test_out_of_memory_halves_the_batch(
-    small: FrozenEncoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A device that can't take 8 nor 4 images gets 2 from then on, says so once, and no film is lost or out of order."""
-    expected = small.embed(FILMS)
-    made = build_small(batch_size=8)
-    sizes: list[int] = []
-    forward = made._forward
-
-    def cramped(batch: NDArray[np.uint8]) -> torch.Tensor:
-        sizes.append(len(batch))
-        if len(batch) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(batch)
-
-    monkeypatch.setattr(made, "_forward", cramped)
-    for _ in range(2):
-        np.testing.assert_allclose(made.embed(FILMS), expected, atol=1e-4 * float(np.abs(expected).max()))
-    assert sizes == [8, 4, 2, 2, 2, 2]
-    said = [record.getMessage() for record in caplog.records]
-    assert said == [f"cpu: no memory for {size} images at once; going on with {size // 2}" for size in (8, 4)]
-
-
-@pytest.mark.usefixtures("small")
-def test_no_memory_for_one_image_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is nothing left to halve."""
-    made = build_small(batch_size=2)
-
-    def full(_: NDArray[np.uint8]) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(made, "_forward", full)
-    with pytest.raises(torch.OutOfMemoryError):
-        made.embed(FILMS)
-    assert made.batch_size == 1
-
-
-@pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp32")])
-def test_auto_is_bf16_where_the_cpu_has_it(native: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Auto takes bf16 only where it is faster; what was asked for by name is taken as asked."""
-    monkeypatch.setattr(device_module, "has_native_bf16", lambda: native)
-    made = {asked: build_small(asked).precision for asked in Precision}
-    assert made == {Precision.AUTO: precision, Precision.FP32: "fp32", Precision.BF16: "bf16"}
-
-
-@pytest.mark.usefixtures("small")
-def test_the_encoder_says_what_it_is() -> None:
-    """Dimension, fingerprint, precision and batch size are those of the spec, and 16 images by default on a CPU."""
-    spec = EncoderSpec("small", RANDOM, Precision.FP32)
-    made = FrozenEncoder(spec)
-    assert (made.dim, made.precision, made.batch_size) == (2048, "fp32", 16)
-    assert made.fingerprint == spec.fingerprint == fingerprint(get_backbone("small"), RANDOM)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"backbone": "resnet51"}, "resnet51"),
-        ({"precision": "fp8"}, r"'fp8'.*\['auto', 'fp32', 'bf16'\]"),
-        ({"batch_size": 0}, "batch size 0"),
-        ({"batch_size": -1}, "batch size -1"),
-    ],
-)
-def test_a_spec_that_cannot_be_built_is_refused(options: dict[str, Any], said: str) -> None:
-    """A wrong option fails on the driver, before any worker starts, and names the value."""
-    with pytest.raises(ConfigError, match=said):
-        EncoderSpec(**{"backbone": "resnet50", "weights": RANDOM, **options})
-
-
-def test_a_spec_travels() -> None:
-    """A spec reaches a worker by pickle and is the same key there."""
-    spec = EncoderSpec("resnet50-v1", Weights(Path("x.pth"), "ab" * 32), Precision.BF16, 4)
-    copy = pickle.loads(pickle.dumps(spec))
-    assert copy == spec
-    assert hash(copy) == hash(spec)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])
-def test_a_gpu_that_is_not_there_is_refused(device: str) -> None:
-    """Never a silent fallback to the CPU: the message names the device and the number of GPUs."""
-    with pytest.raises(DeviceError, match=f"'{device}'.* 0 GPUs"):
-        FrozenEncoder(EncoderSpec("resnet50", RANDOM), device)
-
-
-def test_fp32_is_fp32_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TF32, the default of cuDNN for fp32 convolutions, is switched off."""
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = convolutions.fp32_precision
-    assert before != "ieee"
-    try:
-        assert encoder_module._open_device("cuda:1") == torch.device("cuda", 1)
-        assert convolutions.fp32_precision == "ieee"
-    finally:
-        convolutions.fp32_precision = before
-
-
-@pytest.mark.usefixtures("small")
-def test_a_process_builds_an_encoder_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that Spark uses again has its encoder, and the threads that were asked for; another spec is built anew."""
-    threads: list[int] = []
-    monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    load_encoder.cache_clear()
-    first = load_encoder(EncoderSpec("small", RANDOM, Precision.FP32, 2), "cpu", 3)
-    assert load_encoder(EncoderSpec("small", RANDOM, Precision.FP32, 2), "cpu", 3) is first
-    assert load_encoder(EncoderSpec("small", RANDOM, Precision.FP32, 4), "cpu", 3).batch_size == 4
-    assert threads == [3, 3]
-    load_encoder.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -38,6 +40,9 @@ def test_findings_without_a_class_are_left_out_of_the_mean() -> None:
     labels[:, 0], labels[:, 1] = 0, 1
     found = aurocs(labels, scores)
     assert (found[0].auroc, found[0].positives, found[1].auroc, found[1].negatives) == (None, 0, None, 0)
+    assert {type(count) for entry in found for count in (entry.positives, entry.negatives)} == {int}, (
+        "JSON takes no other"
+    )
     expected = np.mean([roc_auc_score(labels[:, column], scores[:, column]) for column in range(2, 14)])
     mean, over = mean_auroc(found)
     assert mean == pytest.approx(expected)
@@ -62,13 +67,22 @@ def test_scores_that_are_not_finite_are_refused() -> None:
             metric(labels, scores)
 
 
-def test_shapes_must_agree() -> None:
-    """Scores of another number of rows or findings are refused with both shapes."""
-    labels, scores = sample(3)
-    with pytest.raises(ValueError, match=r"labels \(40, 14\) and scores \(39, 14\)"):
-        aurocs(labels, scores[1:])
-    with pytest.raises(ValueError, match=r"expected both \(N, 14\)"):
-        aurocs(labels[:, :3], scores[:, :3])
+@pytest.mark.parametrize(
+    ("labels", "scores"),
+    [
+        ((40, 14), (39, 14)),
+        ((40, 3), (40, 3)),
+        ((40, 15), (40, 15)),
+        ((14,), (14,)),
+        ((40, 14, 1), (40, 14, 1)),
+    ],
+    ids=str,
+)
+def test_shapes_must_agree(labels: tuple[int, ...], scores: tuple[int, ...]) -> None:
+    """Scores of another number of rows or findings, and anything that is no matrix, are refused with both shapes."""
+    for metric in (aurocs, macro_f1):
+        with pytest.raises(ValueError, match=re.escape(f"labels {labels} and scores {scores}; expected both (N, 14)")):
+            metric(np.zeros(labels), np.zeros(scores))
 
 
 @given(st.integers(0, 1000))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from PIL import Image
 from cxrfeat.errors import ConfigError, DatasetMismatchError
 from cxrfeat.findings import FINDINGS, parse_findings
 from cxrfeat.phantom import Study, cohort, dataset, draw, make_patient, make_studies, write_dataset
-from cxrfeat.phantom.__main__ import main
 
 SIZE = 64
 HEADER = (
@@ -279,26 +277,3 @@ def test_full_size_files_weigh_what_the_archive_s_do(tmp_path: Path) -> None:
     write_dataset(tmp_path, 1, seed=0)
     (path,) = tmp_path.rglob("*.png")
     assert 300_000 < path.stat().st_size < 500_000
-
-
-def test_the_command_writes_a_set_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line tells what is in the folder, and the folder tells which set it is."""
-    output = tmp_path / "set"
-    assert main(["--count", "3", "--output", str(output), "--seed", "5", "--size", str(SIZE)]) == 0
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"{output}: 3 images of ")
-    assert "(3 drawn now, 0 kept)" in line
-    assert json.loads((output / "phantom.json").read_text()) == {
-        "seed": 5,
-        "size": SIZE,
-        "version": dataset.VERSION,
-    }
-    assert len(images(output)) == 3
-
-
-def test_the_command_explains_what_it_can_t_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A mistake ends with status 2 and a message, without a traceback."""
-    with pytest.raises(SystemExit) as end:
-        main(["--count", "0", "--output", str(tmp_path / "set")])
-    assert end.value.code == 2
-    assert "count: expected at least 1, got 0" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from cxrfeat.device import Precision
 from cxrfeat.errors import ConfigError
 from cxrfeat.findings import FINDINGS
 from cxrfeat.metrics import aurocs, macro_f1, mean_auroc
@@ -276,6 +277,7 @@ def test_ctrl_c_keeps_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (lambda: Settings(epochs=0), "epochs is 0; expected at least 1"),
         (lambda: Settings(batch_size=0), "batch_size is 0; expected at least 1"),
+        (lambda: Settings(precision=Precision.AUTO), r"precision is auto; expected one of \['fp32', 'bf16'\]"),
         (lambda: Settings(early_stop=0), "early_stop is 0; expected at least 1"),
         (lambda: Settings(seed=-1), "seed is -1; expected at least 0"),
     ],

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from pyspark import TaskContext
+import torch
+from pyspark import SparkFiles, TaskContext
 from pyspark.resource import ResourceInformation
 from pyspark.sql import SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from cxrfeat.backbone import BACKBONES, find_weights
+from cxrfeat.backbone import BACKBONES, Weights, find_weights
+from cxrfeat.bundle import BundleFiles, read_bundle, save_bundle
 from cxrfeat.device import Device, Precision
-from cxrfeat.encoder import EncoderFactory, EncoderSpec, load_encoder
-from cxrfeat.schema import EMBEDDED, Augmentation
+from cxrfeat.drops import open_drop, score_row_group
+from cxrfeat.embed import embed_batches
+from cxrfeat.encoder import Encoder, EncoderFactory, EncoderSpec, load_encoder
+from cxrfeat.errors import BundleError
+from cxrfeat.schema import EMBEDDED, EMBEDDINGS, HANDLE, ROW_GROUP, Augmentation
+from cxrfeat.score import score_films
+from cxrfeat.spark import worker
 from cxrfeat.spark.rounds import to_handles
-from cxrfeat.spark.worker import EmbedTask, task_device
+from cxrfeat.spark.worker import (
+    EmbedTask,
+    OpenDropsTask,
+    ScoreFilmsTask,
+    ScoreRowGroupsTask,
+    ShippedHead,
+    task_device,
+)
 from tests import fakes
+from tests.cxrfeat.drops import DIM, damage_page, rows, truncate, write
 
 
 def task(spark: SparkSession, root: Path, batch_size: int, factory: EncoderFactory = load_encoder) -> EmbedTask:
@@ -101,3 +121,155 @@ def test_without_a_gpu_of_its_own_a_task_takes_what_there_is(
     """Where Spark schedules no GPUs, auto uses the first one or the CPU, and cuda insists."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: present)
     assert task_device(asked) == expected
+
+
+class Tally:
+    """An accumulator of one process."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add(self, term: int) -> None:
+        self.value += term
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A broadcast that has arrived."""
+
+    value: BundleFiles
+
+
+@pytest.fixture
+def fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[Any]]]:
+    """Let the worker's caches be those of a new process; return what it asks of gc and torch."""
+    asked: dict[str, list[Any]] = {"freeze": [], "threads": []}
+    monkeypatch.setattr(gc, "freeze", lambda: asked["freeze"].append(None))
+    monkeypatch.setattr(torch, "set_num_threads", asked["threads"].append)
+    caches: tuple[Any, ...] = (worker._spare_from_collection, worker._load_predictor)
+    for cache in caches:
+        cache.cache_clear()
+    yield asked
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> ShippedHead:
+    save_bundle(fakes.bundle(DIM), tmp_path / "head")
+    sent: Any = Sent(read_bundle(tmp_path / "head"))
+    return ShippedHead(sent, "youden")
+
+
+def give_cpus(monkeypatch: pytest.MonkeyPatch, count: int | None) -> int:
+    """Run in a task of so many CPUs, or, with None, in none; return the threads to be had."""
+    context = type("Task", (), {"cpus": lambda _: count, "resources": lambda _: {}})()
+    monkeypatch.setattr(TaskContext, "get", lambda: None if count is None else context)
+    return count or 1
+
+
+def batches_of(schema: pa.Schema, parts: Iterable[list[dict[str, Any]]]) -> Iterator[pa.RecordBatch]:
+    return (pa.RecordBatch.from_pylist(part, schema) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "driver", "here"),
+    [
+        (None, Weights(Path("driver/w.pth"), "ab" * 32), Weights(Path("worker/w.pth"), "ab" * 32)),
+        (3, Weights(None, "random-seed0"), Weights(None, "random-seed0")),
+    ],
+)
+def test_a_task_embeds_what_it_is_handed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fresh_process: dict[str, list[Any]],
+    cpus: int | None,
+    driver: Weights,
+    here: Weights,
+) -> None:
+    """The rows of embed_batches by an encoder with this machine's weights and the task's CPUs; films are counted, not rows."""
+    threads = give_cpus(monkeypatch, cpus)
+    monkeypatch.setattr(SparkFiles, "get", lambda name: f"worker/{name}")
+    names = [f"{index}.png" for index in range(7)]
+    for index, name in enumerate(names):
+        (tmp_path / name).write_bytes(fakes.png(fakes.film(seed=index)) if index % 3 else b"")
+    built: list[Any] = []
+
+    def factory(*options: Any) -> Encoder:
+        built.append(options)
+        return fakes.FakeEncoder()
+
+    spec = EncoderSpec("resnet50", driver, Precision.FP32, 4)
+    both = (Augmentation.NONE, Augmentation.HFLIP)
+    images: Any = Tally()
+    quarantined: Any = Tally()
+    work = EmbedTask(str(tmp_path), spec, both, Device.CPU, factory, images, quarantined)
+    with patch.object(worker, "embed_batches", wraps=embed_batches) as embed:
+        found = [list(work(fakes.handles(str(tmp_path), names, 3))) for _ in range(2)]
+    assert embed.call_args.kwargs["decode_threads"] == threads
+    expected = embed_batches(
+        fakes.handles(str(tmp_path), names), encoder=fakes.FakeEncoder(), root=str(tmp_path), augmentations=both
+    )
+    assert found[0] == found[1] == list(expected)
+    assert (images.value, quarantined.value) == (2 * 7, 2 * 3)
+    assert built == [(replace(spec, weights=here), "cpu", threads)] * 2
+    assert len(fresh_process["freeze"]) == 1
+
+
+@pytest.mark.parametrize("cpus", [None, 3])
+def test_a_process_loads_a_head_once(
+    monkeypatch: pytest.MonkeyPatch, fresh_process: dict[str, list[Any]], head: ShippedHead, cpus: int | None
+) -> None:
+    """With the task's CPUs; another operating point is another head, and one that is not there is refused."""
+    threads = give_cpus(monkeypatch, cpus)
+    first = head.load()
+    assert replace(head).load() is first
+    assert fresh_process["threads"] == [threads]
+    assert first.fingerprint == fakes.bundle(DIM).fingerprint
+    with pytest.raises(BundleError, match="no operating point 'sure'"):
+        replace(head, operating_point="sure").load()
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_drops_are_opened_one_by_one(tmp_path: Path, head: ShippedHead) -> None:
+    """Every drop of every batch, in order, becomes its row groups, or one row with a reason."""
+    files = [str(write(tmp_path / f"{number}.parquet", rows(15, seed=number))) for number in range(3)]
+    truncate(Path(files[1]))
+    found = list(OpenDropsTask(head)(batches_of(HANDLE, [[{"uri": files[0]}, {"uri": files[1]}], [{"uri": files[2]}]])))
+    assert found == [open_drop(file, head.load()) for file in files]
+    assert [batch.column("reason").to_pylist() for batch in found] == [[None, None], ["not-parquet"], [None, None]]
+
+
+def test_row_groups_are_scored_and_counted(
+    tmp_path: Path, fresh_process: dict[str, list[Any]], head: ShippedHead
+) -> None:
+    """The rows of score_row_group; those of a bad row group count as quarantined, those of a bad file as none."""
+    damage_page(write(tmp_path / "page.parquet", rows(25)), 1)
+    truncate(write(tmp_path / "file.parquet", rows(9)))
+    files = (str(tmp_path / "page.parquet"), str(tmp_path / "file.parquet"))
+    handles = [open_drop(file, head.load()).to_pylist() for file in files]
+    scored: Any = Tally()
+    quarantined: Any = Tally()
+    found = list(ScoreRowGroupsTask(str(tmp_path), head, scored, quarantined)(batches_of(ROW_GROUP, handles)))
+    predictor = head.load()
+    assert found == [
+        batch for part in handles for handle in part for batch in score_row_group(handle, str(tmp_path), predictor)
+    ]
+    assert [len(batch) for batch in found] == [10, 1, 5, 1]
+    assert (scored.value, quarantined.value) == (15, 10)
+    assert len(fresh_process["freeze"]) == 1
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_films_are_scored_batch_by_batch(head: ShippedHead) -> None:
+    """The rows of score_films for every batch: films that were embedded, and those in quarantine."""
+    films: list[dict[str, Any]] = [
+        {"image_path": "a.png", "status": "ok", "embedding": [1.0, 2.0, 3.0, 4.0]},
+        {"image_path": "b.png", "status": "quarantined", "reason": "empty"},
+        {"image_path": "c.png", "status": "ok", "embedding": [4.0, 3.0, 2.0, 1.0], "age_years": 50.0, "sex": "F"},
+    ]
+    parts = [films[:2], films[2:]]
+    found = list(ScoreFilmsTask(head)(batches_of(EMBEDDINGS, parts)))
+    assert found == [part for batch in batches_of(EMBEDDINGS, parts) for part in score_films(batch, head.load())]
+    assert [batch.column("drop_file").to_pylist() for batch in found] == [["a.png"], ["b.png"], ["c.png"]]
+    assert found[2].column("imputed").to_pylist() == [[]]

@@ -132,6 +132,24 @@ def test_files_that_cannot_be_used_end_with_code_2(
     assert "report.html can't be written" in capsys.readouterr().err
 
 
+def test_ctrl_c_is_a_line_and_a_code(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both commands end with 130, say what is not there, and leave no folder."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "evaluate", interrupt)
+    monkeypatch.setattr(report, "write_report", interrupt)
+    output = ["--output", str(tmp_path / "out")]
+    assert evaluate.main([*options_of(case, "run"), *output]) == 130
+    assert capsys.readouterr().err == "interrupted: there is no metrics.json\n"
+    assert report.main([*options_of(case, "run"), *output]) == 130
+    assert capsys.readouterr().err == "interrupted: no report was written\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_fit_and_evaluate_write_their_own_report(features: Path, tmp_path: Path) -> None:
     """RUN/report.html, with an evaluation of its own, and EVAL/report.html are there, unless they are not wanted."""
     run, evaluation = tmp_path / "run", tmp_path / "eval"

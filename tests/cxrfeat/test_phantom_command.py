@@ -1,0 +1,35 @@
+"""What ``python -m cxrfeat.phantom`` writes, says, and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cxrfeat.phantom import dataset
+from cxrfeat.phantom.__main__ import main
+from tests.cxrfeat.test_phantom import SIZE, images
+
+
+def test_the_command_writes_a_set_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line tells what is in the folder, and the folder tells which set it is."""
+    output = tmp_path / "set"
+    assert main(["--count", "3", "--output", str(output), "--seed", "5", "--size", str(SIZE)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{output}: 3 images of ")
+    assert "(3 drawn now, 0 kept)" in line
+    assert json.loads((output / "phantom.json").read_text()) == {
+        "seed": 5,
+        "size": SIZE,
+        "version": dataset.VERSION,
+    }
+    assert len(images(output)) == 3
+
+
+def test_the_command_explains_what_it_can_t_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistake ends with status 2 and a message, without a traceback."""
+    with pytest.raises(SystemExit) as end:
+        main(["--count", "0", "--output", str(tmp_path / "set")])
+    assert end.value.code == 2
+    assert "count: expected at least 1, got 0" in capsys.readouterr().err
