@@ -41,9 +41,10 @@ $(BIN)/moto_server: $(VENV)/.ready
 	$(VENV)/s3/bin/pip install --quiet --disable-pip-version-check 'moto[s3]==5.2.5' 'flask-cors==6.0.5'
 	ln -sf ../s3/bin/moto_server $@
 
+TEST_WORKERS ?= 2
 .PHONY: test
-test: env $(BIN)/moto_server  ## all tests but those that need a cluster
-	pytest -m "not cluster"
+test: env $(BIN)/moto_server  ## all tests but those that need a cluster, two files at a time (TEST_WORKERS=N)
+	pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadfile
 
 .PHONY: test-cluster
 test-cluster: env  ## faults, GPU scheduling and both jobs on a standalone cluster of this machine's processes

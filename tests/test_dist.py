@@ -61,10 +61,12 @@ def run(python: Path, *command: str, cwd: Path, **variables: str) -> str:
     return result.stdout
 
 
-def test_the_zip_is_the_wheel_and_holds_both_packages_whole(root: Path, tmp_path: Path) -> None:
+def test_the_zip_is_the_wheel_and_holds_both_packages_whole(
+    root: Path, dist: tuple[Path, Path], tmp_path: Path
+) -> None:
     """Made twice, the files are the same bytes; every module, template, script and style of the tree is in them."""
-    wheel, shipped = make_dist(root, tmp_path / "one")
-    again = make_dist(root, tmp_path / "two")
+    wheel, shipped = dist
+    again = make_dist(root, tmp_path / "again")
     assert {path.read_bytes() for path in (wheel, shipped, *again)} == {wheel.read_bytes()}
     tree = {
         path.relative_to(root).as_posix()

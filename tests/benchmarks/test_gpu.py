@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu
+from cxrfeat.backbone import BACKBONES
 from cxrfeat.device import Precision
 from tests import fakes
 
@@ -15,14 +16,18 @@ from tests import fakes
 def test_it_measures_and_judges(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A device that agrees is 0, one below a bar 1; every number of threads has its rate."""
+    """A device that agrees is 0, one below a bar 1; every size of a batch and number of threads has its rate."""
+    monkeypatch.setitem(BACKBONES, "small", fakes.SMALL)
     for index in range(2):
         (tmp_path / f"{index}.png").write_bytes(fakes.png(fakes.film(seed=index)))
-    command = ["--images", str(tmp_path), "--device", "cpu", "--count", "4", "--batch-sizes", "2"]
+    command = ["--images", str(tmp_path), "--device", "cpu", "--count", "4", "--backbone", "small"]
+    command += ["--batch-sizes", "1", "3"]
     assert gpu.main(command) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^least cosine to the CPU in fp32, fp32: (1\.00000|0\.99999)", printed, re.MULTILINE)
-    assert "bf16, a batch of    2:" in printed
+    assert re.findall(r"^(fp32|bf16), a batch of +(\d+): +\S+ ms to copy", printed, re.MULTILINE) == [
+        ("fp32", "1"), ("fp32", "3"), ("bf16", "1"), ("bf16", "3")
+    ]  # fmt: skip
     assert "  1 decode threads" in printed
     assert re.search(r"^cpu can use \d+ such threads", printed, re.MULTILINE)
     monkeypatch.setitem(gpu.LEAST_COSINE, Precision.BF16, 1.1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 
 from cxrfeat.backbone import RANDOM, find_weights, fingerprint, get_backbone
 from cxrfeat.bundle import save_bundle
-from cxrfeat.findings import FINDINGS
+from cxrfeat.findings import ANY_FINDING, FINDINGS
 from cxrfeat.phantom.dataset import write_dataset
 from tests import fakes, third_party
 from tests.cluster.standalone import Cluster
@@ -32,6 +34,20 @@ def submit(cluster: Cluster, pytestconfig: pytest.Config, tmp_path: Path) -> lis
     return ["--master", cluster.url, *executors, *worker, "--conf", f"spark.pyspark.driver.python={jobs.PYTHON}"]
 
 
+def save_head(folder: Path) -> None:
+    """Write an untrained head for the seeded random resnet50."""
+    backbone = get_backbone("resnet50")
+    extractor = fingerprint(backbone, find_weights(backbone, RANDOM))
+    save_bundle(fakes.bundle(2048, extractor=extractor), folder)
+
+
+def run_locally(extraction: list[str], scoring: list[str]) -> None:
+    """Run both jobs one after the other in a single application of two threads."""
+    code = f"from spark_jobs import extract, score; exit(extract.main({extraction}) or score.main({scoring}))"
+    environment = {**os.environ, "PYSPARK_SUBMIT_ARGS": "--master local[2] pyspark-shell"}
+    subprocess.run([jobs.PYTHON, "-c", code], cwd=jobs.ROOT, env=environment, check=True)
+
+
 def table_of(folder: Path) -> pa.Table:
     table = pads.dataset(str(folder), partitioning="hive").to_table()
     return table.sort_by("image_index").drop_columns(["round"])
@@ -49,23 +65,19 @@ def test_the_cluster_writes_the_tables_of_local_mode(cluster: Cluster, submit: l
     jobs.kill_when(jobs.start("extract", *options, "--output", str(there), submit=submit), half_done)
     printed = jobs.run("extract", *options, "--output", str(there), submit=submit)
     assert "30 listed = 30 ok + 0 quarantined" in printed
-    jobs.run("extract", *options, "--output", str(here))
+    save_head(tmp_path / "head")
+    drops = ["--drops", str(here / "embeddings"), "--head", str(tmp_path / "head")]
+    run_locally([*options, "--output", str(here)], [*drops, "--output", str(here / "scored")])
     remote, local = table_of(there / "embeddings"), table_of(here / "embeddings")
     assert remote.drop_columns("embedding").equals(local.drop_columns("embedding"))
     found, expected = (pc.list_flatten(table["embedding"]).to_numpy() for table in (remote, local))
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
-    backbone = get_backbone("resnet50")
-    extractor = fingerprint(backbone, find_weights(backbone, RANDOM))
-    save_bundle(fakes.bundle(2048, extractor=extractor), tmp_path / "head")
-    drops = ["--drops", str(here / "embeddings"), "--head", str(tmp_path / "head")]
     jobs.run("score", *drops, "--output", str(there / "scored"), submit=submit)
     assert len(cluster.applications() - before) == 3  # two of the extraction, one of the scoring
-    jobs.run("score", *drops, "--output", str(here / "scored"))
     remote, local = table_of(there / "scored" / "predictions"), table_of(here / "scored" / "predictions")
     assert remote.num_rows == 30
-    probabilities = [f"probability_{finding}" for finding in FINDINGS]
-    rest = [*probabilities, "any_finding"]
-    assert remote.drop_columns(rest).equals(local.drop_columns(rest))
-    for name in probabilities:
+    scores = [*(f"probability_{finding}" for finding in FINDINGS), ANY_FINDING]
+    assert remote.drop_columns(scores).equals(local.drop_columns(scores))
+    for name in scores:
         np.testing.assert_allclose(remote[name].to_numpy(), local[name].to_numpy(), atol=1e-6)

@@ -17,7 +17,8 @@ PYTHON = sys.executable
 def start(job: str, *options: str, submit: Sequence[str] = ()) -> subprocess.Popen[str]:
     """Start a job in a process group of its own, with the Spark of this environment; ``submit`` is for Spark itself."""
     spark_submit = str(Path(sys.executable).with_name("spark-submit"))
-    command = [spark_submit, "--master", "local[2]", *submit, f"spark_jobs/{job}.py"]
+    spark = ["--master", "local[2]", "--conf", "spark.ui.enabled=false"]
+    command = [spark_submit, *spark, *submit, f"spark_jobs/{job}.py"]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.Popen(
         [*command, *options],

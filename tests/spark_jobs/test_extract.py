@@ -14,17 +14,21 @@ import pyarrow.dataset as pads
 import pytest
 import torch
 from PIL import Image
+from pyspark.sql import SparkSession
 from torch import nn
 from torchvision import transforms
 
 from cxrfeat import imaging, preprocess, storage
 from cxrfeat.backbone import BACKBONES, find_weights, load_network
-from cxrfeat.device import has_native_bf16
+from cxrfeat.device import Precision, has_native_bf16
+from cxrfeat.embed import embed_batches
+from cxrfeat.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.phantom.dataset import write_dataset
 from cxrfeat.spark.extract import ExtractConfig
 from cxrfeat.spark.splits import SplitRule
 from cxrfeat.splits import SplitLevel
 from spark_jobs import extract as job
+from tests import fakes
 from tests.spark_jobs import jobs
 
 
@@ -70,17 +74,24 @@ def reference_embeddings(images: Path, weights: Path) -> np.ndarray[Any, Any]:
         )
 
 
+def embed(images: Path, weights: Path) -> pa.Table:
+    """Embed films in fp32 and in batches of five by the function that the job's tasks run."""
+    spec = EncoderSpec("resnet50-v1", find_weights(BACKBONES["resnet50-v1"], str(weights)), Precision.FP32, 5)
+    names = sorted(storage.list_files(str(images), imaging.SUFFIXES))
+    batches = embed_batches(fakes.handles(str(images), names), encoder=FrozenEncoder(spec), root=str(images))
+    return pa.Table.from_batches(batches)
+
+
 @pytest.mark.shared
 def test_real_films_equal_the_reference(shared: Path, tmp_path: Path) -> None:
-    """All 200 real films, RGBA ones included, are embedded as the plain fp32 path does it, by bf16 and by fp32."""
+    """All 200 real films, RGBA ones included, are embedded as the plain fp32 path does it, by the job and by fp32."""
     nih, weights = shared / "nih", next((shared / "weights").glob("resnet50_v1_imagenet-*.pth"))
-    common = ["--backbone", "resnet50-v1", "--weights", str(weights)]
+    network = ["--backbone", "resnet50-v1", "--weights", str(weights)]
     metadata = ["--metadata", str(nih / "Data_Entry_2017_v2020.csv.gz")]
     lists = ["--train-val-list", str(nih / "train_val_list.txt"), "--test-list", str(nih / "test_list.txt")]
-    printed = run(nih, tmp_path / "auto", *common, *metadata, *lists)
-    run(nih, tmp_path / "fp32", *common, "--precision", "fp32", "--round-size", "128", "--batch-size", "5")
+    printed = run(nih, tmp_path / "out", *network, *metadata, *lists)
     expected = reference_embeddings(nih, weights)
-    auto, fp32 = rows_of(tmp_path / "auto"), rows_of(tmp_path / "fp32")
+    auto, fp32 = rows_of(tmp_path / "out"), embed(nih, weights)
     for table, precision, least in (
         (auto, "bf16" if has_native_bf16() else "fp32", 0.999),
         (fp32, "fp32", 0.9999),
@@ -94,15 +105,35 @@ def test_real_films_equal_the_reference(shared: Path, tmp_path: Path) -> None:
     listed_for_test = set((nih / "test_list.txt").read_text().split())
     assert all((row["image_index"] in listed_for_test) == (row["split"] == "test") for row in auto.to_pylist())
     assert "112,120 rows of 30,805 patients; 0 rejected; 111,920 without an image" in printed
-    refused = run(nih, tmp_path / "wrong", "--backbone", "resnet50", "--weights", str(weights), code=2)
-    assert "Use --backbone resnet50-v1" in refused
+
+
+@pytest.fixture
+def in_process(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Return the job's main: it runs here, on the session of all tests, where its process is not the point."""
+    monkeypatch.setattr(job, "open_session", lambda _: spark)
+    return lambda *options: job.main(options)
+
+
+@pytest.mark.shared
+def test_weights_of_another_layout_are_refused(
+    shared: Path, tmp_path: Path, in_process: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Keras' weights in torchvision's layout: exit code 2 and what to do, before anything is written."""
+    weights = next((shared / "weights").glob("resnet50_v1_imagenet-*.pth"))
+    options = ["--images", str(shared / "nih"), "--output", str(tmp_path / "wrong"), "--weights", str(weights)]
+    assert in_process(*options, "--backbone", "resnet50") == 2
+    assert "Use --backbone resnet50-v1" in capsys.readouterr().err
     assert not (tmp_path / "wrong").exists()
 
 
-def test_killed_again_and_again(tmp_path: Path) -> None:
-    """Killed with SIGKILL at four points and started again, the job ends with the rows of an undisturbed run."""
-    write_dataset(tmp_path / "in", 30, size=64)
-    options = ["--weights", "random", "--precision", "fp32", "--round-size", "6"]
+def test_killed_again_and_again(tmp_path: Path, in_process: Callable[..., int]) -> None:
+    """Killed with SIGKILL at four points and started again, the job ends with the rows of an undisturbed run.
+
+    A file that is no film is the thirtieth: too many in quarantine is an exit code, after everything was written.
+    """
+    write_dataset(tmp_path / "in", 29, size=64)
+    (tmp_path / "in" / "bad.png").write_text("not a film")
+    options = ["--weights", "random", "--precision", "fp32", "--batch-size", "3", "--max-quarantined", "0.02"]
     options += ["--metadata", str(tmp_path / "in" / "Data_Entry_2017_v2020.csv")]
     output = tmp_path / "killed"
     checkpoint, rounds = output / "_checkpoint", output / "embeddings"
@@ -113,23 +144,17 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
         lambda: (rounds / "round=3" / "_SUCCESS").exists() and not (checkpoint / "commits" / "3").exists(),
     ]
     for due in points:
-        jobs.kill_when(start(tmp_path / "in", output, *options), due)
-    printed = run(tmp_path / "in", output, *options)
-    run(tmp_path / "in", tmp_path / "whole", *options)
-    assert "30 listed = 30 ok + 0 quarantined" in printed
+        jobs.kill_when(start(tmp_path / "in", output, *options, "--round-size", "6"), due)
+    printed = run(tmp_path / "in", output, *options, "--round-size", "6", code=3)
+    assert in_process("--images", str(tmp_path / "in"), "--output", str(tmp_path / "whole"), *options) == 3
+    assert "30 listed = 29 ok + 1 quarantined" in printed
+    assert "error: 3.33% are in quarantine; --max-quarantined allows 2.00%" in printed
     killed, whole = rows_of(output), rows_of(tmp_path / "whole")
+    assert pc.unique(killed["round"]).to_pylist() != pc.unique(whole["round"]).to_pylist() == [0]
     assert killed.drop_columns(["round", "embedding"]).equals(whole.drop_columns(["round", "embedding"]))
+    killed, whole = (table.filter(pc.equal(table["status"], "ok")) for table in (killed, whole))
+    assert pc.unique(killed["precision"]).to_pylist() == ["fp32"]
     np.testing.assert_allclose(vectors(killed), vectors(whole), atol=1e-4)
-
-
-def test_too_many_in_quarantine_is_an_exit_code(tmp_path: Path) -> None:
-    """With more bad files than allowed the job's process ends with 3, after everything was written."""
-    write_dataset(tmp_path / "in", 9, size=64)
-    (tmp_path / "in" / "bad.png").write_text("not a film")
-    printed = run(tmp_path / "in", tmp_path / "out", "--weights", "random", "--max-quarantined", "0.05", code=3)
-    assert "error: 10.00% are in quarantine; --max-quarantined allows 5.00%" in printed
-    assert "10 listed = 9 ok + 1 quarantined" in printed
-    assert rows_of(tmp_path / "out").num_rows == 10
 
 
 OPTIONS: list[tuple[list[str], str, Any]] = [

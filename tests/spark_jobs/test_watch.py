@@ -16,14 +16,14 @@ import pyarrow.dataset as pads
 from cxrfeat.phantom.dataset import write_dataset
 from tests.spark_jobs import jobs
 
-BATCHES, FILMS = 20, 10
-WARM = 5
+BATCHES, FILMS = 8, 3
+WARM = 3
 """Batches after which everything is loaded."""
 
 DEADLINE_S = 300
 
 
-def test_two_hundred_films_in_twenty_batches(tmp_path: Path) -> None:
+def test_films_come_in_batches(tmp_path: Path) -> None:
     """While the job watches, films are moved in; each is embedded once, and what Python holds stays."""
     write_dataset(tmp_path / "drawn", BATCHES * FILMS, size=64)
     films = sorted((tmp_path / "drawn").rglob("*.png"))
@@ -31,6 +31,7 @@ def test_two_hundred_films_in_twenty_batches(tmp_path: Path) -> None:
     watched, output = tmp_path / "in", tmp_path / "out"
     watched.mkdir()
     options = ["--images", str(watched), "--output", str(output), "--weights", "random", "--watch", "0.5"]
+    options += ["--batch-size", "2"]
     memory: list[int] = []
     with jobs.start("extract", *options) as process:
         try:
@@ -46,7 +47,7 @@ def test_two_hundred_films_in_twenty_batches(tmp_path: Path) -> None:
     table = pads.dataset(str(output / "embeddings"), partitioning="hive").to_table()
     assert sorted(table["image_index"].to_pylist()) == sorted(film.name for film in films)
     assert set(table["status"].to_pylist()) == {"ok"}
-    assert memory[-1] <= 1.05 * memory[WARM], [size // 2**20 for size in memory]
+    assert memory[-1] <= 1.002 * memory[WARM], [size // 2**10 for size in memory]
 
 
 def wait_for_films(process: subprocess.Popen[str], output: Path, count: int) -> None:
@@ -60,9 +61,14 @@ def wait_for_films(process: subprocess.Popen[str], output: Path, count: int) -> 
 
 
 def python_memory(pid: int) -> int:
-    """Return the proportional set size of a job's Python processes, bytes; the JVM's heap has a limit of its own."""
+    """Return what a job's Python processes hold, bytes; the JVM's heap has a limit of its own.
+
+    Pages of files are left out: who else on the machine has the same libraries open would change their count. What is
+    left moves by less than one part in ten thousand, so that a leak shows in a few batches.
+    """
     size = 0
     for member in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # ended since it was listed
-            size += member.memory_full_info().pss if member.name().startswith("python") else 0
+            memory = member.memory_info()
+            size += memory.rss - memory.shared if member.name().startswith("python") else 0
     return size

@@ -12,6 +12,7 @@ from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
 from cxrfeat.errors import ConfigError, JavaError
+from cxrfeat.spark import session
 from cxrfeat.spark.session import WORKER_ENVIRONMENT, check_connectors, configure, open_session
 
 
@@ -34,8 +35,9 @@ def test_without_java_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> Non
         open_session("extract")
 
 
-def test_a_running_session_is_joined(spark: SparkSession) -> None:
+def test_a_running_session_is_joined(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a notebook or a test that has a session, the jobs use that one."""
+    monkeypatch.setattr(session, "_DEFAULTS", {})  # they would stay in it, and other tests share it
     assert open_session("another").sparkContext is spark.sparkContext
 
 

@@ -22,6 +22,9 @@ from cxrfeat.web.desk import Limits
 from cxrfeat.web.service import Service, Settings, open_service
 from tests import fakes
 
+PATIENCE_S = 180
+"""After which something never comes. Nothing here is timed: a busy machine may take long, and the tests wait."""
+
 TRAINING = {
     "rows": {"train": 1000, "val": 200, "test": 300},
     "patients": {"train": 400, "val": 80, "test": 120},
@@ -63,16 +66,16 @@ def serve(service: Service, limits: Limits | None = None) -> Iterator[httpx.Clie
     wait_for(lambda: server.started or not thread.is_alive())
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
             yield client
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(PATIENCE_S)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
     """Wait until something is so, or fail."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)

@@ -60,12 +60,12 @@ def mutate(data: bytes, random: np.random.Generator) -> bytes:
     return fakes.fix_checksums(bytes(mutated)) if random.random() < 0.5 else bytes(mutated)
 
 
-def test_a_thousand_mutated_images_never_break_it(client: httpx.Client) -> None:
-    """Each is answered or refused with a reason."""
+def test_mutated_images_never_break_it(client: httpx.Client) -> None:
+    """Each is answered or refused with a reason; thousands more are tried on the decoder alone, in test_imaging.py."""
     random = np.random.default_rng(0)
     originals = [write(fakes.film(48, 40)) for _, write in fakes.LEGAL.values()]
     found: Counter[str] = Counter()
-    for number in range(1000):
+    for number in range(300):
         content = mutate(originals[number % len(originals)], random)
         response = client.post("/api/predict", content=content, headers={"Content-Type": "image/png"})
         assert response.status_code in (200, 422), content

@@ -20,7 +20,7 @@ from cxrfeat.web.desk import Limits
 from cxrfeat.web.problems import MEDIA_TYPE, REFUSALS
 from cxrfeat.web.service import Service
 from tests import fakes
-from tests.cxrfeat.web.conftest import serve, wait_for
+from tests.cxrfeat.web.conftest import PATIENCE_S, serve, wait_for
 
 PNG = {"Content-Type": "image/png"}
 
@@ -110,7 +110,7 @@ def test_beyond_the_limit_visitors_are_asked_to_come_back(
     answer = service.answer
 
     def wait_and_answer(data: bytes, **given: Any) -> Answer:
-        gate.wait(20)
+        gate.wait(PATIENCE_S)
         return answer(data, **given)
 
     with serve(service, Limits(in_flight=2)) as client, ThreadPoolExecutor(2) as pool:

@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from cxrfeat.web.examples import draw_example
 from cxrfeat.web.service import Service
 from tests import fakes
+from tests.cxrfeat.web.conftest import PATIENCE_S
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path")
@@ -30,6 +31,7 @@ REFUSED = tuple(f"Failed to load resource: the server responded with a status of
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        expect.set_options(timeout=1000 * PATIENCE_S)
         yield browser
         browser.close()
 
@@ -39,6 +41,7 @@ def page(browser: Browser, client: httpx.Client) -> Iterator[Page]:
     """Open the page; at its end the console must have been silent."""
     complaints: list[str] = []
     context = browser.new_context(viewport={"width": DESK[0], "height": DESK[1]}, base_url=str(client.base_url))
+    context.set_default_timeout(1000 * PATIENCE_S)
     page = context.new_page()
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -23,7 +23,7 @@ from cxrfeat.web import __main__ as command
 from cxrfeat.web.desk import Limits
 from cxrfeat.web.examples import draw_example
 from tests import fakes
-from tests.cxrfeat.web.conftest import wait_for
+from tests.cxrfeat.web.conftest import PATIENCE_S, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +90,12 @@ def running(head: Path, log: Path, *options: str) -> Iterator[httpx.Client]:
     words += ["--threads", "1", "--precision", "fp32", *options]
     with log.open("wb") as output, subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT) as process:
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-                wait_for(lambda: process.poll() is not None or is_up(client), 60)
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
+                wait_for(lambda: process.poll() is not None or is_up(client))
                 yield client
         finally:
             process.send_signal(signal.SIGINT)
-            code = process.wait(30)
+            code = process.wait(PATIENCE_S)
     assert code == 0, log.read_text()
 
 
@@ -115,7 +115,7 @@ def test_it_serves_until_stopped(workers: int, head: Path, tmp_path: Path) -> No
     with running(head, log, "--workers", str(workers)) as client:
         answers = []
         for _ in range(4):
-            with httpx.Client(base_url=client.base_url, timeout=60) as visitor:  # a connection of its own
+            with httpx.Client(base_url=client.base_url, timeout=PATIENCE_S) as visitor:  # a connection of its own
                 headers = {"Content-Type": "image/png"}
                 response = visitor.post("/api/predict", content=draw_example("mass"), params=person, headers=headers)
                 answers.append(response.json())
