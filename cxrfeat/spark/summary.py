@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +12,7 @@ from pyspark.sql import functions as F  # noqa: N812
 
 from cxrfeat import storage
 from cxrfeat.findings import FINDINGS, NO_FINDING
-from cxrfeat.schema import Split, Status
+from cxrfeat.schema import Augmentation, Split, Status
 from cxrfeat.spark.dataset import Dataset
 
 NAME = "summary.json"
@@ -39,57 +39,79 @@ def quarantined_share(summary: Summary) -> float:
 
 
 def _summarise_images(dataset: Dataset) -> dict[str, Any]:
-    films = dataset.films()
-    by = ("status", "reason", "pixel_format", "precision", F.col("patient_id").isNull().alias("unknown"))
-    groups = films.groupBy(*by).count().collect()
-    listed_in = films.groupBy("image_index").agg(F.count_distinct("image_path").alias("folders"))
+    by = (
+        "status",
+        "reason",
+        "pixel_format",
+        "precision",
+        F.col("patient_id").isNull().alias("unknown"),
+        "augmentation",
+    )
+    rows = dataset.embeddings().groupBy(*by).count().collect()
+    films = [row for row in rows if row.augmentation == Augmentation.NONE]
+    listed_in = dataset.films().groupBy("image_index").agg(F.count_distinct("image_path").alias("folders"))
     return {
-        "listed": sum(row["count"] for row in groups),
-        "ok": _tally(groups, "status")[Status.OK],
-        "quarantined": _tally(groups, "status")[Status.QUARANTINED],
-        "reasons": _sorted(_tally(groups, "reason")),
-        "pixel_formats": _sorted(_tally(groups, "pixel_format")),
-        "precisions": _sorted(_tally(groups, "precision")),
-        "without_metadata": _tally(groups, "unknown")[True],
+        "listed": sum(row["count"] for row in films),
+        "ok": _tally(films, "status")[Status.OK],
+        "quarantined": _tally(films, "status")[Status.QUARANTINED],
+        "reasons": _sorted(_tally(films, "reason")),
+        "pixel_formats": _sorted(_tally(films, "pixel_format")),
+        "precisions": _sorted(_tally(films, "precision")),
+        "without_metadata": _tally(films, "unknown")[True],
         "names_in_several_folders": listed_in.where("folders > 1").count(),
-        "rows": dataset.embeddings().where(F.col("status") == Status.OK.value).count(),
+        "rows": _tally(rows, "status")[Status.OK],
     }
 
 
 def _summarise_metadata(dataset: Dataset) -> dict[str, Any]:
     lines = dataset.metadata()
-    rejected = lines.where(F.col("status") == Status.REJECTED.value).groupBy("reason").count().collect()
-    images = lines.where(F.col("status") == Status.OK.value)
-    counts = images.agg(
-        F.count("*").alias("rows"),
-        F.count_distinct("patient_id").alias("patients"),
-        F.count_if(F.size("findings") == 0).alias(NO_FINDING),
-        F.count_if(F.col("findings").isNull()).alias("unlabelled"),
-        *(F.count_if(F.array_contains("findings", finding)).alias(finding) for finding in FINDINGS),
-        *(F.count_if(F.col("sex") == sex).alias(sex) for sex in "MF"),
-        F.count_if(F.col("sex").isNull()).alias("sex_unknown"),
-        F.min("age_years").alias("youngest"),
-        F.max("age_years").alias("oldest"),
-        F.count_if(F.col("age_years").isNull()).alias("age_unknown"),
-    ).first()
-    assert counts is not None  # an aggregate without groups has one row  # noqa: S101
-    of_split = images.groupBy("split").agg(
-        F.count("*").alias("images"), F.count_distinct("patient_id").alias("patients")
+    # One question for all, and for each split and each reason alone: Spark plans a question longer than it counts these.
+    counts = {
+        "rows": F.count("*"),
+        "patients": F.count_distinct("patient_id"),
+        NO_FINDING: F.count_if(F.size("findings") == 0),
+        "unlabelled": F.count_if(F.col("findings").isNull()),
+        **{finding: F.count_if(F.array_contains("findings", finding)) for finding in FINDINGS},
+        **{sex: F.count_if(F.col("sex") == sex) for sex in "MF"},
+        "sex_unknown": F.count_if(F.col("sex").isNull()),
+        "youngest": F.min("age_years"),
+        "oldest": F.max("age_years"),
+        "age_unknown": F.count_if(F.col("age_years").isNull()),
+    }
+    status, split, reason = (F.col(name) for name in ("status", "split", "reason"))
+    columns = [column.alias(name) for name, column in counts.items()]
+    whole, splits, reasons = ([status], [status, split], [status, reason])
+    groups = (
+        lines.groupingSets([whole, splits, reasons], status, split, reason)
+        .agg(*columns, F.grouping("split").alias("all_splits"), F.grouping("reason").alias("all_reasons"))
+        .collect()
     )
-    splits = {row.split: {"images": row.images, "patients": row.patients} for row in of_split.collect()}
-    absent = images.join(dataset.films(), "image_index", "left_anti").select("image_index").orderBy("image_index")
-    names = [row.image_index for row in absent.collect()]
+    ok = [row for row in groups if row["status"] == Status.OK]
+    total: Mapping[str, Any] = next(
+        (row.asDict() for row in ok if row["all_splits"] and row["all_reasons"]),
+        defaultdict(int, youngest=None, oldest=None),
+    )
+    of_split = {row["split"]: row for row in ok if not row["all_splits"]}
+    rejected = {
+        row["reason"]: row["rows"] for row in groups if row["status"] == Status.REJECTED and not row["all_reasons"]
+    }
+    absent = lines.where(status == Status.OK.value).join(dataset.films(), "image_index", "left_anti")
+    names = [row.image_index for row in absent.select("image_index").orderBy("image_index").collect()]
     storage.write_text(storage.join(dataset.output, WITHOUT_IMAGE), "".join(f"{name}\n" for name in names))
     return {
-        "rows": counts["rows"],
-        "patients": counts["patients"],
-        "rejected": _sorted(_tally(rejected, "reason")),
+        "rows": total["rows"],
+        "patients": total["patients"],
+        "rejected": _sorted(Counter(rejected)),
         "without_image": len(names),
-        "findings": {name: counts[name] for name in (NO_FINDING, *FINDINGS)},
-        "unlabelled": counts["unlabelled"],
-        "sex": {"M": counts["M"], "F": counts["F"], "unknown": counts["sex_unknown"]},
-        "age_years": {"min": counts["youngest"], "max": counts["oldest"], "unknown": counts["age_unknown"]},
-        "splits": {split.value: splits[split.value] for split in Split if split.value in splits},
+        "findings": {name: total[name] for name in (NO_FINDING, *FINDINGS)},
+        "unlabelled": total["unlabelled"],
+        "sex": {"M": total["M"], "F": total["F"], "unknown": total["sex_unknown"]},
+        "age_years": {"min": total["youngest"], "max": total["oldest"], "unknown": total["age_unknown"]},
+        "splits": {
+            split.value: {"images": of_split[split]["rows"], "patients": of_split[split]["patients"]}
+            for split in Split
+            if split in of_split
+        },
     }
 
 
