@@ -26,13 +26,16 @@ pytestmark = [pytest.mark.cluster, pytest.mark.spark]
 FILMS = 160
 """In two rounds; with 30 films the first is on its way, with 110 the second."""
 
+DEADLINE_S = 600
+"""After which films never come; a busy machine may take minutes to import torch in every worker."""
+
 
 @contextlib.contextmanager
 def in_the_middle(
     recorder: Recorder, break_something: Callable[[list[Call]], None], *, films: int = 110
 ) -> Iterator[None]:
     """Break something as soon as this many films have gone through the network."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + DEADLINE_S
 
     def wait_and_break() -> None:
         while sum(call.images for call in recorder.calls()) < films:

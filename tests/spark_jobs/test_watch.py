@@ -16,7 +16,7 @@ import pyarrow.dataset as pads
 from cxrfeat.phantom.dataset import write_dataset
 from tests.spark_jobs import jobs
 
-BATCHES, FILMS = 8, 3
+BATCHES, FILMS = 8, 4
 WARM = 3
 """Batches after which everything is loaded."""
 

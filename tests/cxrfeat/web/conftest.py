@@ -22,7 +22,7 @@ from cxrfeat.web.desk import Limits
 from cxrfeat.web.service import Service, Settings, open_service
 from tests import fakes
 
-PATIENCE_S = 180
+PATIENCE_S = 600
 """After which something never comes. Nothing here is timed: a busy machine may take long, and the tests wait."""
 
 TRAINING = {
