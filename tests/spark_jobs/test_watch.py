@@ -16,8 +16,8 @@ import pyarrow.dataset as pads
 from cxrfeat.phantom.dataset import write_dataset
 from tests.spark_jobs import jobs
 
-BATCHES, FILMS = 8, 4
-WARM = 3
+BATCHES, FILMS = 20, 10
+WARM = 5
 """Batches after which everything is loaded."""
 
 DEADLINE_S = 300
@@ -47,7 +47,7 @@ def test_films_come_in_batches(tmp_path: Path) -> None:
     table = pads.dataset(str(output / "embeddings"), partitioning="hive").to_table()
     assert sorted(table["image_index"].to_pylist()) == sorted(film.name for film in films)
     assert set(table["status"].to_pylist()) == {"ok"}
-    assert memory[-1] <= 1.002 * memory[WARM], [size // 2**10 for size in memory]
+    assert memory[-1] <= 1.01 * memory[WARM], [size // 2**10 for size in memory]
 
 
 def wait_for_films(process: subprocess.Popen[str], output: Path, count: int) -> None:
