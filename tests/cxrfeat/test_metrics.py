@@ -35,9 +35,10 @@ def test_auroc_is_the_share_of_pairs_in_order(seed: int) -> None:
 
 
 def test_findings_without_a_class_are_left_out_of_the_mean() -> None:
-    """The mean says over how many findings it is."""
+    """The mean says over how many findings it is; one row of a class is enough."""
     labels, scores = sample(0)
     labels[:, 0], labels[:, 1] = 0, 1
+    labels[:, 2], labels[:, 3] = np.eye(40)[0], 1 - np.eye(40)[0]
     found = aurocs(labels, scores)
     assert (found[0].auroc, found[0].positives, found[1].auroc, found[1].negatives) == (None, 0, None, 0)
     assert {type(count) for entry in found for count in (entry.positives, entry.negatives)} == {int}, (
@@ -54,6 +55,7 @@ def test_macro_f1_is_scikit_learns_at_one_half() -> None:
     """Above 0.5 counts as found; a finding that is neither there nor found counts 0."""
     labels, scores = sample(1)
     labels[:, 0] = scores[:, 0] = 0
+    scores[:, 1] = np.nextafter(np.float32(0.5), np.float32(1))
     expected = np.mean([f1_score(labels[:, c], scores[:, c] > 0.5, zero_division=0) for c in range(14)])
     assert macro_f1(labels, scores) == pytest.approx(expected)
 
@@ -71,6 +73,7 @@ def test_scores_that_are_not_finite_are_refused() -> None:
     ("labels", "scores"),
     [
         ((40, 14), (39, 14)),
+        ((39, 14), (40, 14)),
         ((40, 3), (40, 3)),
         ((40, 15), (40, 15)),
         ((14,), (14,)),
@@ -87,9 +90,10 @@ def test_shapes_must_agree(labels: tuple[int, ...], scores: tuple[int, ...]) -> 
 
 @given(st.integers(0, 1000))
 def test_rank_quality_is_scikit_learns_or_none(seed: int) -> None:
-    """Ties and all; None for both where a class is absent, with no warning."""
+    """Ties and all, of lists as of arrays; None for both where a class is absent, with no warning."""
     labels, scores = (part[:, 0] for part in sample(seed, 4))
-    auroc, average_precision = rank_quality(labels, scores)
+    auroc, average_precision = rank_quality(labels.tolist(), scores.tolist())
+    assert (auroc, average_precision) == rank_quality(labels, scores)
     if 0 < labels.sum() < 4:
         assert auroc == roc_auc_score(labels, scores)
         assert average_precision == average_precision_score(labels, scores)
