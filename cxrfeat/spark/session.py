@@ -32,6 +32,8 @@ _DEFAULTS = {
     "spark.dynamicAllocation.enabled": "false",
     # A round's files are looked up again when it starts; thousands of one-file tasks would take longer than that.
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "16",
+    # The summary asks for some thirty numbers at once, which is no reason for a warning.
+    "spark.sql.debug.maxToStringFields": "1000",
     # What we shuffle is small: metadata, and one round's rows.
     "spark.sql.shuffle.partitions": "8",
     # Parquet that others read fast: zstd, and no dictionary attempt on float vectors.
