@@ -32,6 +32,10 @@ _CPU_BATCH, _CUDA_BATCH = 16, 128
 """Images: the fastest of 4–32 on a Zen 4 core in bf16 (see benchmarks/LOG.md); enough to fill a GPU."""
 
 
+_BF16_BITS = 16
+"""Significant bits of an embedding that was computed in bf16."""
+
+
 class Encoder(Protocol):
     """What :mod:`cxrfeat.embed` needs of a network; tests pass a tiny exact one.
 
@@ -124,7 +128,7 @@ class FrozenEncoder:
         """
         embeddings = np.empty((len(inputs), self.dim), dtype=np.float32)
         for part, feature_maps in self._feature_maps(inputs):
-            embeddings[part] = _pool(feature_maps)[: part.stop - part.start]
+            embeddings[part] = self._pool(feature_maps)[: part.stop - part.start]
         return embeddings
 
     def embed_with_maps(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -139,7 +143,7 @@ class FrozenEncoder:
         embeddings, maps = [], []
         for part, feature_maps in self._feature_maps(inputs):
             count = part.stop - part.start
-            embeddings.append(_pool(feature_maps)[:count])
+            embeddings.append(self._pool(feature_maps)[:count])
             maps.append(feature_maps[:count].cpu().numpy())
         return np.concatenate(embeddings), np.concatenate(maps)
 
@@ -181,11 +185,18 @@ class FrozenEncoder:
     def _forward(self, batch: NDArray[np.uint8]) -> torch.Tensor:
         return self._trunk(to_planes(self.to_device(batch), self._dtype)).float()
 
+    def _pool(self, feature_maps: torch.Tensor) -> NDArray[np.float32]:
+        """Pool a whole batch, padding too: neither does the kernel of the mean then depend on how many films it holds."""
+        pooled: NDArray[np.float32] = feature_maps.mean(dim=(2, 3)).cpu().numpy()
+        return pooled if self._dtype == torch.float32 else _round(pooled)
 
-def _pool(feature_maps: torch.Tensor) -> NDArray[np.float32]:
-    """Pool a whole batch, padding too: neither does the kernel of the mean then depend on how many films it holds."""
-    pooled: NDArray[np.float32] = feature_maps.mean(dim=(2, 3)).cpu().numpy()
-    return pooled
+
+def _round(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Round to 16 significant bits: bf16 has computed 8, and the noise of the others would be a fifth of a file."""
+    fractions, exponents = np.frexp(values)
+    scale = np.float32(1 << _BF16_BITS)
+    rounded: NDArray[np.float32] = np.ldexp(np.rint(fractions * scale) / scale, exponents)
+    return rounded
 
 
 def fold_batchnorm(network: ResNet) -> nn.Sequential:

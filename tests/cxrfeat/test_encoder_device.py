@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from cxrfeat import device as device_module
@@ -19,7 +22,7 @@ from cxrfeat.device import Precision
 from cxrfeat.encoder import EncoderSpec, FrozenEncoder, load_encoder
 from cxrfeat.errors import ConfigError, DeviceError
 from tests import fakes
-from tests.cxrfeat.test_encoder import FILMS, RANDOM, build_small
+from tests.cxrfeat.test_encoder import FILMS, RANDOM, build_small, needs_bf16
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,32 @@ def test_auto_is_bf16_where_the_cpu_has_it(native: bool, precision: str, monkeyp
     monkeypatch.setattr(device_module, "has_native_bf16", lambda: native)
     made = {asked: build_small(asked).precision for asked in Precision}
     assert made == {Precision.AUTO: precision, Precision.FP32: "fp32", Precision.BF16: "bf16"}
+
+
+@needs_bf16
+@pytest.mark.usefixtures("small")
+def test_bf16_embeddings_have_sixteen_bits() -> None:
+    """The last eight are zeros, which compress; fp32 keeps all of them. With and without maps alike."""
+    found = {}
+    for precision in (Precision.FP32, Precision.BF16):
+        made = build_small(precision)
+        found[precision] = made.embed(FILMS)
+        np.testing.assert_array_equal(made.embed_with_maps(FILMS)[0], found[precision])
+    assert not (found[Precision.BF16].view(np.uint32) & 0xFF).any()
+    assert (found[Precision.FP32].view(np.uint32) & 0xFF).any()
+
+
+@given(arrays(np.float32, 20, elements=st.floats(-1e30, 1e30, width=32)))
+def test_rounding_keeps_sixteen_bits(values: NDArray[np.float32]) -> None:
+    """To the nearest such number: within 2⁻¹⁶ of the value, its sign and order kept, and a second time nothing changes."""
+    normal = np.where(np.abs(values) < np.finfo(np.float32).tiny, np.float32(0), values)
+    rounded = encoder_module._round(normal)
+    assert rounded.dtype == np.float32
+    assert not (rounded.view(np.uint32) & 0xFF).any()
+    assert (np.abs(rounded.astype(np.float64) - normal) <= 2.0**-16 * np.abs(normal.astype(np.float64))).all()
+    np.testing.assert_array_equal(encoder_module._round(rounded), rounded)
+    order = np.argsort(normal)
+    assert (np.diff(rounded[order]) >= 0).all()
 
 
 @pytest.mark.usefixtures("small")
