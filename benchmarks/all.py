@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--count", type=int, default=621, help="films of the job and the fastest peer; others get fewer"
     )
-    parser.add_argument("--long-count", type=int, default=2000, help="films of the job and the bare loop")
+    parser.add_argument("--long-count", type=int, default=1400, help="films of the job and the bare loop")
     parser.add_argument("--repeats", type=int, default=3, help="of the extraction")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--long", action="store_true", help="scaling goes on to 20,000 films: ten minutes more")
