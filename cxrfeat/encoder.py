@@ -31,7 +31,6 @@ _LOG = logging.getLogger(__name__)
 _CPU_BATCH, _CUDA_BATCH = 16, 128
 """Images: the fastest of 4–32 on a Zen 4 core in bf16 (see benchmarks/LOG.md); enough to fill a GPU."""
 
-
 _BF16_BITS = 16
 """Significant bits of an embedding that was computed in bf16."""
 
@@ -192,7 +191,7 @@ class FrozenEncoder:
 
 
 def _round(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Round to 16 significant bits: bf16 has computed 8, and the noise of the others would be a fifth of a file."""
+    """Round to 16 significant bits: bf16 has computed 8, and the noise of the others would be a quarter of a file."""
     fractions, exponents = np.frexp(values)
     scale = np.float32(1 << _BF16_BITS)
     rounded: NDArray[np.float32] = np.ldexp(np.rint(fractions * scale) / scale, exponents)

@@ -1,0 +1,77 @@
+"""How an evaluation ends: with a code, a line that says what happened, and nothing lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxrfeat.errors import ReportError
+from head_training.evaluate import main
+from head_training.report.build import ReportConfig
+from tests.head_training.evaluations import Case, read
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case(tmp_path_factory.mktemp("case"))
+
+
+@pytest.fixture(scope="module")
+def metrics(case: Case) -> dict[str, Any]:
+    return case.evaluate("whole")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--predictions", "p.parquet"), "--predictions without --truth"),
+        (("--run", "r", "--truth", "t.csv", "--val-list", "v"), "--truth, --val-list with --run"),
+        (("--run", "nowhere"), "nowhere lacks"),
+        (("--predictions", "p.parquet", "--truth", "t.csv"), "p.parquet is no file"),
+        (("--run", "r", "--resamples", "0"), "--resamples is 0; expected at least 1"),
+        (("--run", "r", "--seed", "-1"), "--seed is -1; expected at least 0"),
+    ],
+)
+def test_what_cannot_be_done_ends_with_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: Sequence[str], message: str
+) -> None:
+    """One line, and nothing written."""
+    assert main([*options, "--output", str(tmp_path / "eval")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "eval").exists()
+
+
+def test_an_evaluation_is_never_overwritten(
+    case: Case, metrics: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second one into the same folder is refused before it costs anything."""
+    assert main(case.options("whole")) == 2
+    assert "is there already; give another --output" in capsys.readouterr().err
+    assert read(case.folder / "whole") == metrics
+
+
+def test_a_report_that_cannot_be_written_leaves_the_numbers(
+    case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """metrics.json is whole, and the one line of the error says so."""
+
+    def fail(config: ReportConfig) -> None:
+        raise ReportError(f"{config.output} is full")
+
+    monkeypatch.setattr("head_training.evaluate.write_report", fail)
+    options = [option for option in case.options("full") if option != "--no-report"]
+    assert main(options) == 1
+    assert re.search(
+        r"error: .*full/metrics.json is whole, but there is no report: .*is full\n", capsys.readouterr().err
+    )
+    assert "numbers" in read(case.folder / "full")
+
+
+def test_an_output_that_is_a_file_is_refused(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is measured."""
+    assert main(case.options("truth.csv")) == 2
+    assert "is a file; expected a folder" in capsys.readouterr().err
