@@ -21,7 +21,7 @@ def read_table(spark: SparkSession, location: str, schema: pa.Schema) -> DataFra
 
 def write_partition(rows: DataFrame, folder: str) -> None:
     """Write rows by ``status`` in place of all that is in the folder."""
-    # First bytes of floats are alike, last ones are noise: apart they compress better. Bytes alone: any reader of Parquet 2.8.
+    # First bytes of floats are alike, last ones are noise: apart they compress better. Spark 4.3's fast reader knows it.
     writer = rows.write.mode("overwrite").partitionBy("status").option("parquet.enable.bytestreamsplit", "true")
     for column in _float_columns(rows.schema):  # noise has no dictionary, and to look for one costs a fifth of a write
         writer = writer.option(f"parquet.enable.dictionary#{column}", "false")
