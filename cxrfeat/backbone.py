@@ -160,7 +160,7 @@ def load_network(backbone: Backbone, weights: Weights) -> ResNet:
     if weights.path is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_RANDOM_SEED)
-            network = backbone.build()
+            network = backbone.build().draw_weights()
     else:
         state = _read_state(weights.path)
         with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""ResNet with bottlenecks, module for module torchvision's: the same names, shapes and first weights.
+"""ResNet with bottlenecks, module for module torchvision's: the same names, shapes and random weights.
 
 It is not imported from there because that takes as long as importing torch itself (it brings torch's compiler along), once in
 the driver and once in every Python worker; benchmarks/LOG.md has the figures. ``tests/cxrfeat/test_resnet.py`` holds the two equal.
@@ -46,7 +46,7 @@ class ResNet(nn.Module):
     """Stem, four stages of bottlenecks, mean, classifier."""
 
     def __init__(self, blocks: Sequence[int] = (3, 4, 6, 3), width_per_group: int = 64) -> None:
-        """Make the network with torchvision's random weights; the default is ResNet50.
+        """Make the network, its weights not set; the default is ResNet50.
 
         Args:
             blocks: bottlenecks of each stage.
@@ -66,9 +66,16 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc: nn.Module = nn.Linear(inputs, 1000)
+
+    def draw_weights(self) -> ResNet:
+        """Draw torchvision's random weights, once, right after the network was made; return the network.
+
+        Not done when it is made: on the meta device, where stored weights are waited for, this draw imports torch's compiler.
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        return self
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Turn (N, 3, H, W) standardised pictures into (N, 1000) logits, or embeddings where ``fc`` is an identity."""
