@@ -13,7 +13,7 @@ help:  ## list these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 .PHONY: env
-env: $(VENV)/.ready java  ## .venv with everything in it, spark-submit too
+env: $(VENV)/.ready java $(VENV)/.rehearsed  ## .venv with everything in it, spark-submit too
 
 EXTRA ?= dev
 $(VENV)/.ready: pyproject.toml constraints.txt $(wildcard spark_jobs/conf/*)
@@ -22,7 +22,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(wildcard spark_jobs/conf/*)
 	pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA)]'
 	conf=$$(python -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent / "conf")'); \
 	mkdir -p "$$conf"; cp spark_jobs/conf/* "$$conf/"
-	touch $@
+	@touch $@
 
 .PHONY: java
 java: $(VENV)/.ready
@@ -30,6 +30,17 @@ java: $(VENV)/.ready
 	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo "installing Java" && \
 	  apt-get update -qq && { apt-get install -y -qq openjdk-17-jre-headless || apt-get install -y -qq openjdk-21-jre-headless; } && \
 	  python -m cxrfeat.java; }
+
+# See spark_jobs/conf/spark-env.sh. The class path must be the one that it sets: conf is not on it.
+$(VENV)/.rehearsed: $(VENV)/.ready | java
+	@echo "rehearsing a job for Java, which keeps the classes in $(VENV)/classes.jsa: half a minute"
+	@rm -f "$(VENV)/classes.jsa"; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	python -m cxrfeat.phantom --count 2 --output "$$folder/films" >"$$folder/log" 2>&1 && \
+	SPARK_CONF_DIR="$$(python -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent)')/conf/none" \
+	SPARK_SUBMIT_OPTS="-XX:+UseSerialGC -XX:ArchiveClassesAtExit=$(VENV)/classes.jsa" \
+	spark-submit spark_jobs/extract.py --images "$$folder/films" --output "$$folder/output" --weights random \
+	  --metadata "$$folder/films/Data_Entry_2017_v2020.csv" >>"$$folder/log" 2>&1 || { cat "$$folder/log"; exit 1; }
+	@touch $@
 
 .PHONY: demo
 demo: env  ## draw 60 phantom X-rays, embed them, train a head, score two drops, and say how to open the page

@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="image: leaks patients between splits, only to reproduce numbers of 2018",
     )
     cli.add_network_options(parser)
-    work = cli.add_work_options(parser, round_size=2048, unit="images")
+    work = cli.add_work_options(parser, round_size=4096, unit="images")
     work.add_argument("--replay-quarantine", action="store_true", help="first try again what is in quarantine")
     return parser  # fmt: skip
 

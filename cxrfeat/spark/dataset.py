@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
@@ -35,6 +36,13 @@ class Dataset:
     def embeddings(self) -> DataFrame:
         """Return all rows of all rounds: :data:`cxrfeat.schema.EMBEDDINGS`."""
         return read_table(self._spark, self._embeddings, EMBEDDINGS)
+
+    def count_films(self, status: Status | None = None) -> int:
+        """Count the files that have a row, or one of that status."""
+        if not storage.exists(self._embeddings):
+            return 0  # Spark would need half a second to say so
+        films = self.films()
+        return films.count() if status is None else films.where(F.col("status") == status.value).count()
 
     def films(self) -> DataFrame:
         """Return one row a file, embedded or in quarantine."""
@@ -104,20 +112,29 @@ class Dataset:
         """
         table = self.embeddings()
         paths = self._spark.createDataFrame(pa.table({"image_path": pa.array(listed, pa.string())}))
-        lost = paths.join(table, "image_path", "left_anti")
-        self._must_be_empty(lost, "image_path", "images were listed and have no row")
-        twice = table.groupBy("image_path", "augmentation").count().where("count > 1")
-        self._must_be_empty(twice, "image_path", "images have more than one row")
+        broken = {
+            "images were listed and have no row": paths.join(table, "image_path", "left_anti").select("image_path"),
+            "images have more than one row": (
+                table.groupBy("image_path", "augmentation").count().where("count > 1").select("image_path")
+            ),
+        }
         if by_patient:
-            torn = table.groupBy("patient_id").agg(F.count_distinct("split").alias("splits")).where("splits > 1")
-            self._must_be_empty(
-                torn.where("patient_id IS NOT NULL"), "patient_id", "patients are in more than one split"
+            broken["patients are in more than one split"] = (
+                table.where("patient_id IS NOT NULL")
+                .groupBy("patient_id")
+                .agg(F.count_distinct("split").alias("splits"))
+                .where("splits > 1")
+                .select("patient_id")
             )
-
-    def _must_be_empty(self, broken: DataFrame, column: str, promise: str) -> None:
-        first = [row[column] for row in broken.orderBy(column).take(5)]
+        # One question for all: Spark plans each longer than it answers it.
+        found = [names.toDF("name").withColumn("promise", F.lit(promise)) for promise, names in broken.items()]
+        first = functools.reduce(DataFrame.union, found).orderBy("promise", "name").take(5)
         if first:
-            raise DatasetIntegrityError(f"{broken.count()} {promise} in {self._embeddings}; the first: {first}")
+            promise = first[0]["promise"]
+            names = [row["name"] for row in first if row["promise"] == promise]
+            raise DatasetIntegrityError(
+                f"{broken[promise].count()} {promise} in {self._embeddings}; the first: {names}"
+            )
 
 
 def join_metadata(rows: DataFrame, lines: DataFrame) -> DataFrame:

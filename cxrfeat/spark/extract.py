@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from cxrfeat import imaging, storage
@@ -35,8 +34,8 @@ BATCHES_PER_TASK = 4
 _LEAST_IMAGES_PER_TASK = 64
 """However small the batches."""
 
-ROWS_PER_FILE = 4096
-"""About 32 MB of 2048-d vectors."""
+ROWS_PER_FILE = 2048
+"""9 MB of 2048-d vectors. A default round makes two such files, so that a second core has something to write."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class ExtractConfig:
     precision: Precision = Precision.AUTO
     device: Device = Device.AUTO
     batch_size: int | None = None
-    round_size: int = 2048
+    round_size: int = 4096
     watch: float | None = None
     replay_quarantine: bool = False
 
@@ -112,9 +111,8 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
         dataset.write_metadata(assign_splits(spark, read_metadata(spark, config.metadata), config.split))
     total = None if config.watch else len(listed)
     _LOG.info("embedding with %s", spec.fingerprint)
-    films = dataset.films()
-    done = films.where(F.col("status") == Status.OK.value) if config.replay_quarantine else films
-    with Progress(spark.sparkContext, total=total, done=done.count()) as progress:
+    done = dataset.count_films(Status.OK if config.replay_quarantine else None)
+    with Progress(spark.sparkContext, total=total, done=done) as progress:
         task = EmbedTask(
             config.images, spec, config.augmentations, config.device, factory, progress.done, progress.quarantined
         )
