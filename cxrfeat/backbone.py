@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,7 +179,8 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        mapped = zipfile.is_zipfile(path)  # torch's format before 1.6 was none, and is read whole
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except MemoryError:
         raise
     # The restricted unpickler trips over foreign bytes in a dozen ways, KeyError among them; all mean the same.

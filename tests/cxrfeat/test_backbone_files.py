@@ -137,6 +137,16 @@ def test_code_in_a_pickle_is_refused_and_never_runs(
     assert not trap.exists()
 
 
+def test_a_checkpoint_of_the_old_format_is_read(small_state: State, tmp_path: Path) -> None:
+    """It can't be mapped into memory as a zip is; its network is the same."""
+    old, new = tmp_path / "old.pth", fakes.save_weights(tmp_path / "new.pth", small_state)
+    old.write_bytes(legacy(small_state))
+    expected = load_network(fakes.SMALL, new).state_dict()
+    state = load_network(fakes.SMALL, Weights(old, "0")).state_dict()
+    assert list(state) == list(expected)
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
 def test_weights_of_the_other_layout_are_refused(small_state: State, tmp_path: Path) -> None:
     """Weights from 0–255 pixels fit torchvision's layout and are wrong there: resnet50 refuses, resnet50-v1 takes them."""
     state = {**small_state, "bn1.running_var": small_state["bn1.running_var"] * 1e4}
