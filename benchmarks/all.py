@@ -24,15 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import extract, figure, machine, results
-from benchmarks.contenders import BARE, CONTENDERS, JOB, Contender, Job, Network, job
+from benchmarks.contenders import BARE, CONTENDERS, JOB, Contender, Job, Network
 
 FOLDER = Path(__file__).resolve().parent
 
 
 def extraction(options: argparse.Namespace) -> object:
-    """Interleave all contenders; the job and the bare loop also run long enough for rounds and for start-up to fade."""
+    """Interleave all contenders; the job and the bare loop also run over more films, for start-up to fade."""
     long, short = options.long_count, options.count
-    entries: list[tuple[Contender, int]] = [(job(long), long), (CONTENDERS[BARE], long), (Job(JOB, ""), short)]
+    entries: list[tuple[Contender, int]] = [(Job(JOB, ""), long), (CONTENDERS[BARE], long), (Job(JOB, ""), short)]
     peers = [contender for contender in CONTENDERS.values() if contender.name != BARE and contender.module != "naive"]
     entries += [(contender, max(1, round(short * contender.share))) for contender in peers]
     network = Network(options.backbone, options.weights)
@@ -63,6 +63,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], object]] = {
     "extraction": extraction,
     "stages": command("stages", films=True),
     "fit": command("fit", "--rows", "20000"),
+    "load": command("load", "--rows", "40000", "--repeats", "5"),
     "score": command("score"),
     "scaling": scaling,
     "score_scaling": command("score", "--memory", "100000", "1000000"),
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--count", type=int, default=621, help="films of the job and the fastest peer; others get fewer"
     )
-    parser.add_argument("--long-count", type=int, default=1400, help="films of the job and the bare loop")
+    parser.add_argument("--long-count", type=int, default=2000, help="films of the job and the bare loop")
     parser.add_argument("--repeats", type=int, default=3, help="of the extraction")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--long", action="store_true", help="scaling goes on to 20,000 films: ten minutes more")

@@ -97,10 +97,9 @@ class Contender:
 
 @dataclass(frozen=True)
 class Job(Contender):
-    """Our Spark job as a user types it. Its marks are Spark's own: ``commits/N`` is written when round N is done.
+    """Our Spark job as a user types it, and its event log.
 
-    So its rate is one of whole rounds, their boundaries and the write included, and a run for a steady rate needs two
-    rounds or more. The default round is larger than the benchmark's: fewer boundaries, a higher rate.
+    Its marks are the ends of its tasks in that log, so the rate of a run of several rounds has their boundaries in it.
 
     Attributes:
         round_size: films of a round, or None for the job's default.
@@ -116,21 +115,24 @@ class Job(Contender):
         return Kind.JOB
 
     def command(self, images: Path, output: Path, marks: Path, network: Network) -> list[str]:
-        """Return the command; ``marks`` is not used."""
-        del marks
+        """Return the command; Spark writes its log into the folder of ``marks``."""
         submit = shutil.which("spark-submit")
         if submit is None:
             raise SystemExit("spark-submit is not on the path; expected the environment of `make env`")
-        words = [submit, *(["--master", self.master] if self.master else []), "spark_jobs/extract.py"]
-        rounds = ["--round-size", str(self.round_size)] if self.round_size else []
-        return [*words, "--images", str(images), "--output", str(output), *network.words(), *rounds, *self.arguments]
+        log = {"enabled": "true", "dir": str(marks.parent), "compress": "false", "rolling.enabled": "false"}
+        words = [submit, *(["--master", self.master] if self.master else [])]
+        words += [word for name, value in log.items() for word in ("--conf", f"spark.eventLog.{name}={value}")]
+        words += ["spark_jobs/extract.py", "--images", str(images), "--output", str(output), *network.words()]
+        return [*words, *(["--round-size", str(self.round_size)] if self.round_size else []), *self.arguments]
 
     def marks(self, output: Path, marks: Path) -> list[Mark]:
-        """Return one mark a round."""
-        del marks
+        """Return one mark a task: a round's films are spread over its tasks evenly, within one film."""
+        (log,) = marks.parent.glob("local-*")
+        rounds = zip(_films_of_rounds(output), _ends_of_tasks(log), strict=True)
         return [
-            Mark((output / "_checkpoint" / "commits" / number).stat().st_mtime, count)
-            for number, count in _films_of_rounds(output).items()
+            Mark(end, (films * (number + 1)) // len(ends) - films * number // len(ends))
+            for films, ends in rounds
+            for number, end in enumerate(sorted(ends))
         ]
 
     def rows(self, output: Path) -> int:
@@ -139,17 +141,23 @@ class Job(Contender):
         return count
 
 
-def _films_of_rounds(output: Path) -> dict[str, int]:
-    folders = (output / "embeddings").glob("round=*")
-    return {
-        folder.name.removeprefix("round="): sum(pq.read_metadata(file).num_rows for file in folder.rglob("*.parquet"))
-        for folder in folders
-    }
+def _films_of_rounds(output: Path) -> list[int]:
+    """Return the films of each round, the first round first."""
+    folders = sorted((output / "embeddings").glob("round=*"), key=lambda folder: int(folder.name.split("=")[1]))
+    return [sum(pq.read_metadata(file).num_rows for file in folder.rglob("*.parquet")) for folder in folders]
 
 
-def job(count: int) -> Job:
-    """Return our job with two rounds, for a steady rate."""
-    return Job(JOB, "", round_size=-(-count // 2))
+def _ends_of_tasks(log: Path) -> list[list[float]]:
+    """Return when the tasks of each embedding stage ended, in seconds since the epoch, from Spark's event log."""
+    ends: dict[int, list[float]] = {}
+    for event in map(json.loads, log.read_text().splitlines()):
+        if event["Event"] == "SparkListenerStageSubmitted":
+            scopes = [json.loads(rdd.get("Scope", "{}")).get("name") for rdd in event["Stage Info"]["RDD Info"]]
+            if "MapInArrow" in scopes:
+                ends[event["Stage Info"]["Stage ID"]] = []
+        elif event["Event"] == "SparkListenerTaskEnd" and event["Stage ID"] in ends:
+            ends[event["Stage ID"]].append(event["Task Info"]["Finish Time"] / 1000)
+    return [ends[stage] for stage in sorted(ends)]
 
 
 _HALF = 0.5

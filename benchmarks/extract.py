@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.contenders import BARE, CONTENDERS, JOB, Contender, Network, job
+from benchmarks.contenders import BARE, CONTENDERS, JOB, Contender, Job, Network
 from benchmarks.films import replicate
 from benchmarks.steady import steady_rate
 
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     network = Network(options.backbone, options.weights)
     chosen = [CONTENDERS[name] for name in (CONTENDERS if options.list else options.contenders)]
-    entries: list[tuple[Contender, int]] = [(job(options.count), options.count)]
+    entries: list[tuple[Contender, int]] = [(Job(JOB, ""), options.count)]
     entries += [(contender, max(1, round(options.count * contender.share))) for contender in chosen]
     if options.list:
         for contender, _ in entries:
@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{contender.name}\n    {shlex.join([*_assignments(contender), *command])}")
         return 0
     repeats = compare(entries, options.images, network, options.repeats)
-    print(f"{machine.describe()}; {options.count} films, rounds of half of them; medians of {options.repeats}")
+    print(f"{machine.describe()}; {options.count} films; medians of {options.repeats}")
     print(summary(repeats))
     if options.json:
         options.json.write_text(json.dumps([[asdict(run) for run in runs] for runs in repeats]))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cxrfeat.encoder import round_to_bits
 from cxrfeat.findings import FINDINGS, from_multi_hot
 from cxrfeat.schema import EMBEDDINGS, Split
 
@@ -20,7 +21,7 @@ SHAPE = {Split.TRAIN: 78_484, Split.VAL: 11_212, Split.TEST: 22_424}
 
 DIM = 2048
 EXTRACTOR = "noise"
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 2048
 
 
 def make(count: int, dim: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -34,19 +35,26 @@ def make(count: int, dim: int, seed: int = 0) -> tuple[NDArray[np.float32], NDAr
 
 
 def write(folder: Path, shape: dict[Split, int], dim: int, *, rows_per_file: int = _ROWS_AT_ONCE) -> None:
-    """Write ``round=N/status=ok`` files as the extraction does, in as many rows as ``shape`` says."""
+    """Write ``round=N/status=ok`` files of bf16 embeddings, encoded as the extraction's, in as many rows as ``shape`` says."""
     done = 0
     for split, count in shape.items():
         for start in range(0, count, rows_per_file):
             rows = min(rows_per_file, count - start)
             path = folder / f"round={done // rows_per_file}" / "status=ok" / f"{split}-{start}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(_table(split, done, rows, dim), path)
+            pq.write_table(
+                _table(split, done, rows, dim),
+                path,
+                compression="zstd",
+                use_dictionary=[name for name in EMBEDDINGS.names if name not in ("embedding", "age_years")],
+                use_byte_stream_split=["embedding.list.element"],
+            )
             done += rows
 
 
 def _table(split: Split, first: int, count: int, dim: int) -> pa.Table:
     embeddings, labels = make(count, dim, seed=first)
+    embeddings = round_to_bits(embeddings)
     numbers = range(first, first + count)
     columns = {
         "image_index": [f"{number:08}.png" for number in numbers],

@@ -165,11 +165,15 @@ def extraction(repeats: Sequence[Sequence[Run]]) -> str:
             [column.name, column.kind, median, each, ratio, f"{column.films:,}", seconds, f"{column.peak:,.0f}"]
         )
     header = ["", "", "img/s steady", "runs", "job / it", "films", "s end to end", "peak MiB"]
-    promises = [
+    return f"{table(header, rows)}\n\n{_promises(bars(found))}"
+
+
+def _promises(found: Sequence[Bar]) -> str:
+    rows = [
         [bar.text, f"{bar.median:.2f}", ", ".join(f"{ratio:.2f}" for ratio in bar.ratios), _minimum(bar), bar.verdict]
-        for bar in bars(found)
+        for bar in found
     ]
-    return f"{table(header, rows)}\n\n{table(['', 'median', 'runs', 'bar', 'kept'], promises)}"
+    return table(["", "median", "runs", "bar", "kept"], rows)
 
 
 def _minimum(bar: Bar) -> str:
@@ -192,6 +196,17 @@ def fit(found: Mapping[str, Any]) -> str:
     """Write seconds an epoch."""
     rows = [[name, f"{statistics.median(runs):.2f}", f"{min(runs):.2f}"] for name, runs in found["seconds"].items()]
     return table([f"{found['rows']:,} × {found['width']:,}", "s an epoch", "lowest"], rows)
+
+
+def load(found: Mapping[str, Any]) -> str:
+    """Write seconds and peaks of loading, and the ratio of the speeds."""
+    rows = [
+        [name, f"{statistics.median(runs):.2f}", f"{statistics.median(found['peaks'][name]):,.0f}"]
+        for name, runs in found["seconds"].items()
+    ]
+    promise = Bar("speed: ours / read_table", ratios(found["seconds"]["read_table"], found["seconds"]["ours"]), 0.5)
+    header = [f"{found['rows']:,} × {found['width']:,}", "s", "peak MiB"]
+    return f"{table(header, rows)}\n\n{_promises([promise])}"
 
 
 def score(found: Mapping[str, Any]) -> str:
@@ -255,6 +270,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "extraction": ("Extraction", extraction),
     "stages": ("Where an image's time goes, and the least it could be: one core", stages),
     "fit": ("Fit", fit),
+    "load": ("Reading embeddings back, encoded as the extraction writes them", load),
     "score": ("Score", score),
     "scaling": ("Scaling of the extraction: rounds of 100 films", scaling),
     "score_scaling": ("Scaling of the scoring", score_scaling),
@@ -268,6 +284,7 @@ NOTES = {
     "stages": "`inflate` is inside `decode`; `all` is the worker's function from path to Parquet. Floors are what other libraries need for the same thing, with other bits; the bounds are this "
     "machine's measured arithmetic and copy rates (benchmarks/limits.py).",
     "fit": "One epoch of each; `python -m benchmarks.fit --help` says what the names mean.",
+    "load": "`ours` is what `head_training.fit` does: the matrix in memory, checked and joined; `read_table` is pyarrow's table alone.",
     "score": "`python -m benchmarks.score --help` says what the names mean.",
 }
 

@@ -1,9 +1,8 @@
 """What "steady" means, for every contender alike.
 
-A contender marks each batch of films when its embeddings are there. Start-up is over with the first mark by which a fifth
-of the films is done; the steady rate is what comes after it, divided by the time until the last mark. A peer's
-marks do not wait for its Parquet files; our Spark job's do, since its marks are its commits. That is to
-the peers' advantage.
+A contender marks each batch of films when its embeddings are there, our Spark job each task. Start-up is over with the
+first mark by which a fifth of the films is done; the steady rate is what comes after it, divided by the time until the last
+mark. Nobody's marks wait for the last Parquet file; those of a job of several rounds wait for all rounds' but the last.
 """
 
 from __future__ import annotations

@@ -187,11 +187,11 @@ class FrozenEncoder:
     def _pool(self, feature_maps: torch.Tensor) -> NDArray[np.float32]:
         """Pool a whole batch, padding too: neither does the kernel of the mean then depend on how many films it holds."""
         pooled: NDArray[np.float32] = feature_maps.mean(dim=(2, 3)).cpu().numpy()
-        return pooled if self._dtype == torch.float32 else _round(pooled)
+        return pooled if self._dtype == torch.float32 else round_to_bits(pooled)
 
 
-def _round(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Round to 16 significant bits: bf16 has computed 8, and the noise of the others would be a quarter of a file."""
+def round_to_bits(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Round embeddings to 16 significant bits: bf16 has computed 8, and the others' noise would be a quarter of a file."""
     fractions, exponents = np.frexp(values)
     scale = np.float32(1 << _BF16_BITS)
     rounded: NDArray[np.float32] = np.ldexp(np.rint(fractions * scale) / scale, exponents)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -75,19 +74,31 @@ def test_a_lost_row_fails_the_run(films: Path, monkeypatch: pytest.MonkeyPatch) 
         extract.run(Fake("fake", ""), films, 3, NETWORK)
 
 
-def test_the_job_is_measured_by_its_commits(tmp_path: Path) -> None:
-    """A mark is a round's films at the time of its commit, in any order of names."""
-    for number, (films, seconds) in {2: (5, 100.0), 10: (3, 130.0)}.items():
-        folder = tmp_path / "embeddings" / f"round={number}" / "status=ok"
+def stage(number: int, scope: str) -> str:
+    """Write an event as Spark logs it."""
+    rdds = [{"Scope": json.dumps({"id": "1", "name": name})} for name in ("Exchange", scope)]
+    info = {"Stage ID": number, "RDD Info": [*rdds, {"RDD ID": 1}]}
+    return json.dumps({"Event": "SparkListenerStageSubmitted", "Stage Info": info})
+
+
+def task(number: int, milliseconds: int) -> str:
+    info = {"Finish Time": milliseconds}
+    return json.dumps({"Event": "SparkListenerTaskEnd", "Stage ID": number, "Task Info": info})
+
+
+def test_the_job_is_measured_by_its_tasks(tmp_path: Path) -> None:
+    """A round's films are spread over the tasks of its stage, in any order of names and ends; other stages don't count."""
+    for number, films in {10: 3, 2: 5}.items():
+        folder = tmp_path / "out" / "embeddings" / f"round={number}" / "status=ok"
         folder.mkdir(parents=True)
         pq.write_table(pa.table({"x": list(range(films))}), folder / "part.parquet")
-        commit = tmp_path / "_checkpoint" / "commits" / str(number)
-        commit.parent.mkdir(parents=True, exist_ok=True)
-        commit.write_text("")
-        os.utime(commit, (seconds, seconds))
-    (tmp_path / "summary.json").write_text(json.dumps({"images": {"ok": 8}}))
-    assert sorted(Job(JOB, "").marks(tmp_path, tmp_path)) == [Mark(100.0, 5), Mark(130.0, 3)]
-    assert Job(JOB, "").rows(tmp_path) == 8
+    (tmp_path / "out" / "summary.json").write_text(json.dumps({"images": {"ok": 8}}))
+    events = [stage(1, "Scan"), task(1, 90_000), stage(4, "MapInArrow"), task(4, 101_500), task(4, 100_000)]
+    events += [stage(7, "MapInArrow"), task(7, 130_000), json.dumps({"Event": "SparkListenerApplicationEnd"})]
+    (tmp_path / "local-17").write_text("\n".join(events) + "\n")
+    marks = Job(JOB, "").marks(tmp_path / "out", tmp_path / "marks")
+    assert marks == [Mark(100.0, 2), Mark(101.5, 3), Mark(130.0, 3)]
+    assert Job(JOB, "").rows(tmp_path / "out") == 8
 
 
 def test_the_summary_compares_run_by_run() -> None:
@@ -105,5 +116,5 @@ def test_every_command_can_be_typed(capsys: pytest.CaptureFixture[str], monkeypa
     assert extract.main(["--images", "films", "--list"]) == 0
     printed = capsys.readouterr().out
     assert all(f"\n{name}\n" in printed for name in CONTENDERS)
-    assert "spark-submit spark_jobs/extract.py --images films" in printed
+    assert "spark_jobs/extract.py --images films --output OUTPUT" in printed
     assert "env MALLOC_MMAP_THRESHOLD_=" in printed

@@ -47,6 +47,12 @@ FOUND: dict[str, Any] = {
         {"stage": "decode", "way": "torchvision", "ms": 7.5},
         {"stage": "inflate", "way": "zlib", "ms": 3.0},
     ],
+    "load": {
+        "rows": 40_000,
+        "width": 2048,
+        "seconds": {"read_table": [2.0, 1.0, 3.0], "ours": [4.0, 4.0, 4.0]},
+        "peaks": {"read_table": [1.0, 1.0, 1.0], "ours": [1200.0, 1300.0, 1100.0]},
+    },
 }
 
 
@@ -91,6 +97,8 @@ def test_the_page_has_every_contender_and_only_what_was_measured() -> None:
     page = results.render(FOUND)
     assert "| Daft, our function | given ours | 32.0 | 32.0, 16.0, 64.0 | 1.12 | 621 | 36.0 | 2,500 |" in page
     assert "| decode | 10.00 | 7.50 (torchvision), 8.00 (OpenCV) |" in page
+    assert "| ours | 4.00 | 1,200 |" in page
+    assert "| speed: ours / read_table | 0.50 | 0.50, 0.25, 0.75 | ≥ 0.5 | yes |" in page
     assert "## Fit" not in page
     assert "30 minutes (bar: 40: kept)" in page
     assert "60 minutes (bar: 40: **not kept**)" in results.render({**FOUND, "seconds": 3600.0})

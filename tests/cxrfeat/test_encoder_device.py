@@ -97,11 +97,11 @@ def test_bf16_embeddings_have_sixteen_bits() -> None:
 def test_rounding_keeps_sixteen_bits(values: NDArray[np.float32]) -> None:
     """To the nearest such number: within 2⁻¹⁶ of the value, its sign and order kept, and a second time nothing changes."""
     normal = np.where(np.abs(values) < np.finfo(np.float32).tiny, np.float32(0), values)
-    rounded = encoder_module._round(normal)
+    rounded = encoder_module.round_to_bits(normal)
     assert rounded.dtype == np.float32
     assert not (rounded.view(np.uint32) & 0xFF).any()
     assert (np.abs(rounded.astype(np.float64) - normal) <= 2.0**-16 * np.abs(normal.astype(np.float64))).all()
-    np.testing.assert_array_equal(encoder_module._round(rounded), rounded)
+    np.testing.assert_array_equal(encoder_module.round_to_bits(rounded), rounded)
     order = np.argsort(normal)
     assert (np.diff(rounded[order]) >= 0).all()
 
