@@ -57,6 +57,10 @@ TEST_WORKERS ?= 2
 test: env $(BIN)/moto_server  ## all tests but those that need a cluster, two files at a time (TEST_WORKERS=N)
 	pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadfile
 
+.PHONY: coverage
+coverage: env  ## what the same tests reach of cxrfeat and head_training, by lines and branches: at least 95 %
+	pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+
 .PHONY: test-cluster
 test-cluster: env  ## faults, GPU scheduling and both jobs on a standalone cluster of this machine's processes
 	pytest -m cluster

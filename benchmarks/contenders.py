@@ -99,7 +99,7 @@ class Contender:
 class Job(Contender):
     """Our Spark job as a user types it, and its event log.
 
-    Its marks are the ends of its tasks in that log, so the rate of a run of several rounds has their boundaries in it.
+    Its marks are its tasks in that log, so the rate of a run of several rounds has their boundaries in it.
 
     Attributes:
         round_size: films of a round, or None for the job's default.
@@ -126,13 +126,18 @@ class Job(Contender):
         return [*words, *(["--round-size", str(self.round_size)] if self.round_size else []), *self.arguments]
 
     def marks(self, output: Path, marks: Path) -> list[Mark]:
-        """Return one mark a task: a round's films are spread over its tasks evenly, within one film."""
+        """Return a mark a film, its task's films spread evenly over the task's time.
+
+        Not one at a task's end: while it is counted, half of another task would be done and not yet counted, on average.
+        The first task of a worker starts it, too; that is within the fifth that is left out.
+        """
         (log,) = marks.parent.glob("local-*")
-        rounds = zip(_films_of_rounds(output), _ends_of_tasks(log), strict=True)
         return [
-            Mark(end, (films * (number + 1)) // len(ends) - films * number // len(ends))
-            for films, ends in rounds
-            for number, end in enumerate(sorted(ends))
+            Mark(start + (end - start) * (film + 1) / share, 1)
+            for films, tasks in zip(_films_of_rounds(output), _embedding_tasks(log), strict=True)
+            for number, (start, end) in enumerate(sorted(tasks))
+            for share in [films * (number + 1) // len(tasks) - films * number // len(tasks)]
+            for film in range(share)
         ]
 
     def rows(self, output: Path) -> int:
@@ -147,17 +152,18 @@ def _films_of_rounds(output: Path) -> list[int]:
     return [sum(pq.read_metadata(file).num_rows for file in folder.rglob("*.parquet")) for folder in folders]
 
 
-def _ends_of_tasks(log: Path) -> list[list[float]]:
-    """Return when the tasks of each embedding stage ended, in seconds since the epoch, from Spark's event log."""
-    ends: dict[int, list[float]] = {}
+def _embedding_tasks(log: Path) -> list[list[tuple[float, float]]]:
+    """Return start and end of each embedding stage's tasks, in seconds since the epoch, from Spark's event log."""
+    tasks: dict[int, list[tuple[float, float]]] = {}
     for event in map(json.loads, log.read_text().splitlines()):
         if event["Event"] == "SparkListenerStageSubmitted":
             scopes = [json.loads(rdd.get("Scope", "{}")).get("name") for rdd in event["Stage Info"]["RDD Info"]]
             if "MapInArrow" in scopes:
-                ends[event["Stage Info"]["Stage ID"]] = []
-        elif event["Event"] == "SparkListenerTaskEnd" and event["Stage ID"] in ends:
-            ends[event["Stage ID"]].append(event["Task Info"]["Finish Time"] / 1000)
-    return [ends[stage] for stage in sorted(ends)]
+                tasks[event["Stage Info"]["Stage ID"]] = []
+        elif event["Event"] == "SparkListenerTaskEnd" and event["Stage ID"] in tasks:
+            info = event["Task Info"]
+            tasks[event["Stage ID"]].append((info["Launch Time"] / 1000, info["Finish Time"] / 1000))
+    return [tasks[stage] for stage in sorted(tasks)]
 
 
 _HALF = 0.5

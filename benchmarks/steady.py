@@ -1,6 +1,6 @@
 """What "steady" means, for every contender alike.
 
-A contender marks each batch of films when its embeddings are there, our Spark job each task. Start-up is over with the
+A contender marks each batch of films when its embeddings are there, our Spark job's are spread over its tasks. Start-up is over with the
 first mark by which a fifth of the films is done; the steady rate is what comes after it, divided by the time until the last
 mark. Nobody's marks wait for the last Parquet file; those of a job of several rounds wait for all rounds' but the last.
 """

@@ -81,23 +81,23 @@ def stage(number: int, scope: str) -> str:
     return json.dumps({"Event": "SparkListenerStageSubmitted", "Stage Info": info})
 
 
-def task(number: int, milliseconds: int) -> str:
-    info = {"Finish Time": milliseconds}
+def task(number: int, start: int, end: int) -> str:
+    info = {"Launch Time": 1000 * start, "Finish Time": 1000 * end}
     return json.dumps({"Event": "SparkListenerTaskEnd", "Stage ID": number, "Task Info": info})
 
 
 def test_the_job_is_measured_by_its_tasks(tmp_path: Path) -> None:
-    """A round's films are spread over the tasks of its stage, in any order of names and ends; other stages don't count."""
+    """A round's films are spread over the time of its stage's tasks, in any order of names and ends; other stages don't count."""
     for number, films in {10: 3, 2: 5}.items():
         folder = tmp_path / "out" / "embeddings" / f"round={number}" / "status=ok"
         folder.mkdir(parents=True)
         pq.write_table(pa.table({"x": list(range(films))}), folder / "part.parquet")
     (tmp_path / "out" / "summary.json").write_text(json.dumps({"images": {"ok": 8}}))
-    events = [stage(1, "Scan"), task(1, 90_000), stage(4, "MapInArrow"), task(4, 101_500), task(4, 100_000)]
-    events += [stage(7, "MapInArrow"), task(7, 130_000), json.dumps({"Event": "SparkListenerApplicationEnd"})]
+    events = [stage(1, "Scan"), task(1, 80, 90), stage(4, "MapInArrow"), task(4, 91, 103), task(4, 90, 100)]
+    events += [stage(7, "MapInArrow"), task(7, 110, 140), json.dumps({"Event": "SparkListenerApplicationEnd"})]
     (tmp_path / "local-17").write_text("\n".join(events) + "\n")
     marks = Job(JOB, "").marks(tmp_path / "out", tmp_path / "marks")
-    assert marks == [Mark(100.0, 2), Mark(101.5, 3), Mark(130.0, 3)]
+    assert marks == [Mark(second, 1) for second in (95, 100, 95, 99, 103, 120, 130, 140)]
     assert Job(JOB, "").rows(tmp_path / "out") == 8
 
 
