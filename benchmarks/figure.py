@@ -11,8 +11,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.bars import Column, columns
 from benchmarks.contenders import Kind
-from benchmarks.results import STAGES, Column, columns
+from benchmarks.results import STAGES
 from head_training.report.style import BLUE, CONTEXT, GRID, INK, MUTED, ORANGE, SKY, VERMILLION
 
 COLOURS = {
