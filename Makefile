@@ -37,7 +37,7 @@ $(VENV)/.rehearsed: $(VENV)/.ready | java
 	@rm -f "$(VENV)/classes.jsa"; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	python -m cxrfeat.phantom --count 2 --output "$$folder/films" >"$$folder/log" 2>&1 && \
 	SPARK_CONF_DIR="$$(python -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent)')/conf/none" \
-	SPARK_SUBMIT_OPTS="-XX:+UseSerialGC -XX:ArchiveClassesAtExit=$(VENV)/classes.jsa" \
+	SPARK_SUBMIT_OPTS="-XX:+UseSerialGC -XX:+IgnoreUnrecognizedVMOptions -XX:ArchiveClassesAtExit=$(VENV)/classes.jsa" \
 	spark-submit spark_jobs/extract.py --images "$$folder/films" --output "$$folder/output" --weights random \
 	  --metadata "$$folder/films/Data_Entry_2017_v2020.csv" >>"$$folder/log" 2>&1 || { cat "$$folder/log"; exit 1; }
 	@touch $@

@@ -19,3 +19,4 @@ if [ -r "${venv}/classes.jsa" ] && [ ! -e "${SPARK_CONF_DIR}/spark-defaults.conf
 -Dlog4j2.configurationFile=${SPARK_CONF_DIR}/log4j2.properties"
   SPARK_CONF_DIR="${SPARK_CONF_DIR}/none"
 fi
+unset venv  # all that is set here is exported

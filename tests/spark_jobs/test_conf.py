@@ -14,7 +14,7 @@ import pytest
 from cxrfeat import java
 
 CONF = Path(__file__).parents[2] / "spark_jobs" / "conf"
-PRINT = 'echo "$SPARK_CONF_DIR"; echo "$SPARK_SUBMIT_OPTS"; echo "$PYSPARK_PYTHON"'
+PRINT = 'echo "$SPARK_CONF_DIR"; echo "$SPARK_SUBMIT_OPTS"; echo "$PYSPARK_PYTHON"; echo "${venv-}"'
 
 
 @pytest.fixture
@@ -28,12 +28,14 @@ def conf(tmp_path: Path) -> Path:
 
 
 def source(conf: Path, **environment: str) -> list[str]:
-    """Return SPARK_CONF_DIR, the JVM's options and the interpreter as spark-env.sh leaves them."""
+    """Return SPARK_CONF_DIR, the JVM's options and the interpreter as spark-env.sh leaves them; it leaves nothing else."""
     settings = {"SPARK_HOME": str(conf.parent), "SPARK_CONF_DIR": str(conf), **environment}
     script = f'set -a; . "{conf}/spark-env.sh"; {PRINT}'
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK", "PYSPARK"))}
     done = subprocess.run(["bash", "-c", script], env={**clean, **settings}, check=True, capture_output=True, text=True)
-    return done.stdout.splitlines()
+    *lines, venv = done.stdout.splitlines()
+    assert venv == ""
+    return lines
 
 
 def test_without_an_archive_conf_stays_where_it_is(conf: Path, tmp_path: Path) -> None:
