@@ -58,7 +58,7 @@ test: env $(BIN)/moto_server  ## all tests but those that need a cluster, two fi
 	pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadfile
 
 .PHONY: coverage
-coverage: env  ## what the same tests reach of cxrfeat and head_training, by lines and branches: at least 95 %
+coverage: env $(BIN)/moto_server  ## what the same tests reach of cxrfeat and head_training, by lines and branches: at least 95 %
 	pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 .PHONY: test-cluster
