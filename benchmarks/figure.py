@@ -55,7 +55,7 @@ def _style(axes: Axes, title: str, label: str) -> None:
 
 def _rates(axes: Axes, found: Sequence[Column]) -> None:
     shown = sorted((column for column in found if column.steady), key=lambda column: statistics.median(column.steady))
-    names = [column.name for column in shown]
+    names = [f"{column.name}, {column.films:,} films" if column.kind is Kind.JOB else column.name for column in shown]
     for row, column in enumerate(shown):
         median = statistics.median(column.steady)
         axes.barh(row, median, color=COLOURS[column.kind], height=0.7)

@@ -183,9 +183,15 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except MemoryError:
         raise
-    # The restricted unpickler trips over foreign bytes in a dozen ways, KeyError among them; all mean the same.
+    except OSError as error:
+        raise WeightsError(f"{path} can't be read: {error}") from error
+    # The restricted unpickler trips over foreign bytes in a dozen ways, KeyError among them; all mean the same, and
+    # torch's own words advise to load it unrestricted.
     except Exception as error:
-        raise WeightsError(f"{path} can't be read as plain tensors: {error!r}") from error
+        raise WeightsError(
+            f"{path} can't be read as plain tensors ({type(error).__name__}); expected safetensors, or a state dict "
+            "(name → tensor) that torch.save wrote"
+        ) from error
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
     ):

@@ -113,7 +113,9 @@ def _serve(argv: Sequence[str] | None) -> int:
     with contextlib.suppress(
         KeyboardInterrupt
     ):  # how it is stopped: uvicorn has shut down in order, and raises it again
-        serve(*parse(argv))
+        settings, limits, options = parse(argv)
+        print(f"loading {settings.backbone} and the head {settings.head}", file=sys.stderr)
+        serve(settings, limits, options)
     return exits.DONE
 
 

@@ -142,7 +142,6 @@ def open_service(settings: Settings) -> Service:
     weights = find_weights(get_backbone(settings.backbone), settings.weights)
     # Films come one by one: in batches of one, or padding would take the time of seven more.
     spec = EncoderSpec(settings.backbone, weights, settings.precision, batch_size=1)
-    predictor.bundle.check_extractor(spec.fingerprint)  # before the network is built
     torch.set_num_threads(settings.threads)
     encoder = FrozenEncoder(spec)
     card = make_card(predictor.bundle, encoder.precision, settings.operating_point, evaluation)

@@ -74,13 +74,14 @@ def test_a_table_has_as_many_cells_in_every_row() -> None:
 
 
 def test_the_figure_shows_what_there_is(tmp_path: Path) -> None:
-    """It draws with one part or both, and the same numbers give the same bytes."""
+    """It draws with one part or both, the same numbers give the same bytes, and the job says over how many films."""
     for number, keys in enumerate((("extraction",), ("stages",), ("extraction", "stages"))):
         paths = [tmp_path / f"{number}{copy}.svg" for copy in "ab"]
         for path in paths:
             figure.draw({key: FOUND[key] for key in keys}, path)
         assert paths[0].read_bytes() == paths[1].read_bytes()
         assert ElementTree.parse(paths[0]).getroot().tag.endswith("svg")
+        assert ("<!-- job, 2,000 films -->" in paths[0].read_text()) == ("extraction" in keys)  # the text of its outline
     figure.draw({}, tmp_path / "none.svg")
     assert not (tmp_path / "none.svg").exists()
 

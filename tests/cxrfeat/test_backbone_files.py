@@ -102,10 +102,18 @@ GARBAGE: dict[str, bytes] = {
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("name", GARBAGE)
 def test_garbage_is_refused(name: str, suffix: str, tmp_path: Path) -> None:
-    """Whatever the file holds instead of tensors, the error is WeightsError and names the file."""
+    """Whatever the file holds instead of tensors, one line names the file and never advises to read it unsafely."""
     path = tmp_path / f"w{suffix}"
     path.write_bytes(GARBAGE[name])
-    assert "can't be read as plain tensors" in refusal(fakes.SMALL, Weights(path, "0"))
+    message = refusal(fakes.SMALL, Weights(path, "0"))
+    assert "can't be read as plain tensors" in message
+    assert "weights_only" not in message
+    assert "\n" not in message
+
+
+def test_a_file_that_has_gone_is_no_garbage(tmp_path: Path) -> None:
+    """Errors of the disk keep their own words."""
+    assert "No such file or directory" in refusal(fakes.SMALL, Weights(tmp_path / "w.pth", "0"))
 
 
 def plain_pickle(content: object) -> bytes:
