@@ -50,6 +50,11 @@ class PatientBootstrap:
 
     Attributes:
         counts: (P, R) float64: how often each of the P patients, in sorted order, was drawn in each resample.
+
+    Example:
+        >>> bootstrap = PatientBootstrap(["1", "1", "2", "3", "4"], resamples=3)
+        >>> bootstrap.sums([[1], [1], [1], [1], [1]]).ravel()  # images of each resample: patient 1 brings two
+        array([4., 7., 5.])
     """
 
     def __init__(self, patients: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> None:

@@ -43,6 +43,10 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike) -> Reliability:
 
     Raises:
         ValueError: as :func:`to_bins`; no image.
+
+    Example:
+        >>> round(reliability([0, 0, 0, 1], [0.2, 0.2, 0.2, 0.2]).ece, 3)  # said of one in five, true of one in four
+        0.05
     """
     values = np.asarray(probabilities, dtype=np.float64)
     bins = to_bins(values)

@@ -85,6 +85,10 @@ def to_multi_hot(findings: Sequence[Sequence[str]]) -> NDArray[np.float32]:
 
     Raises:
         ValueError: an unknown name; the message gives the row.
+
+    Example:
+        >>> to_multi_hot([["Mass"], []])[:, FINDINGS.index("Mass")]
+        array([1., 0.], dtype=float32)
     """
     column = {finding: index for index, finding in enumerate(FINDINGS)}
     hot = np.zeros((len(findings), len(FINDINGS)), dtype=np.float32)

@@ -31,6 +31,12 @@ def heat_maps(gradients: NDArray[np.float32], feature_maps: NDArray[np.float32])
 
     Raises:
         ValueError: shapes that don't belong together.
+
+    Example:
+        >>> gradients, feature_maps = np.ones((1, 14, 8), np.float32), np.ones((1, 8, 4, 4), np.float32)
+        >>> maps = heat_maps(gradients, feature_maps)
+        >>> maps.shape, float(maps[0, 0].sum())  # the cells of a finding sum to gradient · embedding
+        ((1, 14, 4, 4), 8.0)
     """
     if gradients.ndim != 3 or feature_maps.ndim != 4 or gradients.shape[::2] != feature_maps.shape[:2]:
         raise ValueError(

@@ -74,6 +74,11 @@ def decode(data: bytes) -> Radiograph:
 
     Raises:
         ImageError: the file can't be a radiograph; ``reason`` says why.
+
+    Example:
+        >>> decode(b"GIF89a")
+        Traceback (most recent call last):
+        cxrfeat.errors.ImageError: neither PNG nor JPEG; it starts with b'GIF89a'
     """
     if not data:
         raise ImageError(Reason.EMPTY, "the file has 0 bytes")

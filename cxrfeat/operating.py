@@ -80,6 +80,13 @@ def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, rule: str) -> 
     Raises:
         ConfigError: another rule.
         ValueError: different shapes, labels other than 0 and 1, probabilities that are NaN or infinite.
+
+    Example:
+        >>> labels, probabilities = [0, 0, 1, 1], [0.1, 0.4, 0.3, 0.8]
+        >>> choose_threshold(labels, probabilities, "sensitivity_0.90")  # both positives must be found
+        0.3
+        >>> confusion(labels, probabilities, 0.3)
+        Confusion(tp=2, fp=1, tn=1, fn=0)
     """
     gain = _gain(rule)
     truth, values = _check(labels, probabilities)

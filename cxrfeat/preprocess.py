@@ -35,6 +35,11 @@ def to_model_input(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np
         TypeError: another dtype or rank.
 
     Source: Pillow's antialiased bilinear resize, as ``torchvision.transforms.Resize((224, 224))`` does to a PIL image.
+
+    Example:
+        >>> model_input = to_model_input(np.full((1024, 900), 65535, dtype=np.uint16))
+        >>> model_input.shape, model_input.dtype, int(model_input.min())  # white stays white, whatever its depth
+        ((224, 224), dtype('uint8'), 255)
     """
     if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):
         raise TypeError(f"pixels are {pixels.dtype} of shape {pixels.shape}; expected (H, W) uint8 or uint16")

@@ -24,6 +24,11 @@ def to_matrix(vectors: pa.Array, dim: int) -> NDArray[np.float32]:
     Raises:
         VectorsError: another type, null or lists of another length, and NaN, null or infinity among the numbers; each
             with its rows.
+
+    Example:
+        >>> to_matrix(pa.array([[1, 2, 3], [4, 5, 6]], pa.list_(pa.float32())), 3)
+        array([[1., 2., 3.],
+               [4., 5., 6.]], dtype=float32)
     """
     if not is_vectors(vectors.type):
         raise VectorsError(Reason.WRONG_TYPE, f"embeddings are {vectors.type}; expected lists of float32 or float64")

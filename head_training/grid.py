@@ -102,6 +102,10 @@ def expand(grid: Mapping[str, Any], given: Mapping[str, Any]) -> list[Configurat
 
     Raises:
         ConfigError: an unknown key, a bad value, a key in both, or two equal configurations.
+
+    Example:
+        >>> [configuration.hidden for configuration in expand({"hidden": [[128, 32], [256]]}, {"lr": 1e-3})]
+        [(128, 32), (256,)]
     """
     for key in grid:
         if key not in KEYS:

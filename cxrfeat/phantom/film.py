@@ -31,6 +31,11 @@ def draw(patient: Patient, study: Study, size: int) -> npt.NDArray[np.uint8]:
     Raises:
         ValueError: If ``size`` is too small.
 
+    Example:
+        >>> from cxrfeat.phantom.people import make_patient, make_studies
+        >>> patient = make_patient(seed=0, number=1)
+        >>> draw(patient, make_studies(patient)[0], size=64).shape
+        (64, 64)
     """
     if size < MIN_SIZE:
         raise ValueError(f"size: expected at least {MIN_SIZE} pixels, got {size}")

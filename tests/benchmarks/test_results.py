@@ -81,7 +81,9 @@ def test_the_figure_shows_what_there_is(tmp_path: Path) -> None:
             figure.draw({key: FOUND[key] for key in keys}, path)
         assert paths[0].read_bytes() == paths[1].read_bytes()
         assert ElementTree.parse(paths[0]).getroot().tag.endswith("svg")
-        assert ("<!-- job, 2,000 films -->" in paths[0].read_text()) == ("extraction" in keys)  # the text of its outline
+        assert ("<!-- job, 2,000 films -->" in paths[0].read_text()) == (
+            "extraction" in keys
+        )  # the text of its outline
     figure.draw({}, tmp_path / "none.svg")
     assert not (tmp_path / "none.svg").exists()
 
