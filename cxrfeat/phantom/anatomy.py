@@ -83,15 +83,14 @@ class Chest:
     """The planes of one study, float32 (grid, grid), which the findings alter in place.
 
     Attributes:
-        frame: The pixels' patient coordinates.
-        shape: The patient's measures.
+        frame: the pixels' patient coordinates.
+        shape: the patient's measures.
         reach: 0 at the midline, 1 at the inner wall of the thorax.
-        body: Thickness of the body, cm.
-        air: Thickness of the air in the lungs, cm.
+        body: thickness of the body, cm.
+        air: thickness of the air in the lungs, cm.
         lung: 0..1, where lung is to be seen.
-        density: What else attenuates, cm of water.
-        vessels: Strength of the lung vessels, 0..1 and more.
-
+        density: what else attenuates, cm of water.
+        vessels: strength of the lung vessels, 0..1 and more.
     """
 
     frame: Frame

@@ -40,12 +40,11 @@ class Summary:
     """What :func:`write_dataset` left in the folder.
 
     Attributes:
-        output: The folder.
-        images: Images in the set.
-        drawn: How many of them were drawn now; the others were there.
-        patients: Patients in the set.
-        test_images: Images on the test list; the others are on the other list.
-
+        output: the folder.
+        images: images in the set.
+        drawn: how many of them were drawn now; the others were there.
+        patients: patients in the set.
+        test_images: images on the test list; the others are on the other list.
     """
 
     output: Path
@@ -83,20 +82,19 @@ def write_dataset(output: Path, count: int, *, seed: int = 0, size: int = 1024, 
     Images that are there already are kept as they are. Every file appears whole or not at all.
 
     Args:
-        output: Folder to write; made if need be.
-        count: Images in the set, at least 1.
-        seed: Which set, at least 0.
-        size: Pixels a side, at least 64.
-        workers: Processes that draw, at least 1.
+        output: folder to write; made if need be.
+        count: images in the set, at least 1.
+        seed: which set, at least 0.
+        size: pixels a side, at least 64.
+        workers: processes that draw, at least 1.
 
     Returns:
         What is in the folder now.
 
     Raises:
-        ConfigError: An option out of range.
+        ConfigError: an option out of range.
         DatasetMismatchError: A folder with something else in it: other files, a set with another seed,
             size or version, or more images than ``count``.
-
     """
     for name, value, least in (
         ("count", count, 1),

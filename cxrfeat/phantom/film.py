@@ -21,15 +21,15 @@ def draw(patient: Patient, study: Study, size: int) -> npt.NDArray[np.uint8]:
     """Draw one phantom radiograph.
 
     Args:
-        patient: Whose anatomy to draw.
-        study: View, age and findings of the picture.
-        size: Pixels a side, at least 64.
+        patient: whose anatomy to draw.
+        study: view, age and findings of the picture.
+        size: pixels a side, at least 64.
 
     Returns:
         The gray picture, uint8 (size, size), bright where the beam is dimmed.
 
     Raises:
-        ValueError: If ``size`` is too small.
+        ValueError: ``size`` is too small.
 
     Example:
         >>> from cxrfeat.phantom.people import make_patient, make_studies

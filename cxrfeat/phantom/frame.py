@@ -32,10 +32,9 @@ class Frame:
     """A square grid of pixels that knows its patient coordinates.
 
     Attributes:
-        grid: Pixels a side.
-        x: Patient x of each pixel, float32 (grid, grid).
-        y: Patient y of each pixel, float32 (grid, grid).
-
+        grid: pixels a side.
+        x: patient x of each pixel, float32 (grid, grid).
+        y: patient y of each pixel, float32 (grid, grid).
     """
 
     def __init__(self, grid: int, pose: Pose) -> None:

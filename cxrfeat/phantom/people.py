@@ -29,10 +29,9 @@ class Patient:
 
     Attributes:
         number: Patient ID, from 1.
-        seed: Seed of the phantom set, at least 0.
-        age: Age in years at the first study.
+        seed: seed of the phantom set, at least 0.
+        age: age in years at the first study.
         sex: ``"M"`` or ``"F"``.
-
     """
 
     number: int
@@ -50,12 +49,11 @@ class Study:
     """One image of a patient.
 
     Attributes:
-        follow_up: Index of the study within the patient, from 0.
-        age: Age in years at this study.
+        follow_up: index of the study within the patient, from 0.
+        age: age in years at this study.
         view: ``"PA"`` or ``"AP"``.
-        findings: Names out of ``FINDINGS``, in that order; empty for a normal study.
-        rgba: Whether the file is stored as RGBA, as a few of the archive's are.
-
+        findings: names out of ``FINDINGS``, in that order; empty for a normal study.
+        rgba: whether the file is stored as RGBA, as a few of the archive's are.
     """
 
     follow_up: int
@@ -81,7 +79,6 @@ def make_patient(seed: int, number: int) -> Patient:
 
     Raises:
         ValueError: A number or seed out of range.
-
     """
     if seed < 0 or number < 1:
         raise ValueError(f"expected seed >= 0 and patient number >= 1, got {seed} and {number}")
