@@ -19,7 +19,10 @@ YOUDEN, F1 = "youden", "f1"
 """Rules: the highest sensitivity + specificity - 1 (Youden, Cancer 1950); the highest F1."""
 
 RULES = (YOUDEN, F1, "sensitivity_0.90")
-"""Operating points of a head, chosen for it on validation; the first is the default of whoever scores with it."""
+"""Operating points of a head, chosen for it on validation."""
+
+DEFAULT_RULE = YOUDEN
+"""Of whoever scores with a head."""
 
 _SENSITIVITY = re.compile(r"sensitivity_(0?\.\d+|1(?:\.0*)?)")
 """Rule ``sensitivity_0.90``: the highest threshold whose sensitivity is at least the target."""

@@ -1,4 +1,4 @@
-"""The tables this project writes, as Arrow schemas: the only place where column names are spelled.
+"""The tables this project writes, as Arrow schemas: what each column holds, its type, and what a null means.
 
 ``OUT/embeddings`` is partitioned on disk by ``round`` and ``status``; every other column is in the files. Every field
 is nullable, as Spark makes them when it reads: a file that was written anew has the schema of the first.
@@ -184,6 +184,9 @@ PREDICTIONS = pa.schema(
 )
 """``PRED/predictions``: one row for each row of a drop, or for each row group or file in quarantine."""
 
+SCORED = pa.schema([field for field in PREDICTIONS if field.name != "round"])
+"""Predictions as workers make them: the round is the folder's name."""
+
 HEAD_PREDICTIONS = pa.schema(
     [
         *(METADATA.field(name) for name in ("image_index", "patient_id", "split", "findings")),
@@ -198,7 +201,7 @@ METRICS = pa.schema(
         pa.field("split", pa.string()),
         pa.field("group", pa.string()),  # all, or a subgroup: sex=F, age=0-17, view=PA, …
         pa.field("model", pa.string()),  # predictions, or what they must beat: view, age+sex, untrained, …
-        pa.field("scope", pa.string()),  # a finding, macro, micro, weighted, samples, any finding
+        pa.field("scope", pa.string()),  # a finding, macro, micro, weighted, samples, any_finding
         pa.field("point", pa.string()),  # operating point; null where no threshold is involved
         pa.field("scale", pa.string()),  # prefix of the columns that were measured
         pa.field("metric", pa.string()),

@@ -11,11 +11,8 @@ from numpy.typing import NDArray
 
 from cxrfeat.inputs import AGE, MAX_AGE_YEARS, SEX
 from cxrfeat.predict import Predictor
-from cxrfeat.schema import PREDICTIONS, Augmentation, Status
+from cxrfeat.schema import SCORED, Augmentation, Status
 from cxrfeat.vectors import encode_sexes, to_matrix
-
-SCORED = pa.schema([field for field in PREDICTIONS if field.name != "round"])
-"""Predictions as workers make them: the round is the folder's name."""
 
 
 def score_rows(batch: pa.RecordBatch, place: Mapping[str, pa.Array], predictor: Predictor) -> pa.RecordBatch:
@@ -27,7 +24,7 @@ def score_rows(batch: pa.RecordBatch, place: Mapping[str, pa.Array], predictor: 
         predictor: the head.
 
     Returns:
-        :data:`SCORED`.
+        :data:`cxrfeat.schema.SCORED`.
 
     Raises:
         VectorsError: embeddings that are no matrix of finite numbers.
@@ -48,7 +45,7 @@ def score_rows(batch: pa.RecordBatch, place: Mapping[str, pa.Array], predictor: 
 
 
 def quarantine(values: Mapping[str, object]) -> pa.RecordBatch:
-    """Return one row of :data:`SCORED` in quarantine, from those of its columns that are known."""
+    """Return one row of :data:`cxrfeat.schema.SCORED` in quarantine, from those of its columns that are known."""
     row = {**values, "status": Status.QUARANTINED.value}
     return _to_batch({name: repeat(name, value, 1) for name, value in row.items()}, 1)
 
@@ -77,7 +74,7 @@ def score_films(batch: pa.RecordBatch, predictor: Predictor) -> list[pa.RecordBa
 
 
 def repeat(name: str, value: object, count: int) -> pa.Array:
-    """Return a column of :data:`SCORED` that holds one value."""
+    """Return a column of :data:`cxrfeat.schema.SCORED` that holds one value."""
     return pa.repeat(pa.scalar(value, SCORED.field(name).type), count)
 
 

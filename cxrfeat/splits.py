@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 
-from cxrfeat.errors import DatasetIntegrityError
+from cxrfeat.errors import ConfigError, DatasetIntegrityError
 from cxrfeat.schema import Split
 
 TRAIN_SHARE, VAL_SHARE = 0.7, 0.1
@@ -36,6 +37,27 @@ class SplitLevel(StrEnum):
 
     PATIENT = "patient"
     IMAGE = "image"
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How images are divided.
+
+    Attributes:
+        level: what is kept together.
+        train_val_list, test_list: files with one image name a line, as NIH publishes them; both or neither.
+    """
+
+    level: SplitLevel = SplitLevel.PATIENT
+    train_val_list: str | None = None
+    test_list: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for one list without the other, or lists at image level."""
+        if (self.train_val_list is None) != (self.test_list is None):
+            raise ConfigError("one official list without the other; give both --train-val-list and --test-list")
+        if self.train_val_list is not None and self.level == SplitLevel.IMAGE:
+            raise ConfigError("the official lists divide patients; they can't be used with --split image")
 
 
 def hash_fraction(key: str) -> float:

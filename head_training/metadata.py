@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from cxrfeat import splits, storage
-from cxrfeat.errors import ConfigError, MetadataError
+from cxrfeat.errors import MetadataError
 from cxrfeat.findings import FINDINGS, NO_FINDING, SEPARATOR, format_findings
 from cxrfeat.inputs import MAX_AGE_YEARS
 from cxrfeat.metadata import AGE, HEADERS, UNITS_PER_YEAR, find_columns, split_fields
@@ -68,8 +68,7 @@ def assign_splits(images: pd.DataFrame, train_val_list: str | None = None, test_
         ConfigError: one list without the other, or a list that is not there.
         MetadataError: a list without names, or lists that disagree about a patient; the message names five.
     """
-    if (train_val_list is None) != (test_list is None):
-        raise ConfigError("one official list without the other; give both --train-val-list and --test-list")
+    splits.SplitRule(splits.SplitLevel.PATIENT, train_val_list, test_list)  # both lists, or neither
     listed = {}
     if train_val_list is not None and test_list is not None:
         names = {"train_val": _read_list(train_val_list), "test": _read_list(test_list)}

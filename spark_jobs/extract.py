@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 
 from cxrfeat.schema import Augmentation
 from cxrfeat.spark import cli
+from cxrfeat.spark.embedding import EmbeddingConfig
 from cxrfeat.spark.extract import ExtractConfig, extract
 from cxrfeat.spark.session import open_session
-from cxrfeat.spark.splits import SplitRule
 from cxrfeat.spark.summary import format_summary, quarantined_share
-from cxrfeat.splits import SplitLevel
+from cxrfeat.splits import SplitLevel, SplitRule
 
 DESCRIPTION = """\
 Turn a folder of chest X-rays into Parquet embeddings, joined with their metadata.
@@ -56,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_network_options(parser)
     work = cli.add_work_options(parser, round_size=4096, unit="images")
     work.add_argument("--replay-quarantine", action="store_true", help="first try again what is in quarantine")
-    return parser  # fmt: skip
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,11 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = vars(build_parser().parse_args(argv))
     max_quarantined = options.pop("max_quarantined")
     augment = options.pop("augment")
+    embedding = {field.name: options.pop(field.name) for field in fields(EmbeddingConfig)}
     level, train_val_list, test_list = (options.pop(name) for name in ("split", "train_val_list", "test_list"))
 
     def job() -> cli.Outcome:
         split = SplitRule(level, train_val_list, test_list)
-        config = ExtractConfig(**options, split=split, augment=(augment,) if augment else ())
+        config = ExtractConfig(
+            EmbeddingConfig(**embedding), **options, split=split, augment=(augment,) if augment else ()
+        )
         summary = extract(open_session("extract"), config)
         return cli.Outcome(format_summary(summary), quarantined_share(summary))
 

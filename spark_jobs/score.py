@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 
 from cxrfeat.errors import ConfigError
+from cxrfeat.operating import DEFAULT_RULE, RULES
 from cxrfeat.spark import cli
-from cxrfeat.spark.extract import ExtractConfig
+from cxrfeat.spark.embedding import EmbeddingConfig
 from cxrfeat.spark.predictions import format_summary, quarantined_share
 from cxrfeat.spark.score import ScoreConfig, score
 from cxrfeat.spark.session import open_session
@@ -19,7 +21,7 @@ Score Parquet drops of embeddings, or images, with a trained head.
 Writes OUTPUT/predictions and OUTPUT/summary.json. Run the same command again to go on after a crash or to score new
 files: no file is scored twice."""
 
-_EMBEDDING = ("metadata", "weights", "backbone", "precision", "device", "batch_size")
+_EMBEDDING = tuple(field.name for field in fields(EmbeddingConfig) if field.name != "images")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,9 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     data.add_argument(
         "--operating-point",
-        default="youden",
+        default=DEFAULT_RULE,
         metavar="RULE",
-        help="rule of the thresholds that say what is positive: youden (default), f1 or sensitivity_0.90",
+        help=f"rule of the thresholds that say what is positive, one of {', '.join(RULES)} (default {DEFAULT_RULE})",
     )
     data.add_argument("--metadata", metavar="CSV[.gz]", help="for --images: age and sex; without it both are imputed")
     cli.add_network_options(parser, note="for --images alone")
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = [f"--{name.replace('_', '-')}" for name in _EMBEDDING if embedding[name] != parser.get_default(name)]
         if images is None and given:
             raise ConfigError(f"{', '.join(given)}: for --images only; drops hold embeddings and their own metadata")
-        embed = None if images is None else ExtractConfig(images, options["output"], **embedding)
+        embed = None if images is None else EmbeddingConfig(images, **embedding)
         config = ScoreConfig(images or drops, embedding=embed, **options)
         summary = score(open_session("score"), config)
         return cli.Outcome(format_summary(summary), quarantined_share(summary))

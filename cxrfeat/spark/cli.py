@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import sys
 from collections.abc import Callable
@@ -78,12 +79,19 @@ def add_work_options(parser: argparse.ArgumentParser, *, round_size: int, unit: 
     )
     work.add_argument(
         "--max-quarantined",
-        type=float,
+        type=_to_share,
         default=0.01,
         metavar="FRACTION",
         help=f"of all {unit} listed; more end in exit code 3 (default 0.01)",
     )
     return work
+
+
+def _to_share(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text}; expected a share from 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ _IN_FILES = [name for name in EMBEDDINGS.names if name != "round"]
 """Columns of a round's files; the folder's name gives the round."""
 
 
+ROWS_PER_FILE = 2048
+"""9 MB of 2048-d vectors. A default round makes two such files, so that a second core has something to write."""
+
+
 class Dataset:
     """The tables of one output folder."""
 
@@ -56,15 +60,15 @@ class Dataset:
         """Replace the metadata table. Rounds that are committed keep what they were joined with."""
         write_partition(lines.select(METADATA_LINES.names), self._metadata)
 
-    def write_round(self, rows: DataFrame, round_id: int, *, files: int) -> None:
+    def write_round(self, rows: DataFrame, round_id: int, count: int) -> None:
         """Join a round's rows with their metadata and commit them, in place of any earlier attempt at the round.
 
         Args:
             rows: of :data:`cxrfeat.schema.EMBEDDED`.
             round_id: number of the round.
-            files: Parquet files to write.
+            count: how many rows there will be, at most.
         """
-        self._write(self._with_metadata(rows), round_folder(self._embeddings, round_id), files=files)
+        self._write(self._with_metadata(rows), round_folder(self._embeddings, round_id), count)
 
     def replay_quarantine(self, embed: Callable[[Sequence[str]], DataFrame]) -> None:
         """Try again what is in quarantine, and replace each round that has some.
@@ -78,10 +82,10 @@ class Dataset:
         quarantined = F.col("status") == Status.QUARANTINED.value
         rows = self.embeddings().where(quarantined).select("round", "image_path").collect()
         for round_id in sorted({row["round"] for row in rows}):
-            again = embed([row.image_path for row in rows if row["round"] == round_id])
+            again = [row.image_path for row in rows if row["round"] == round_id]
             kept = self.embeddings().where((F.col("round") == round_id) & ~quarantined).select(_IN_FILES)
-            replaced = kept.unionByName(self._with_metadata(again))
-            self._write(replaced, round_folder(self._replay, round_id), files=1)
+            replaced = kept.unionByName(self._with_metadata(embed(again)))
+            self._write(replaced, round_folder(self._replay, round_id), kept.count() + len(again))
             self.finish_replay()
 
     def finish_replay(self) -> None:
@@ -90,14 +94,15 @@ class Dataset:
             staged = storage.join(self._replay, folder)
             if storage.exists(storage.join(staged, "_SUCCESS")):
                 rows = read_table(self._spark, staged, EMBEDDINGS).select(_IN_FILES)
-                self._write(rows, storage.join(self._embeddings, folder), files=1)
+                self._write(rows, storage.join(self._embeddings, folder), rows.count())
             storage.delete_folder(staged)
 
     def _with_metadata(self, rows: DataFrame) -> DataFrame:
-        return join_metadata(rows, self.metadata())
+        return join_metadata(rows, self.metadata()).select(_IN_FILES)
 
     @staticmethod
-    def _write(rows: DataFrame, folder: str, *, files: int) -> None:
+    def _write(rows: DataFrame, folder: str, count: int) -> None:
+        files = max(1, -(-count // ROWS_PER_FILE))
         write_partition(rows.repartition(files).sortWithinPartitions("image_path", "augmentation"), folder)
 
     def check(self, listed: Sequence[str], *, by_patient: bool) -> None:
@@ -139,5 +144,5 @@ class Dataset:
 
 def join_metadata(rows: DataFrame, lines: DataFrame) -> DataFrame:
     """Give each row of :data:`cxrfeat.schema.EMBEDDED` what the accepted lines of the metadata say of its image."""
-    known = lines.where(F.col("status") == Status.OK.value).select(METADATA.names)
-    return rows.join(F.broadcast(known), "image_index", "left").select(_IN_FILES)
+    known = lines.where(F.col("status") == Status.OK.value).drop(*(set(METADATA_LINES.names) - set(METADATA.names)))
+    return rows.join(F.broadcast(known), "image_index", "left")

@@ -5,51 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 
 from cxrfeat import __version__, storage
 from cxrfeat.errors import DatasetMismatchError
-from cxrfeat.spark.splits import SplitRule
+from cxrfeat.splits import SplitRule
 
 NAME = "dataset.json"
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The settings that decide what the rows of a data set mean.
-
-    Attributes:
-        images: qualified images root; paths in the table and in the stream's memory hang on it.
-        extractor: fingerprint.
-        augmentations: rows of each film.
-        split: rule and sha256 of its lists.
-        weights_sha256: whole digest of the weights.
-    """
-
-    images: str
-    extractor: str
-    augmentations: tuple[str, ...]
-    split: Mapping[str, str | None]
-    weights_sha256: str
-
-    def write_or_check(self, output: str) -> None:
-        """Write ``dataset.json`` into a new output folder; in an old one, check that nothing differs.
-
-        Raises:
-            DatasetMismatchError: the folder was made with other settings; the message gives both for each.
-        """
-        claim(
-            output,
-            {
-                "images": self.images,
-                "extractor": self.extractor,
-                "augmentations": list(self.augmentations),
-                "split": dict(self.split),
-                "weights_sha256": self.weights_sha256,
-            },
-        )
 
 
 def claim(output: str, settings: Mapping[str, object]) -> None:
@@ -76,7 +39,7 @@ def claim(output: str, settings: Mapping[str, object]) -> None:
     ]
     if differences:
         raise DatasetMismatchError(
-            f"{output} holds another data set; give another --output, or the settings it was made with:\n  "
+            f"{output} was made with other settings; give another --output, or those settings:\n  "
             + "\n  ".join(differences)
         )
 

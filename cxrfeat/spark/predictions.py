@@ -35,7 +35,7 @@ class Predictions:
         return read_table(self._spark, self._location, PREDICTIONS)
 
     def write_round(self, rows: DataFrame, round_id: int) -> None:
-        """Commit a round's rows of :data:`cxrfeat.score.SCORED`, in place of any earlier attempt at the round."""
+        """Commit a round's rows of :data:`cxrfeat.schema.SCORED`, in place of any earlier attempt at the round."""
         write_partition(rows, round_folder(self._location, round_id))
 
     def count(self) -> pd.DataFrame:

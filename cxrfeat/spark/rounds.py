@@ -133,9 +133,12 @@ def files_of_round(checkpoint: str, round_id: int) -> list[str]:
     Raises:
         CheckpointError: the log is not as Spark writes it.
     """
-    first, last = _log_offset(checkpoint, round_id - 1) + 1, _log_offset(checkpoint, round_id)
-    entries = [entry for offset in range(first, last + 1) for entry in _log_entries(checkpoint, offset)]
-    return sorted(storage.from_spark(entry["path"]) for entry in entries)
+    try:
+        first, last = _log_offset(checkpoint, round_id - 1) + 1, _log_offset(checkpoint, round_id)
+        entries = [entry for offset in range(first, last + 1) for entry in _log_entries(checkpoint, offset)]
+        return sorted(storage.from_spark(entry["path"]) for entry in entries)
+    except (ValueError, KeyError, TypeError) as error:  # no JSON, or another
+        raise CheckpointError(f"{checkpoint}: the log of round {round_id} is damaged: {error!r}") from error
 
 
 def _log_offset(checkpoint: str, round_id: int) -> int:
@@ -156,7 +159,9 @@ def _log_entries(checkpoint: str, offset: int) -> list[dict[str, str]]:
 def _read_log(location: str) -> list[str]:
     """Return the lines of one of Spark's log files after its version."""
     text = storage.read_text(location)
-    version, *lines = (text or "").splitlines() or [""]
+    if text is None:
+        raise CheckpointError(f"{location} is not there; expected a file of Spark's log")
+    version, *lines = text.splitlines() or [""]
     if version != _LOG_VERSION or not lines:
         raise CheckpointError(f"{location} starts with {version!r}; expected {_LOG_VERSION!r} and at least one line")
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -13,18 +13,17 @@ from cxrfeat import drops, imaging, storage
 from cxrfeat.bundle import parse_bundle, read_bundle
 from cxrfeat.encoder import EncoderFactory, load_encoder
 from cxrfeat.errors import ConfigError
+from cxrfeat.operating import DEFAULT_RULE
 from cxrfeat.predict import Predictor
-from cxrfeat.schema import METADATA_LINES, ROW_GROUP, Augmentation
-from cxrfeat.score import SCORED
+from cxrfeat.schema import METADATA_LINES, ROW_GROUP, SCORED, Augmentation
 from cxrfeat.spark.dataset import join_metadata
-from cxrfeat.spark.extract import ExtractConfig, embed_files, prepare_encoder
+from cxrfeat.spark.embedding import EmbeddingConfig, embed_files, prepare_encoder
 from cxrfeat.spark.manifest import claim
 from cxrfeat.spark.metadata import read_metadata
 from cxrfeat.spark.predictions import Predictions, PredictionSummary, check, summarise
 from cxrfeat.spark.progress import Progress
 from cxrfeat.spark.rounds import Rounds, run_rounds, to_handles
-from cxrfeat.spark.session import check_connectors
-from cxrfeat.spark.splits import assign_splits
+from cxrfeat.spark.session import check_connectors, count_slots
 from cxrfeat.spark.worker import EmbedTask, OpenDropsTask, ScoreFilmsTask, ScoreRowGroupsTask, ShippedHead
 
 _LOG = logging.getLogger(__name__)
@@ -45,6 +44,7 @@ class ScoreConfig:
         round_size: files a commit.
         watch: seconds between looks at the source, or None to stop when all is done.
         embedding: how images are embedded first; None for drops, which hold embeddings.
+        rounds: the stream of files; it follows from the others.
 
     Raises ConfigError for values that can't be carried out.
     """
@@ -52,27 +52,26 @@ class ScoreConfig:
     source: str
     head: str
     output: str
-    operating_point: str = "youden"
+    operating_point: str = DEFAULT_RULE
     round_size: int = 256
     watch: float | None = None
-    embedding: ExtractConfig | None = None
+    embedding: EmbeddingConfig | None = None
+    rounds: Rounds = field(init=False)
 
     def __post_init__(self) -> None:
-        """Qualify the folders and check them against each other."""
+        """Qualify the folders and check all values against each other."""
         for name in ("source", "head", "output"):
             object.__setattr__(self, name, storage.qualify(getattr(self, name)))
         if f"{self.output}/".startswith(f"{self.source}/"):
             raise ConfigError(f"output {self.output!r} lies inside the folder that is scored, {self.source!r}")
+        checkpoint = storage.join(self.output, "_checkpoint")
+        rounds = Rounds(self.source, self.suffixes, checkpoint, self.round_size, self.watch)
+        object.__setattr__(self, "rounds", rounds)
 
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Of the files that count."""
         return drops.SUFFIXES if self.embedding is None else imaging.SUFFIXES
-
-    @property
-    def rounds(self) -> Rounds:
-        """The stream of files."""
-        return Rounds(self.source, self.suffixes, storage.join(self.output, "_checkpoint"), self.round_size, self.watch)
 
 
 def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = load_encoder) -> PredictionSummary:
@@ -130,12 +129,12 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = lo
 
 
 _Scorer = Callable[[Sequence[str]], DataFrame]
-"""From the files of a round to its lazy table of :data:`cxrfeat.score.SCORED`."""
+"""From the files of a round to its lazy table of :data:`cxrfeat.schema.SCORED`."""
 
 
 def _drops_scorer(spark: SparkSession, root: str, head: ShippedHead, progress: Progress) -> _Scorer:
     """Score row groups where they lie: only their handles pass through the JVM on the way in."""
-    slots = spark.sparkContext.defaultParallelism
+    slots = count_slots(spark)
     open_drops = OpenDropsTask(head)
     score_row_groups = ScoreRowGroupsTask(root, head, progress.done, progress.quarantined)
 
@@ -149,7 +148,7 @@ def _drops_scorer(spark: SparkSession, root: str, head: ShippedHead, progress: P
 
 def _images_scorer(
     spark: SparkSession,
-    config: ExtractConfig,
+    config: EmbeddingConfig,
     head: Predictor,
     shipped: ShippedHead,
     progress: Progress,
@@ -162,7 +161,7 @@ def _images_scorer(
     lines = spark.createDataFrame([], from_arrow_schema(METADATA_LINES))
     if config.metadata is not None:
         storage.check_file(config.metadata)
-        lines = assign_splits(spark, read_metadata(spark, config.metadata), config.split).cache()
+        lines = read_metadata(spark, config.metadata).cache()
     embed = EmbedTask(
         config.images, spec, (Augmentation.NONE,), config.device, factory, progress.done, progress.quarantined
     )

@@ -89,6 +89,12 @@ def _s3_settings() -> dict[str, str]:
     return settings
 
 
+def count_slots(spark: SparkSession) -> int:
+    """Return how many tasks run at once."""
+    cores = int(spark.sparkContext.getConf().get("spark.task.cpus", "1") or "1")
+    return max(1, spark.sparkContext.defaultParallelism // cores)
+
+
 def check_connectors(spark: SparkSession, *locations: str | None) -> None:
     """Check that Spark has a connector for each location that is given; pyarrow, which the workers use, has its own.
 

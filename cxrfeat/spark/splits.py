@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F  # noqa: N812
 
 from cxrfeat import splits, storage
-from cxrfeat.errors import ConfigError, MetadataError
+from cxrfeat.errors import MetadataError
 from cxrfeat.schema import Split
-from cxrfeat.splits import HASH_DIGITS, SALT, SplitLevel
-
-
-@dataclass(frozen=True)
-class SplitRule:
-    """How images are divided.
-
-    Attributes:
-        level: what is kept together.
-        train_val_list, test_list: files with one image name a line, as NIH publishes them; both or neither.
-    """
-
-    level: SplitLevel = SplitLevel.PATIENT
-    train_val_list: str | None = None
-    test_list: str | None = None
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError for one list without the other, or lists at image level."""
-        if (self.train_val_list is None) != (self.test_list is None):
-            raise ConfigError("one official list without the other; give both --train-val-list and --test-list")
-        if self.train_val_list is not None and self.level == SplitLevel.IMAGE:
-            raise ConfigError("the official lists divide patients; they can't be used with --split image")
+from cxrfeat.splits import HASH_DIGITS, SALT, SplitLevel, SplitRule
 
 
 def assign_splits(spark: SparkSession, images: DataFrame, rule: SplitRule) -> DataFrame:

@@ -117,7 +117,7 @@ class ScoreRowGroupsTask:
     quarantined: Accumulator[int]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Turn :data:`cxrfeat.schema.ROW_GROUP` batches into :data:`cxrfeat.score.SCORED` ones."""
+        """Turn :data:`cxrfeat.schema.ROW_GROUP` batches into :data:`cxrfeat.schema.SCORED` ones."""
         predictor = self.head.load()
         _spare_from_collection()
         for batch in batches:
@@ -137,7 +137,7 @@ class ScoreFilmsTask:
     head: ShippedHead
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Turn :data:`cxrfeat.schema.EMBEDDINGS` batches into :data:`cxrfeat.score.SCORED` ones."""
+        """Turn :data:`cxrfeat.schema.EMBEDDINGS` batches into :data:`cxrfeat.schema.SCORED` ones."""
         predictor = self.head.load()
         for batch in batches:
             yield from score_films(batch, predictor)

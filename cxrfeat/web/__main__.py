@@ -17,6 +17,7 @@ from cxrfeat import exits
 from cxrfeat.backbone import BACKBONES
 from cxrfeat.device import Precision
 from cxrfeat.errors import ConfigError
+from cxrfeat.operating import DEFAULT_RULE, RULES
 from cxrfeat.web.app import load_app
 from cxrfeat.web.desk import Limits
 from cxrfeat.web.service import Settings, open_service
@@ -53,9 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--operating-point",
-        default="youden",
+        default=DEFAULT_RULE,
         metavar="RULE",
-        help="rule of the thresholds: youden (default), f1 or sensitivity_0.90",
+        help=f"rule of the thresholds, one of {', '.join(RULES)} (default {DEFAULT_RULE})",
     )
     add("--evaluation", type=Path, metavar="EVAL", help="of head_training.evaluate: the model card gets intervals")
     add = parser.add_argument_group("service").add_argument

@@ -17,6 +17,7 @@ from cxrfeat.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.findings import ANY_FINDING
 from cxrfeat.heatmap import heat_maps
 from cxrfeat.inputs import AGE, SEX, SEX_CODES
+from cxrfeat.operating import DEFAULT_RULE
 from cxrfeat.predict import Predictor
 from cxrfeat.web.answers import Answer, AnyFinding, Assumption, Film, Finding, ModelCard
 from cxrfeat.web.card import make_card, read_evaluation
@@ -40,7 +41,7 @@ class Settings:
     weights: str | None = None
     backbone: str = "resnet50"
     precision: Precision = Precision.AUTO
-    operating_point: str = "youden"
+    operating_point: str = DEFAULT_RULE
     evaluation: Path | None = None
     threads: int = 1
 

@@ -12,12 +12,12 @@ from cxrfeat import preprocess
 from cxrfeat.spark.extract import ExtractConfig
 from tests import fakes
 from tests.cluster.encoders import BATCH, DIM, long_embedding
+from tests.cxrfeat.spark import samples
 
 
 def config(folder: Path, **options: Any) -> ExtractConfig:
     """Say what to do with ``folder/in``: rounds of 80 films, tasks of at most 64."""
-    common = {"images": str(folder / "in"), "output": str(folder / "out"), "weights": "random", "batch_size": BATCH}
-    return ExtractConfig(**{**common, "round_size": 80, **options})
+    return samples.config(folder, batch_size=BATCH, **{"round_size": 80, **options})
 
 
 def write_films(folder: Path, count: int, *, start: int = 0) -> None:

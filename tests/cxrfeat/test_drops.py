@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cxrfeat import drops, storage
 from cxrfeat.drops import open_drop, score_row_group
 from cxrfeat.predict import Predictor
-from cxrfeat.score import SCORED
+from cxrfeat.schema import SCORED
 from tests import fakes
 from tests.cxrfeat import drops as samples
 from tests.cxrfeat.drops import DIM, UNSOUND, damage_page, replace, rows, with_number, write

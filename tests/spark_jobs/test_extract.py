@@ -25,8 +25,7 @@ from cxrfeat.embed import embed_batches
 from cxrfeat.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.phantom.dataset import write_dataset
 from cxrfeat.spark.extract import ExtractConfig
-from cxrfeat.spark.splits import SplitRule
-from cxrfeat.splits import SplitLevel
+from cxrfeat.splits import SplitLevel, SplitRule
 from spark_jobs import extract as job
 from tests import fakes
 from tests.spark_jobs import jobs
@@ -193,6 +192,7 @@ def test_every_option_reaches_the_job(
     monkeypatch.setattr(job, "format_summary", lambda _: "")
     for arguments in ([], words):
         assert job.main(["--images", "in", "--output", "out", *arguments]) == 0
-    default, changed = (getattr(config, name) for config in seen)
+    holders = [config.embedding if hasattr(config.embedding, name) else config for config in seen]
+    default, changed = (getattr(holder, name) for holder in holders)
     assert changed == value
     assert default != value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 from pyspark.sql import SparkSession
 
+from cxrfeat.spark.embedding import EmbeddingConfig
 from cxrfeat.spark.extract import ExtractConfig, extract
 from tests import fakes
 
@@ -31,17 +33,15 @@ def write_metadata(path: Path, indices: list[int]) -> str:
     return str(path)
 
 
+def config(folder: Path, **options: Any) -> ExtractConfig:
+    """Say what to do with ``folder/in``; options go to the embedding where it has them."""
+    given = {"images": str(folder / "in"), "output": str(folder / "out"), "weights": "random", **options}
+    embedding = {field.name: given.pop(field.name) for field in fields(EmbeddingConfig) if field.name in given}
+    return ExtractConfig(EmbeddingConfig(**embedding), **given)
+
+
 def run(spark: SparkSession, tmp_path: Path, **options: Any) -> dict[str, Any]:
-    config = ExtractConfig(
-        **{
-            "images": str(tmp_path / "in"),
-            "output": str(tmp_path / "out"),
-            "weights": "random",
-            "round_size": 7,
-            **options,
-        }
-    )
-    return dict(extract(spark, config, fakes.make_fake))
+    return dict(extract(spark, config(tmp_path, **{"round_size": 7, **options}), fakes.make_fake))
 
 
 def rows_of(output: Path) -> pa.Table:

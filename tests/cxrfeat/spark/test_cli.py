@@ -26,3 +26,13 @@ def test_an_interrupted_job_can_go_on(capsys: pytest.CaptureFixture[str]) -> Non
 
     assert cli.run(job, max_quarantined=0) == 130
     assert capsys.readouterr().err == "interrupted: committed rounds are safe, run the same command to go on\n"
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.5", "nan", "most"])
+def test_a_share_that_is_none_is_refused(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else a clean run would end as if too much were in quarantine."""
+    parser = cli.make_parser("extract.py", "", "")
+    cli.add_work_options(parser, round_size=1, unit="images")
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["--max-quarantined", share])
+    assert f"argument --max-quarantined: {share}; expected a share from 0 to 1" in capsys.readouterr().err

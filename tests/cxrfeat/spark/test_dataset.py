@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 
 from cxrfeat import preprocess
 from cxrfeat.errors import DatasetIntegrityError
+from cxrfeat.spark import dataset
 from cxrfeat.spark.dataset import Dataset
 from tests import fakes
 from tests.cxrfeat.spark.samples import rows_of, run, write_films, write_metadata
@@ -40,6 +41,20 @@ def test_replay_takes_back_what_has_been_mended(spark: SparkSession, tmp_path: P
     np.testing.assert_allclose(
         mended["embedding"], np.array(fakes.fake_embedding(preprocess.to_model_input(fakes.film(seed=0))), np.float32)
     )
+
+
+def test_files_stay_small(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round is cut into files of so many rows whoever writes it: the extraction, or a replay."""
+    monkeypatch.setattr(dataset, "ROWS_PER_FILE", 3)
+    write_films(tmp_path / "in", 7)
+    bad = tmp_path / "in" / "images_000" / "images" / "0000.png"
+    bad.write_bytes(b"")
+    run(spark, tmp_path)
+    written = tmp_path / "out" / "embeddings" / "round=0" / "status=ok"
+    assert len(list(written.glob("*.parquet"))) == 3
+    write_films(tmp_path / "in", 1)
+    run(spark, tmp_path, replay_quarantine=True)
+    assert len(list(written.glob("*.parquet"))) == 3
 
 
 def test_a_killed_replay_is_finished_or_forgotten(spark: SparkSession, tmp_path: Path) -> None:

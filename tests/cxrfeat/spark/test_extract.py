@@ -15,16 +15,13 @@ from PIL import Image
 from pyspark.sql import SparkSession
 
 from cxrfeat import preprocess
-from cxrfeat.backbone import RANDOM, find_weights, get_backbone
 from cxrfeat.device import Device
-from cxrfeat.encoder import EncoderSpec, default_batch_size
 from cxrfeat.errors import ConfigError, DatasetMismatchError, WorkerError
 from cxrfeat.schema import EMBEDDINGS, Augmentation
-from cxrfeat.spark.extract import BATCHES_PER_TASK, ExtractConfig, count_tasks, embed_files, extract
-from cxrfeat.spark.splits import SplitRule
-from cxrfeat.spark.worker import EmbedTask
-from cxrfeat.splits import SplitLevel, split_by_hash
+from cxrfeat.spark.extract import extract
+from cxrfeat.splits import SplitLevel, SplitRule, split_by_hash
 from tests import fakes
+from tests.cxrfeat.spark import samples
 from tests.cxrfeat.spark.samples import rows_of, run, write_films, write_metadata
 
 
@@ -157,6 +154,7 @@ def test_an_output_of_other_settings_is_refused(spark: SparkSession, tmp_path: P
         ({"images": "empty"}, "no image found below .*/empty; looked for .png, .jpg, .jpeg"),
         ({"output": "in/out"}, "output '.*/in/out' lies inside the images folder"),
         ({"round_size": 0}, "round size 0; expected at least 1"),
+        ({"watch": -1.0}, "watch interval -1.0 s; expected more than 0"),
         ({"batch_size": 0}, "batch size 0; expected at least 1"),
         ({"split": SplitRule(SplitLevel.IMAGE)}, "a split needs --metadata"),
         ({"metadata": "nowhere.csv"}, r"'nowhere.csv' is not there; expected a file"),
@@ -177,14 +175,14 @@ def test_unusable_options_are_refused(
     options = {key: str(tmp_path / value) if key in ("images", "output") else value for key, value in options.items()}
     with pytest.raises(ConfigError, match=message):
         run(spark, tmp_path, **options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_error_fails_the_job_in_one_line(spark: SparkSession, tmp_path: Path) -> None:
     """An error that is not a file's own stops the job with the worker's last line; the next run completes."""
     write_films(tmp_path / "in", 3)
-    config = ExtractConfig(str(tmp_path / "in"), str(tmp_path / "out"), weights="random")
     with pytest.raises(WorkerError, match="a task failed: RuntimeError: the GPU is on fire"):
-        extract(spark, config, fakes.make_failing)
+        extract(spark, samples.config(tmp_path), fakes.make_failing)
     assert run(spark, tmp_path)["images"]["ok"] == 3
 
 
@@ -193,45 +191,8 @@ def test_a_gpu_that_is_not_there_is_one_line(spark: SparkSession, tmp_path: Path
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     write_films(tmp_path / "in", 2)
-    config = ExtractConfig(str(tmp_path / "in"), str(tmp_path / "out"), weights="random", device=Device.CUDA)
     with pytest.raises(
         WorkerError, match=r"a task failed: cxrfeat\.errors\.DeviceError: device 'cuda:0' was asked for"
     ):
-        extract(spark, config)
+        extract(spark, samples.config(tmp_path, device=Device.CUDA))
     assert not list((tmp_path / "out" / "embeddings").rglob("*.parquet"))
-
-
-@pytest.mark.parametrize(
-    ("files", "slots", "batch_size", "tasks"),
-    [
-        (0, 2, 16, 2), (1, 2, 16, 2), (128, 2, 16, 2), (129, 2, 16, 4), (2048, 2, 16, 32), (2048, 3, 16, 33),
-        (2048, 2, 1, 32), (2048, 2, 32, 16), (2048, 2, 128, 4), (2048, 8, 128, 8),
-    ],
-)  # fmt: skip
-def test_a_round_is_cut_for_an_even_finish(files: int, slots: int, batch_size: int, tasks: int) -> None:
-    """A multiple of the slots, as few as keep a task at four batches, or at 64 images where batches are small."""
-    assert count_tasks(files, slots, batch_size) == tasks
-
-
-@pytest.mark.parametrize(
-    ("device", "gives_gpus", "batch_on"),
-    [
-        (Device.AUTO, False, "cpu"), (Device.AUTO, True, "cuda"), (Device.CUDA, False, "cuda"),
-        (Device.CUDA, True, "cuda"), (Device.CPU, False, "cpu"), (Device.CPU, True, "cpu"),
-    ],
-)  # fmt: skip
-def test_tasks_are_as_big_as_their_device_needs(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, device: Device, gives_gpus: bool, batch_on: str
-) -> None:
-    """A GPU's bigger batches make fewer tasks; ``--device cpu`` computes on a CPU whatever the cluster gives."""
-    conf = spark.sparkContext.getConf()
-    if gives_gpus:
-        conf.set("spark.task.resource.gpu.amount", "1")
-    monkeypatch.setattr(spark.sparkContext, "getConf", lambda: conf)
-    counter = spark.sparkContext.accumulator(0)
-    spec = EncoderSpec("resnet50", find_weights(get_backbone("resnet50"), RANDOM))
-    task = EmbedTask("file:/in", spec, (Augmentation.NONE,), device, fakes.make_failing, counter, counter)
-    slots = spark.sparkContext.defaultParallelism
-    files = [f"file:/in/{index}.png" for index in range(slots * BATCHES_PER_TASK * default_batch_size("cuda"))]
-    tasks_per_slot = default_batch_size("cuda") // default_batch_size(batch_on)
-    assert embed_files(spark, files, task).rdd.getNumPartitions() == slots * tasks_per_slot

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,21 +9,26 @@ from typing import Any
 import pytest
 
 from cxrfeat.errors import ConfigError, DatasetMismatchError
-from cxrfeat.spark.manifest import Manifest, describe_split
-from cxrfeat.spark.splits import SplitRule
-from cxrfeat.splits import SplitLevel
+from cxrfeat.spark.manifest import claim, describe_split
+from cxrfeat.splits import SplitLevel, SplitRule
 
-MANIFEST = Manifest("/xrays", "resnet50:abc:gray", ("none",), describe_split(SplitRule()), "abcdef")
+SETTINGS = {
+    "images": "/xrays",
+    "extractor": "resnet50:abc:gray",
+    "augmentations": ["none"],
+    "split": describe_split(SplitRule()),
+    "weights_sha256": "abcdef",
+}
 
 
 def test_the_first_run_writes_and_an_equal_one_passes(tmp_path: Path) -> None:
     """The file names settings and versions; a second run with the same settings leaves it alone."""
-    MANIFEST.write_or_check(str(tmp_path))
+    claim(str(tmp_path), SETTINGS)
     text = (tmp_path / "dataset.json").read_text()
     written = json.loads(text)
     assert (written["extractor"], written["augmentations"]) == ("resnet50:abc:gray", ["none"])
     assert {"cxrfeat", "torch", "torchvision", "pyspark"} <= set(written["created_with"])
-    MANIFEST.write_or_check(str(tmp_path))
+    claim(str(tmp_path), SETTINGS)
     assert (tmp_path / "dataset.json").read_text() == text
 
 
@@ -33,17 +37,17 @@ def test_the_first_run_writes_and_an_equal_one_passes(tmp_path: Path) -> None:
     [
         ("images", "/other"),
         ("extractor", "resnet50:def:gray"),
-        ("augmentations", ("none", "hflip")),
+        ("augmentations", ["none", "hflip"]),
         ("split", describe_split(SplitRule(SplitLevel.IMAGE))),
         ("weights_sha256", "fedcba"),
     ],
 )
 def test_each_setting_counts(tmp_path: Path, field: str, value: Any) -> None:
     """A run that differs in any one setting is refused, with both values, and changes nothing."""
-    MANIFEST.write_or_check(str(tmp_path))
+    claim(str(tmp_path), SETTINGS)
     before = (tmp_path / "dataset.json").read_text()
-    with pytest.raises(DatasetMismatchError, match=f"holds another data set.*\n  {field}: .* there, .* now"):
-        dataclasses.replace(MANIFEST, **{field: value}).write_or_check(str(tmp_path))
+    with pytest.raises(DatasetMismatchError, match=f"was made with other settings.*\n  {field}: .* there, .* now"):
+        claim(str(tmp_path), {**SETTINGS, field: value})
     assert (tmp_path / "dataset.json").read_text() == before
 
 
@@ -60,7 +64,7 @@ def test_an_output_that_cannot_be_is_refused(tmp_path: Path, bucket: str) -> Non
     (tmp_path / "file").write_text("")
     for output, cause in ((str(tmp_path / "file" / "out"), "Not a directory"), (f"{bucket}-other/out", "not found")):
         with pytest.raises(ConfigError, match=f"'{output}' can't be used: .*{cause}"):
-            MANIFEST.write_or_check(output)
-    MANIFEST.write_or_check(f"{bucket}/out")
+            claim(output, SETTINGS)
+    claim(f"{bucket}/out", SETTINGS)
     with pytest.raises(DatasetMismatchError, match="/xrays"):
-        dataclasses.replace(MANIFEST, images="/other").write_or_check(f"{bucket}/out")
+        claim(f"{bucket}/out", {**SETTINGS, "images": "/other"})

@@ -153,11 +153,22 @@ def test_impossible_rounds_are_refused(size: int, watch: float | None, message: 
         Rounds("in", (".png",), "checkpoint", size, watch)
 
 
-@pytest.mark.parametrize("content", [None, "", "v1\n", "v2\n{}"])
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: str | None) -> None:
-    """A log that is missing, empty, cut off or of another version is an error that names the file, not an empty round."""
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "offsets/0 is not there"),
+        ("", "offsets/0 starts with ''; expected 'v1'"),
+        ("v1\n", "offsets/0 starts with 'v1'; expected 'v1' and at least one line"),
+        ("v2\n{}", "offsets/0 starts with 'v2'; expected 'v1'"),
+        ("v1\n{", "the log of round 0 is damaged: JSONDecodeError"),
+        ("v1\n{}", "the log of round 0 is damaged: KeyError"),
+        ("v1\n7", "the log of round 0 is damaged: TypeError"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
+    """A log that is missing, empty, cut off or of another version is an error that names it, not an empty round."""
     if content is not None:
         (tmp_path / "offsets").mkdir()
         (tmp_path / "offsets" / "0").write_text(content)
-    with pytest.raises(CheckpointError, match=r"offsets/0 starts with .*; expected 'v1'"):
+    with pytest.raises(CheckpointError, match=message):
         files_of_round(str(tmp_path), 0)

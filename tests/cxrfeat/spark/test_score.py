@@ -20,7 +20,7 @@ from cxrfeat.bundle import save_bundle
 from cxrfeat.errors import BundleError, ConfigError, DatasetIntegrityError, DatasetMismatchError
 from cxrfeat.findings import FINDINGS
 from cxrfeat.schema import PREDICTIONS
-from cxrfeat.spark.extract import ExtractConfig
+from cxrfeat.spark.embedding import EmbeddingConfig
 from cxrfeat.spark.predictions import Predictions, check, format_summary, quarantined_share
 from cxrfeat.spark.rounds import to_handles
 from cxrfeat.spark.score import ScoreConfig, score
@@ -181,8 +181,9 @@ def test_images_are_scored_as_their_embeddings_are(spark: SparkSession, tmp_path
     embeddings = pads.dataset(str(tmp_path / "features" / "embeddings"), partitioning="hive").to_table()
     made_by = ok(embeddings)["extractor"][0].as_py()
     save_bundle(replace(bundle, extractor=made_by), tmp_path / "head")
-    config = ExtractConfig(str(tmp_path / "in"), str(tmp_path / "films"), metadata, weights="random")
-    direct = run(spark, tmp_path, tmp_path / "head", source=config.images, output=config.output, embedding=config)
+    config = EmbeddingConfig(str(tmp_path / "in"), metadata, weights="random")
+    output = str(tmp_path / "films")
+    direct = run(spark, tmp_path, tmp_path / "head", source=config.images, output=output, embedding=config)
     stored = run(spark, tmp_path, tmp_path / "head", source=str(tmp_path / "features" / "embeddings"))
     left, right = (predictions(folder) for folder in (tmp_path / "films", tmp_path / "out"))
     np.testing.assert_allclose(probabilities(ok(left)), probabilities(ok(right)), rtol=0, atol=1e-5)
@@ -208,10 +209,12 @@ def test_what_cannot_be_scored_is_refused_before_any_work(spark: SparkSession, t
         run(spark, tmp_path, tmp_path / "nowhere")
     with pytest.raises(BundleError, match=r"no operating point 'best'; it has \['f1', 'youden'\]"):
         run(spark, tmp_path, head, operating_point="best")
+    with pytest.raises(ConfigError, match="round size 0; expected at least 1"):
+        run(spark, tmp_path, head, round_size=0)
     with pytest.raises(ConfigError, match="lies inside the folder that is scored"):
         run(spark, tmp_path, head, output=str(tmp_path / "drops" / "out"))
     samples.write_films(tmp_path / "in", 1)
-    config = ExtractConfig(str(tmp_path / "in"), str(tmp_path / "out"), weights="random")
+    config = EmbeddingConfig(str(tmp_path / "in"), weights="random")
     with pytest.raises(BundleError, match=r"the embeddings come from .* but the head was trained on 'fake:0:fake'"):
         run(spark, tmp_path, head, source=config.images, embedding=config)
     assert not (tmp_path / "out").exists()

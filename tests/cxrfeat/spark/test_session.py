@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from cxrfeat.errors import ConfigError, JavaError
 from cxrfeat.spark import session
-from cxrfeat.spark.session import WORKER_ENVIRONMENT, check_connectors, configure, open_session
+from cxrfeat.spark.session import WORKER_ENVIRONMENT, check_connectors, configure, count_slots, open_session
 
 
 def test_defaults_fill_gaps_and_override_nothing() -> None:
@@ -109,3 +109,12 @@ def test_a_missing_connector_is_named(spark: SparkSession) -> None:
                 check_connectors(spark, location)
     finally:
         hadoop.set("fs.s3a.impl", known)
+
+
+def test_slots_are_cores_by_the_cores_of_a_task(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's task takes several cores to decode with; there is always one slot."""
+    cores, conf = spark.sparkContext.defaultParallelism, spark.sparkContext.getConf()
+    monkeypatch.setattr(spark.sparkContext, "getConf", lambda: conf)
+    for of_task, slots in (("1", cores), (str(cores), 1), (str(2 * cores), 1)):
+        conf.set("spark.task.cpus", of_task)
+        assert count_slots(spark) == slots

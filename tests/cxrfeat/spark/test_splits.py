@@ -11,8 +11,8 @@ from pyspark.sql import SparkSession
 
 from cxrfeat import splits
 from cxrfeat.errors import ConfigError, MetadataError
-from cxrfeat.spark.splits import SplitRule, assign_splits
-from cxrfeat.splits import SplitLevel, check_no_patient_in_two_splits
+from cxrfeat.spark.splits import assign_splits
+from cxrfeat.splits import SplitLevel, SplitRule, check_no_patient_in_two_splits
 
 Images = list[tuple[str, str]]
 
