@@ -4,3 +4,6 @@ Importing this package loads neither torch nor pyspark; only :mod:`cxrfeat.spark
 """
 
 __version__ = "0.1.0"
+
+NOTICE = "Research software, not a medical device."
+"""What every command, answer and report says."""

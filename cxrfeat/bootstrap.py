@@ -132,13 +132,13 @@ class PatientBootstrap:
             yield np.ascontiguousarray(self.counts[:, start : start + width])
 
 
-def interval(replicates: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """Return the percentile interval of (R,) replicates, NaN = undefined in that resample."""
+def interval(replicates: ArrayLike) -> Interval:
+    """Return the 95 % percentile interval of (R,) replicates, NaN = undefined in that resample."""
     values = np.asarray(replicates, dtype=np.float64)
     defined = values[~np.isnan(values)]
     if len(defined) < MIN_DEFINED * len(values):
         return Interval(None, None, len(defined))
-    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(low), float(high), len(defined))
 
 

@@ -20,8 +20,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cxrfeat import preprocess
 from cxrfeat.backbone import Weights, fingerprint, get_backbone, load_network
-from cxrfeat.device import Precision, resolve_precision, to_dtype
-from cxrfeat.errors import ConfigError, DeviceError
+from cxrfeat.device import Precision, open_device, resolve_precision, to_dtype
+from cxrfeat.errors import ConfigError
 from cxrfeat.fused import Trunk, can_fuse, fuse_trunk
 from cxrfeat.resnet import ResNet
 from cxrfeat.stem import count_planes, fold_standardisation, to_planes
@@ -106,7 +106,7 @@ class FrozenEncoder:
             DeviceError: no such device.
         """
         backbone = get_backbone(spec.backbone)
-        self.device = _open_device(device)
+        self.device = open_device(device)
         precision = resolve_precision(spec.precision, self.device)
         self.precision = precision.value
         self.batch_size = spec.batch_size or default_batch_size(self.device.type)
@@ -216,16 +216,6 @@ def fold_batchnorm(network: ResNet) -> nn.Sequential:
             block.downsample = fuse_conv_bn_eval(*block.downsample)
     stem = fuse_conv_bn_eval(network.conv1, network.bn1)
     return nn.Sequential(stem, network.relu, network.maxpool, *stages)
-
-
-def _open_device(name: str) -> torch.device:
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"device {name!r} was asked for, but this machine shows {torch.cuda.device_count()} GPUs")
-    if device.type == "cuda":
-        # By default fp32 convolutions are TF32 there, with 10 bits.
-        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    return device
 
 
 @functools.lru_cache(maxsize=1)

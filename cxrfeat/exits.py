@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 
+from cxrfeat import NOTICE
 from cxrfeat.errors import CxrfeatError
 
 DONE = 0
@@ -30,7 +31,7 @@ def epilog(meanings: Mapping[int, str]) -> str:
     """
     known = {DONE: "done", FAILED: "failed on the way", UNUSABLE: "options or input that can't be used"}
     lines = [f"  {code:<4} {meaning}" for code, meaning in sorted({**known, **meanings}.items())]
-    return "\n".join(["exit codes:", *lines, "", "Research software, not a medical device."])
+    return "\n".join(["exit codes:", *lines, "", NOTICE])
 
 
 def run(command: Callable[[], int], *, interrupted: str) -> int:

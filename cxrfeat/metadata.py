@@ -21,7 +21,9 @@ HEADERS: Mapping[str, tuple[str, ...]] = {
 }
 """Our name → the header's names."""
 
-AGE = r"^(-?\d+(?:\.\d+)?)([YMWD]?)$"
+AGE_PATTERN = r"^(-?\d+(?:\.\d+)?)([YMWD]?)$"
+"""Number and unit of an age: ``58``, ``058Y``, ``006M``."""
+
 UNITS_PER_YEAR: Mapping[str, float] = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
 
 

@@ -218,5 +218,8 @@ METRICS = pa.schema(
 )
 """``EVAL/metrics.parquet``: one row a number; :mod:`head_training.evaluation` says what the words mean."""
 
+METRICS_FORMAT = 1
+"""Of ``EVAL/metrics.json``, which holds the same rows and more."""
+
 COHORT = pa.schema([field for field in METADATA if field.name != "follow_up"])
 """``RUN/cohort.parquet``: the metadata of every image of the run, training included, without the embeddings."""

@@ -21,7 +21,7 @@ under ``numbers`` and, beside them, what is no single number. The whole structur
     reliability    {split: {scale: {finding: {"mean": [...], "observed": [...], "images": [...]}}}}, one entry a bin of
                     width 1/15; mean probability and share of positives are null in an empty bin
     triage         {note}: null, or why there is no triage
-    baselines      {train_images, train_patients, note}: what the honesty models were fitted on; note: null, or why not
+    baselines      {train_images, train_patients, note}: what they were fitted on; note: null, or why not
     literature     [{name, year, protocol, source, mean, findings: {...}, verified: whether the values of the
                      findings were checked against the paper}, ...]
 
@@ -30,12 +30,12 @@ A row of ``numbers``:
 =========== ========================================================================================================
 split       ``val``, ``test``
 group       ``all``, or a subgroup: ``sex=F``, ``sex=M``, ``age=0-17`` …, ``view=PA`` …; ``sex=unknown`` where it is missing
-model       ``predictions``; or an honesty model: ``view``, ``age+sex``, ``view+age+sex``, ``untrained``
+model       ``predictions``; or a baseline: ``view``, ``age+sex``, ``view+age+sex``, ``untrained``
 scope       a finding; ``macro`` (mean over the findings that are defined), ``micro`` (all in one), ``weighted`` (by
             positives), ``samples`` (mean over images); ``any_finding`` (triage)
 point       operating point: ``youden``, ``f1``, ``sensitivity_0.90``, ``fixed_0.20``; for triage ``youden`` and
             ``sensitivity_0.90``, ``_0.95``, ``_0.99``; null where no threshold is involved
-scale       column prefix of what was measured: ``score``, ``probability``, …; null for honesty models
+scale       column prefix of what was measured: ``score``, ``probability``, …; null for baselines
 metric      ``auroc``, ``average_precision``; ``brier``, ``ece``; at a point ``sensitivity``, ``specificity``, ``ppv``,
             ``npv``, ``f1``, ``accuracy``, ``tp``, ``fp``, ``tn``, ``fn``; averages ``precision``, ``recall``, ``f1``
 value       null where it is not defined; then ``note`` says why
@@ -65,20 +65,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cxrfeat import NOTICE, storage
 from cxrfeat.bootstrap import CONFIDENCE
 from cxrfeat.curves import BINS, precision_recall_points, roc_points
 from cxrfeat.findings import ANY_FINDING, FINDINGS
 from cxrfeat.operating import RULES, choose_threshold
-from cxrfeat.schema import METRICS, Split
+from cxrfeat.schema import METRICS, METRICS_FORMAT, Split
 from head_training.baselines import fit_baselines
 from head_training.literature import RESULTS
 from head_training.measures import Number, Sample, at_point, calibration, ranking, reliabilities
 from head_training.predictions import Judged
+from head_training.samples import SplitSamples
 from head_training.sources import Sources, count_labels
-from head_training.views import View
-
-FORMAT = 1
-NOTICE = "Research software, not a medical device."
 
 FIXED = {"fixed_0.20": 0.2}
 """What multi-label papers use whatever the finding."""
@@ -106,7 +104,7 @@ class Evaluation:
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(self.metrics["numbers"], METRICS), folder / "metrics.parquet")
         text = json.dumps(self.metrics, allow_nan=False) + "\n"
-        (folder / "metrics.json").write_text(text, encoding="utf-8")
+        storage.write_text(str(folder / "metrics.json"), text)
 
 
 def evaluate(sources: Sources, *, resamples: int, seed: int) -> Evaluation:
@@ -118,15 +116,15 @@ def evaluate(sources: Sources, *, resamples: int, seed: int) -> Evaluation:
         seed: of the resamples.
     """
     views = {
-        split: View(split, rows, sources.findings, resamples=resamples, seed=seed)
+        split: SplitSamples(split, rows, sources.findings, resamples=resamples, seed=seed)
         for split, rows in sources.judged.items()
     }
     thresholds = _thresholds(views.get(Split.VAL), sources.findings)
     numbers = [number for view in views.values() for number in _measure(view, thresholds)]
-    numbers += _honesty(views.values(), sources)
+    numbers += _measure_baselines(views.values(), sources)
     train = sources.train
     metrics = {
-        "format": FORMAT,
+        "format": METRICS_FORMAT,
         "notice": NOTICE,
         **sources.describe(),
         "settings": {
@@ -154,7 +152,7 @@ def evaluate(sources: Sources, *, resamples: int, seed: int) -> Evaluation:
     return Evaluation(metrics)
 
 
-def _thresholds(val: View | None, findings: Sequence[str]) -> Thresholds:
+def _thresholds(val: SplitSamples | None, findings: Sequence[str]) -> Thresholds:
     """Choose every threshold on val; without val there are only the fixed ones."""
     points: Thresholds = {point: dict.fromkeys(findings, value) for point, value in FIXED.items()}
     for rules, scopes, sample in (
@@ -172,7 +170,7 @@ def _choose(sample: Sample, rule: str) -> dict[str, float | None]:
     return {finding: choose_threshold(labels, values, rule) for finding, labels, values in columns}
 
 
-def _measure(view: View, thresholds: Thresholds) -> Iterator[Number]:
+def _measure(view: SplitSamples, thresholds: Thresholds) -> Iterator[Number]:
     """Yield the numbers of the predictions on one split."""
     sample = view.sample(view.scale)
     yield from ranking(sample)
@@ -189,7 +187,7 @@ def _measure(view: View, thresholds: Thresholds) -> Iterator[Number]:
         yield from ranking(subgroup)
 
 
-def _honesty(views: Iterable[View], sources: Sources) -> Iterator[Number]:
+def _measure_baselines(views: Iterable[SplitSamples], sources: Sources) -> Iterator[Number]:
     """Yield how well models rank that know less: metadata alone, and the head before training."""
     baselines = fit_baselines(sources.train, sources.findings) if len(sources.train) else {}
     for view in views:
@@ -213,7 +211,7 @@ def _describe_split(rows: Judged) -> dict[str, Any]:
     }
 
 
-def _curves(view: View) -> dict[str, Any]:
+def _curves(view: SplitSamples) -> dict[str, Any]:
     sample, triage = view.sample(view.scale), view.triage()
     columns = dict(zip(sample.findings, zip(sample.labels.T, sample.probabilities.T, strict=True), strict=True))
     if len(sample.findings) > 1:
@@ -234,7 +232,7 @@ def _precision_recall(labels: NDArray[np.bool_], scores: NDArray[np.float64]) ->
     return {"recall": _rounded(recall), "precision": _rounded(precision)}
 
 
-def _reliability(view: View) -> dict[str, Any]:
+def _reliability(view: SplitSamples) -> dict[str, Any]:
     return {
         scale: {
             finding: {

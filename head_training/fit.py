@@ -18,7 +18,7 @@ from head_training.evaluation import evaluate
 from head_training.grid import DEFAULT_GRID, KEYS, Configuration, expand, read_grid
 from head_training.loss import LossWeighting
 from head_training.report.build import ReportConfig, write_report
-from head_training.run import FitConfig, Report, fit
+from head_training.run import FitConfig, FitResult, fit
 from head_training.selection import Select
 from head_training.sources import open_run
 
@@ -130,8 +130,8 @@ def _extras(names: str) -> tuple[str, ...]:
     return given
 
 
-def parse(argv: Sequence[str] | None) -> FitConfig:
-    """Turn the command line into what is to be done.
+def parse(argv: Sequence[str] | None) -> tuple[FitConfig, bool]:
+    """Turn the command line into what is to be done, and whether a report is wanted afterwards.
 
     Raises:
         ConfigError: values that can't be carried out.
@@ -143,7 +143,7 @@ def parse(argv: Sequence[str] | None) -> FitConfig:
         options = parser.parse_args(argv)
     given = {key: getattr(options, key) for key in KEYS if getattr(options, key) is not None}
     grid = DEFAULT_GRID if options.grid is True else read_grid(Path(options.grid)) if options.grid else {}
-    return FitConfig(
+    config = FitConfig(
         features=options.features,
         output=options.output,
         configurations=expand(grid, given),
@@ -154,25 +154,25 @@ def parse(argv: Sequence[str] | None) -> FitConfig:
         select=options.select,
         device=options.device,
         quiet=options.quiet,
-        report=options.report,
     )
+    return config, options.report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
-    return exits.run(lambda: _fit(parse(argv)), interrupted="no head was written")
+    return exits.run(lambda: _fit(*parse(argv)), interrupted="no head was written")
 
 
-def _fit(config: FitConfig) -> int:
-    report = fit(config)
-    print(format_report(report))
+def _fit(config: FitConfig, report: bool) -> int:
+    result = fit(config)
+    print(format_result(result))
     code = exits.DONE
-    if config.report:
+    if report:
         print("measuring it with intervals, and writing the report", file=sys.stderr)
         safe = f"{config.head} is whole, but there is no report"
         code = exits.run_after(lambda: _measure(config.output), safe=safe)
     print(f"written to {config.output}")
-    if report.interrupted:
+    if result.interrupted:
         print("interrupted: the best head so far was kept", file=sys.stderr)
         return exits.INTERRUPTED
     return code
@@ -185,25 +185,25 @@ def _measure(run: Path) -> None:
     write_report(ReportConfig(run, run=run, evaluation=evaluation))
 
 
-def format_report(report: Report) -> str:
+def format_result(result: FitResult) -> str:
     """Return what a user wants to know at the end."""
-    counts = Counter(str(course.status) for course in report.courses)
-    best = report.course
+    counts = Counter(str(course.status) for course in result.courses)
+    best = result.course
     settings = best.configuration
     lines = [
         "configurations: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())),
-        *(f"left out: {count} rows {reason}" for reason, count in report.left_out.items() if count),
-        *(f"imputed: {count} missing values of {name}" for name, count in report.imputed.items() if count),
+        *(f"left out: {count} rows {reason}" for reason, count in result.left_out.items() if count),
+        *(f"imputed: {count} missing values of {name}" for name, count in result.imputed.items() if count),
         f"chosen: {best.name}, best epoch {best.best.epoch.epoch if best.best else '-'} of {len(best.history)}; hidden "
         f"{' '.join(map(str, settings.hidden))}, dropout {settings.dropout:g}, lr {settings.lr:g}, "
         f"weight decay {settings.weight_decay:g}",
         f"{'AUROC':<20}{'val':>8}{'test':>8}   positives in val, test",
     ]
-    for val, test in zip(report.val.findings, report.test.findings, strict=True):
+    for val, test in zip(result.val.findings, result.test.findings, strict=True):
         positives = f"{val.positives}, {test.positives}"
         lines.append(f"{val.finding:<20}{_decimal(val.auroc):>8}{_decimal(test.auroc):>8}   {positives}")
-    means = f"{_decimal(report.val.mean):>8}{_decimal(report.test.mean):>8}"
-    lines.append(f"{'mean':<20}{means}   over {report.val.over} and {report.test.over} findings")
+    means = f"{_decimal(result.val.mean):>8}{_decimal(result.test.mean):>8}"
+    lines.append(f"{'mean':<20}{means}   over {result.val.over} and {result.test.over} findings")
     return "\n".join(lines)
 
 

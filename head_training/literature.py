@@ -87,8 +87,3 @@ RESULTS = (
     ),
 )  # fmt: skip
 """The two of the random split were checked against that README; values of findings of the other four are not checked."""
-
-
-def results(protocol: Protocol) -> tuple[Result, ...]:
-    """Return what may be ranked together."""
-    return tuple(result for result in RESULTS if result.protocol == protocol)

@@ -17,7 +17,7 @@ from cxrfeat import splits, storage
 from cxrfeat.errors import MetadataError
 from cxrfeat.findings import FINDINGS, NO_FINDING, SEPARATOR, format_findings
 from cxrfeat.inputs import MAX_AGE_YEARS
-from cxrfeat.metadata import AGE, HEADERS, UNITS_PER_YEAR, find_columns, split_fields
+from cxrfeat.metadata import AGE_PATTERN, HEADERS, UNITS_PER_YEAR, find_columns, split_fields
 from cxrfeat.schema import Split
 
 _CONTENT = ("patient_id", "follow_up", "age_years", "sex", "view_position", "findings")
@@ -71,7 +71,7 @@ def assign_splits(images: pd.DataFrame, train_val_list: str | None = None, test_
     splits.SplitRule(splits.SplitLevel.PATIENT, train_val_list, test_list)  # both lists, or neither
     listed = {}
     if train_val_list is not None and test_list is not None:
-        names = {"train_val": _read_list(train_val_list), "test": _read_list(test_list)}
+        names = {"train_val": read_list(train_val_list), "test": read_list(test_list)}
         listed = {
             name: set(images.loc[images["image_index"].isin(found), "patient_id"]) for name, found in names.items()
         }
@@ -93,10 +93,18 @@ def _split(patient: str, listed: Mapping[str, set[str]]) -> str:
     return splits.split_by_hash(patient).value
 
 
-def _read_list(location: str) -> set[str]:
-    names = {line.strip() for _, line in _lines(location)}
+def read_list(location: str) -> list[str]:
+    """Read image names, one a line, from a path or URI.
+
+    Raises:
+        ConfigError: there is no such file.
+        MetadataError: it can't be read, or has no name, or a name twice.
+    """
+    names = [line.strip() for _, line in _lines(location)]
     if not names:
         raise MetadataError(f"{location} names no image; expected one file name a line")
+    if len(set(names)) < len(names):
+        raise MetadataError(f"{location} holds {len(names)} names, {len(set(names))} different; expected each once")
     return names
 
 
@@ -143,7 +151,7 @@ def parse(raw: pd.DataFrame) -> pd.DataFrame:
     """Return the typed columns; what can't be read is missing, and a label that can't is _UNKNOWN or _CONTRADICTION."""
     text = raw.astype(dict.fromkeys(HEADERS, "string"))
     number = text["follow_up"].where(text["follow_up"].str.fullmatch(_FOLLOW_UP, flags=re.ASCII).fillna(value=False))
-    age = text["age"].str.extract(AGE, flags=re.ASCII)
+    age = text["age"].str.extract(AGE_PATTERN, flags=re.ASCII)
     years = pd.to_numeric(age[0]).astype("Float64") / age[1].map(dict(UNITS_PER_YEAR)).astype("Float64")
     sex = text["sex"].str.upper()
     labels = {label: _parse_label(label) for label in raw["findings"].dropna().unique()}

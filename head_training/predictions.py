@@ -154,21 +154,6 @@ def join(predictions: Predictions, truth: Truth, splits: pa.Array, sizes: Mappin
     return judged
 
 
-def read_list(path: Path) -> list[str]:
-    """Read image names, one a line.
-
-    Raises:
-        PredictionsError: no such file, no name, or a name twice.
-    """
-    try:
-        names = path.read_text(encoding="utf-8").split()
-    except (OSError, ValueError) as error:
-        raise PredictionsError(f"{path.name} can't be read: {error}") from error
-    if not names or len(set(names)) < len(names):
-        raise PredictionsError(f"{path.name} holds {len(names)} names, {len(set(names))} different; expected each once")
-    return names
-
-
 def _read(path: Path) -> pa.Table:
     if not path.is_file():
         raise PredictionsError(f"{path} is no file")

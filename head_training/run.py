@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from cxrfeat import storage
 from cxrfeat.bundle import Bundle, save_bundle
 from cxrfeat.calibration import Calibration
-from cxrfeat.device import Device
-from cxrfeat.errors import ConfigError, DeviceError
+from cxrfeat.device import Device, find_device
+from cxrfeat.errors import ConfigError
 from cxrfeat.findings import FINDINGS
 from cxrfeat.head import Head
 from cxrfeat.inputs import EXTRAS, Inputs
@@ -37,8 +37,6 @@ from head_training.train import Examples, initial_head, train
 class FitConfig:
     """What one run is to do; see ``python -m head_training.fit --help`` for each option.
 
-    The report is the command's to write, after all else is written and printed.
-
     Raises ConfigError for an output that holds a head already, or can't be written to.
     """
 
@@ -52,7 +50,6 @@ class FitConfig:
     select: Select = Select.AUROC
     device: Device = Device.AUTO
     quiet: bool = False
-    report: bool = True
 
     def __post_init__(self) -> None:
         """Qualify the features, and refuse to mix two runs."""
@@ -79,7 +76,7 @@ class FitConfig:
 
 
 @dataclass(frozen=True)
-class Report:
+class FitResult:
     """What came of a run.
 
     Attributes:
@@ -129,14 +126,14 @@ class Report:
         return any(course.status == Status.INTERRUPTED for course in self.courses)
 
 
-def fit(config: FitConfig) -> Report:
+def fit(config: FitConfig) -> FitResult:
     """Train all configurations, choose one on validation, test it once, and write the run.
 
     Raises:
         CxrfeatError: features, settings or a device that can't be used; no configuration that can be ranked.
         KeyboardInterrupt: before there was anything to keep.
     """
-    device = _open_device(config.device)
+    device = find_device(config.device)
     features = load_features(config.features, config.extras)
     train_rows = features.rows(Split.TRAIN)
     inputs = measure_inputs(features.matrix[train_rows], config.extras, standardise=config.standardise)
@@ -161,7 +158,7 @@ def fit(config: FitConfig) -> Report:
         split: rank(labels, infer(initial, examples[split].inputs))
         for split, labels in ((Split.VAL, val_labels), (Split.TEST, test_labels))
     }
-    report = Report(
+    result = FitResult(
         courses=courses,
         rankings=rankings,
         chosen=chosen,
@@ -175,28 +172,30 @@ def fit(config: FitConfig) -> Report:
         imputed=imputed,
         left_out=features.index.left_out,
     )
-    _write(config, features, inputs, report, weights)
-    return report
+    _write(config, features, inputs, result, weights)
+    return result
 
 
-def _write(config: FitConfig, features: Features, inputs: Inputs, report: Report, weights: NDArray[np.float32]) -> None:
+def _write(
+    config: FitConfig, features: Features, inputs: Inputs, result: FitResult, weights: NDArray[np.float32]
+) -> None:
     """Write the tables, then the bundle: where ``output/head`` is, everything is."""
     config.output.mkdir(parents=True, exist_ok=True)
-    write_grid(config.output / "grid.parquet", report.courses, report.rankings, report.chosen)
-    write_history(config.output / "history.parquet", report.courses)
+    write_grid(config.output / "grid.parquet", result.courses, result.rankings, result.chosen)
+    write_history(config.output / "history.parquet", result.courses)
     judged = features.index.table.slice(features.rows(Split.VAL).start)  # val, then test: the order of the index
-    logits = torch.from_numpy(np.concatenate(report.logits))
-    scores, probabilities = logits.sigmoid().numpy(), report.calibration.apply(logits).numpy()
+    logits = torch.from_numpy(np.concatenate(result.logits))
+    scores, probabilities = logits.sigmoid().numpy(), result.calibration.apply(logits).numpy()
     write_predictions(config.output / "predictions.parquet", judged, scores, probabilities)
     write_cohort(config.output / "cohort.parquet", features.index.table)
-    record = _record(config, features, report, weights)
+    record = _record(config, features, result, weights)
     bundle = Bundle(
-        head=report.head,
+        head=result.head,
         inputs=inputs,
-        hidden=report.course.configuration.hidden,
+        hidden=result.course.configuration.hidden,
         extractor=features.index.extractor,
-        calibration=report.calibration,
-        thresholds=report.thresholds,
+        calibration=result.calibration,
+        thresholds=result.thresholds,
         training=record,
     )
     grid = [asdict(configuration) for configuration in config.configurations]
@@ -236,9 +235,9 @@ def _examples(features: Features, split: Split, weights: NDArray[np.float32], de
     return Examples(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
-def _record(config: FitConfig, features: Features, report: Report, weights: NDArray[np.float32]) -> dict[str, Any]:
+def _record(config: FitConfig, features: Features, result: FitResult, weights: NDArray[np.float32]) -> dict[str, Any]:
     """Return how the head came to be, for its bundle: nothing in it depends on where the run was made."""
-    course = report.course
+    course = result.course
     table = features.index.table
     rows = {split.value: features.rows(split) for split in Split}
     positives = features.labels[rows[Split.TRAIN]].sum(axis=0).astype(int).tolist()
@@ -253,21 +252,14 @@ def _record(config: FitConfig, features: Features, report: Report, weights: NDAr
             for name, part in rows.items()
         },
         "train_positives": dict(zip(FINDINGS, positives, strict=True)),
-        "left_out": dict(report.left_out),
-        "imputed_values": dict(report.imputed),
+        "left_out": dict(result.left_out),
+        "imputed_values": dict(result.imputed),
         "label_weights": {
             name: dict(zip(FINDINGS, values, strict=True))
             for name, values in zip(("negative", "positive"), weights.tolist(), strict=True)
         },
-        "calibrated_by": dict(zip(FINDINGS, report.methods, strict=True)),
-        "val": report.val.describe(),
-        "test": report.test.describe(),
-        "untrained": {split.value: ranking.describe() for split, ranking in report.untrained.items()},
+        "calibrated_by": dict(zip(FINDINGS, result.methods, strict=True)),
+        "val": result.val.describe(),
+        "test": result.test.describe(),
+        "untrained": {split.value: ranking.describe() for split, ranking in result.untrained.items()},
     }
-
-
-def _open_device(device: Device) -> torch.device:
-    if device == Device.CUDA and not torch.cuda.is_available():
-        raise DeviceError("--device cuda, but no GPU can be used on this machine")
-    use_gpu = device == Device.CUDA or (device == Device.AUTO and torch.cuda.is_available())
-    return torch.device("cuda" if use_gpu else "cpu")

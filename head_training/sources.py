@@ -17,7 +17,8 @@ from cxrfeat.errors import ConfigError, PredictionsError
 from cxrfeat.findings import FINDINGS, NO_FINDING, format_findings
 from cxrfeat.schema import COHORT, Split
 from cxrfeat.splits import OFFICIAL_TEST_DIGEST, digest_names, split_by_hash
-from head_training.predictions import NAMED, Judged, Predictions, assign, join, read_list, read_predictions
+from head_training.metadata import read_list
+from head_training.predictions import NAMED, Judged, Predictions, assign, join, read_predictions
 from head_training.truth import COLUMNS, Truth, read_truth
 
 
@@ -30,7 +31,7 @@ class Sources:
         predictions: of all images in the file.
         truth: of these images and others.
         judged: the rows of val, if there are any, and of test.
-        train: metadata of images whose patients are in neither: what the honesty models may see.
+        train: metadata of images whose patients are in neither: what the baselines may see.
         protocol: how images were divided, and how that is known.
         untrained: split → ranking of the head before training, as its run recorded it; empty without a run.
         head: fingerprint of the head that predicts, as its run recorded it; None without a run.
@@ -106,7 +107,7 @@ def open_run(run: Path, *, test_list: Path | None = None) -> Sources:
         raise PredictionsError(f"{files['predictions.parquet'].name} has no column split")
     config = json.loads(files["config.json"].read_text(encoding="utf-8"))
     sizes = {split: pc.sum(pc.equal(cohort["split"], split.value)).as_py() for split in Split}
-    listed = read_list(test_list) if test_list else None
+    listed = read_list(str(test_list)) if test_list else None
     if listed:
         sizes[Split.TEST] = len(listed)
     truth = Truth(cohort.select(COLUMNS))
@@ -148,7 +149,7 @@ def open_files(
         splits, sizes, lists = predictions.split, {}, None
     else:
         paths = {Split.TEST: test_list, **({Split.VAL: val_list} if val_list else {})}
-        lists = {split: read_list(path) for split, path in paths.items()}
+        lists = {split: read_list(str(path)) for split, path in paths.items()}
         _check_known(lists, paths, truth)
         splits = assign(predictions.images, lists)
         sizes = {split: len(names) for split, names in lists.items()}

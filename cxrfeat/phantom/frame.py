@@ -17,6 +17,8 @@ from PIL import Image, ImageDraw, ImageFilter
 Plane = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
 
+_RIM_WIDTH = 0.003
+
 
 @dataclass(frozen=True)
 class Pose:
@@ -85,11 +87,11 @@ class Ink:
             thin = width * (1 - 0.8 * first / pieces)
             self._line(placed[8 * first : 8 * first + 10], thin, min(1.0, 0.3 + 85 * thin))
 
-    def area(self, outline: Points, value: float, rim: float = 0.0, rim_width: float = 0.003) -> None:
+    def area(self, outline: Points, value: float, rim: float = 0.0) -> None:
         """Fill an ``outline`` (n, 2) with ``value`` and edge it with ``rim``, both 0..1."""
         self._draw.polygon(self._place(outline), fill=round(255 * value))
         if rim:
-            self.stroke(np.concatenate([outline, outline[:1]]), rim_width, rim)
+            self.stroke(np.concatenate([outline, outline[:1]]), _RIM_WIDTH, rim)
 
     def ribbon(self, middle: Points, half_width: npt.ArrayLike, value: float, rim: float = 0.0) -> None:
         """Draw a band about the line ``middle`` (n, 2), ``half_width`` a scalar or (n,)."""

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F  # noqa: N812
 from cxrfeat import storage
 from cxrfeat.findings import FINDINGS, NO_FINDING, SEPARATOR
 from cxrfeat.inputs import MAX_AGE_YEARS
-from cxrfeat.metadata import AGE, HEADERS, UNITS_PER_YEAR, find_columns, split_fields
+from cxrfeat.metadata import AGE_PATTERN, HEADERS, UNITS_PER_YEAR, find_columns, split_fields
 from cxrfeat.schema import METADATA, Status
 
 _MALFORMED = "_malformed"
@@ -52,7 +52,7 @@ def read_metadata(spark: SparkSession, path: str) -> DataFrame:
 
 def _parse(raw: DataFrame) -> DataFrame:
     """Add the typed columns beside the raw ones; what can't be read is null."""
-    number = F.regexp_extract("age_raw", AGE, 1).try_cast("double")
+    number = F.regexp_extract("age_raw", AGE_PATTERN, 1).try_cast("double")
     per_year = F.create_map(*(F.lit(part) for pair in UNITS_PER_YEAR.items() for part in pair))
     # Not F.trim itself: given two parameters, transform would pass the index as the characters to trim.
     split = F.transform(F.split("findings_raw", rf"\{SEPARATOR}"), lambda label: F.trim(label))  # noqa: PLW0108
@@ -61,7 +61,7 @@ def _parse(raw: DataFrame) -> DataFrame:
         raw.withColumn("image_index", F.col("image_index_raw"))
         .withColumn("patient_id", F.col("patient_id_raw"))
         .withColumn("follow_up", F.col("follow_up_raw").try_cast("int"))
-        .withColumn("age_years", (number / per_year[F.regexp_extract("age_raw", AGE, 2)]).cast("float"))
+        .withColumn("age_years", (number / per_year[F.regexp_extract("age_raw", AGE_PATTERN, 2)]).cast("float"))
         .withColumn("sex", F.when(F.upper("sex_raw").isin("M", "F"), F.upper("sex_raw")))
         .withColumn("view_position", F.col("view_position_raw"))
         .withColumn("labels", labels)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-NOTICE: Final = "Research software, not a medical device."
+from cxrfeat import NOTICE
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -54,7 +54,7 @@ class Assumption(BaseModel):
 class Answer(BaseModel):
     """What the head says of one film."""
 
-    notice: Literal["Research software, not a medical device."] = NOTICE
+    notice: str = NOTICE
     extractor: str = Field(description="fingerprint of backbone, weights and preprocessing")
     head: str = Field(description="fingerprint of the head")
     precision: str = Field(description="of the network: fp32 or bf16")
@@ -87,7 +87,7 @@ class FindingCard(BaseModel):
 class ModelCard(BaseModel):
     """What answers here, what it was trained on and how good it is."""
 
-    notice: Literal["Research software, not a medical device."] = NOTICE
+    notice: str = NOTICE
     backbone: str
     extractor: str = Field(description="fingerprint of backbone, weights and preprocessing")
     head: str = Field(description="fingerprint of the head")

@@ -16,10 +16,10 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cxrfeat import __version__
+from cxrfeat import NOTICE, __version__
 from cxrfeat.inputs import MAX_AGE_YEARS
 from cxrfeat.web import problems
-from cxrfeat.web.answers import NOTICE, Answer, Example, Health, ModelCard
+from cxrfeat.web.answers import Answer, Example, Health, ModelCard
 from cxrfeat.web.desk import MEDIA_TYPES, Desk, Limits
 from cxrfeat.web.examples import draw_example, list_examples
 from cxrfeat.web.service import Service, Settings, open_service

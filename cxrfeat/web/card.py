@@ -13,11 +13,8 @@ from cxrfeat import __version__
 from cxrfeat.bundle import Bundle
 from cxrfeat.errors import BundleError, ConfigError
 from cxrfeat.findings import FINDINGS
-from cxrfeat.schema import Split
+from cxrfeat.schema import METRICS_FORMAT, Split
 from cxrfeat.web.answers import FindingCard, Interval, ModelCard
-
-METRICS_FORMAT = 1
-"""Of metrics.json that is understood."""
 
 _MACRO = "macro"
 

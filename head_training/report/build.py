@@ -8,7 +8,7 @@ from pathlib import Path
 from cxrfeat import storage
 from cxrfeat.errors import ConfigError, ReportError
 from head_training.report.calibration import calibration_section
-from head_training.report.comparison import honesty_section, literature_section, subgroup_section
+from head_training.report.comparison import baselines_section, literature_section, subgroup_section
 from head_training.report.data import data_section
 from head_training.report.dataset import Dataset, read_cohort, read_dataset
 from head_training.report.evaluation import evaluation_section
@@ -26,7 +26,7 @@ OF_METRICS = (
     operating_section,
     calibration_section,
     triage_section,
-    honesty_section,
+    baselines_section,
     subgroup_section,
     literature_section,
 )

@@ -1,4 +1,4 @@
-"""The sections that put a result in its place: honesty baselines, subgroups, and the literature."""
+"""The sections that put a result in its place: baselines, subgroups, and the literature."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _MODELS = {
 }
 
 
-def honesty_section(metrics: Metrics) -> Section:
+def baselines_section(metrics: Metrics) -> Section:
     """Return what can be had without looking at a film."""
     models = [model for model in metrics.values("model") if metrics.number("auroc", "macro", model=model).defined]
     note = metrics.content["baselines"].get("note")
-    lead = [f"Baselines: {note}"] if note else []
+    lead = [f"{note[:1].upper()}{note[1:]}."] if note else []
     lead += [
         "View, age and sex are known before anybody looks at a film. What they reach alone is no skill at reading films, and "
         "a model that sees them may use them."
     ]
     if not any(model != PREDICTIONS for model in models):
-        return Section("Honesty", [], lead)
-    return Section("Honesty", [_baselines_plot(metrics, models), _baselines_table(metrics, models)], lead)
+        return Section("Baselines", [], lead)
+    return Section("Baselines", [_baselines_plot(metrics, models), _baselines_table(metrics, models)], lead)
 
 
 def _name(model: str) -> str:

@@ -14,14 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrfeat.errors import ReportError
-from cxrfeat.schema import GRID, HISTORY
+from cxrfeat.schema import GRID, HISTORY, METRICS_FORMAT
 from head_training.report.style import with_interval
 
-METRICS_FORMAT = 1
-"""Of metrics.json that is understood."""
-
 PREDICTIONS = "predictions"
-"""The model that was evaluated; the others are honesty models."""
+"""The model that was evaluated; the others are baselines."""
 
 Key = tuple[str | None, ...]
 _KEY = ("split", "group", "model", "scope", "point", "scale", "metric")
@@ -113,7 +110,7 @@ class Metrics:
             metric: such as auroc.
             scope: a finding, an average, or any finding.
             group: of patients or films.
-            model: the predictions, or an honesty model.
+            model: the predictions, or a baseline.
             point: operating point; None for numbers without a threshold.
             scale: prefix of the predictions; by default the evaluated one.
         """

@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from cxrfeat import device as device_module
-from cxrfeat.device import Precision, has_native_bf16, resolve_precision, to_dtype
+from cxrfeat.device import (
+    Device,
+    Precision,
+    find_device,
+    has_native_bf16,
+    open_device,
+    resolve_precision,
+    to_dtype,
+)
+from cxrfeat.errors import DeviceError
 
 
 @pytest.mark.parametrize(
@@ -47,3 +56,41 @@ def test_every_resolved_precision_has_a_dtype() -> None:
     }
     with pytest.raises(KeyError):
         to_dtype(Precision.AUTO)
+
+
+def test_fp32_is_fp32_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF32, the default of cuDNN for fp32 convolutions, is switched off."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "tf32"
+    try:
+        assert open_device("cuda:1") == torch.device("cuda", 1)
+        assert convolutions.fp32_precision == "ieee"
+    finally:
+        convolutions.fp32_precision = before
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "found"),
+    [
+        ("auto", True, "cuda"),
+        ("auto", False, "cpu"),
+        ("cuda", True, "cuda"),
+        ("cpu", True, "cpu"),
+        ("cpu", False, "cpu"),
+    ],
+)
+def test_auto_takes_a_gpu_where_there_is_one(
+    asked: str, there: bool, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked for by name is what is taken."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert find_device(Device(asked)) == torch.device(found)
+
+
+def test_a_gpu_that_is_asked_for_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never a silent fallback to the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="--device cuda, but no GPU can be used"):
+        find_device(Device.CUDA)

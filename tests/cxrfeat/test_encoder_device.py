@@ -16,10 +16,9 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from cxrfeat import device as device_module
-from cxrfeat import encoder as encoder_module
 from cxrfeat.backbone import BACKBONES, Weights, fingerprint, get_backbone
 from cxrfeat.device import Precision
-from cxrfeat.encoder import EncoderSpec, FrozenEncoder, load_encoder
+from cxrfeat.encoder import EncoderSpec, FrozenEncoder, load_encoder, round_to_bits
 from cxrfeat.errors import ConfigError, DeviceError
 from tests import fakes
 from tests.cxrfeat.test_encoder import FILMS, RANDOM, build_small, needs_bf16
@@ -97,11 +96,11 @@ def test_bf16_embeddings_have_sixteen_bits() -> None:
 def test_rounding_keeps_sixteen_bits(values: NDArray[np.float32]) -> None:
     """To the nearest such number: within 2⁻¹⁶ of the value, its sign and order kept, and a second time nothing changes."""
     normal = np.where(np.abs(values) < np.finfo(np.float32).tiny, np.float32(0), values)
-    rounded = encoder_module.round_to_bits(normal)
+    rounded = round_to_bits(normal)
     assert rounded.dtype == np.float32
     assert not (rounded.view(np.uint32) & 0xFF).any()
     assert (np.abs(rounded.astype(np.float64) - normal) <= 2.0**-16 * np.abs(normal.astype(np.float64))).all()
-    np.testing.assert_array_equal(encoder_module.round_to_bits(rounded), rounded)
+    np.testing.assert_array_equal(round_to_bits(rounded), rounded)
     order = np.argsort(normal)
     assert (np.diff(rounded[order]) >= 0).all()
 
@@ -144,19 +143,6 @@ def test_a_gpu_that_is_not_there_is_refused(device: str) -> None:
     """Never a silent fallback to the CPU: the message names the device and the number of GPUs."""
     with pytest.raises(DeviceError, match=f"'{device}'.* 0 GPUs"):
         FrozenEncoder(EncoderSpec("resnet50", RANDOM), device)
-
-
-def test_fp32_is_fp32_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TF32, the default of cuDNN for fp32 convolutions, is switched off."""
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = convolutions.fp32_precision
-    convolutions.fp32_precision = "tf32"
-    try:
-        assert encoder_module._open_device("cuda:1") == torch.device("cuda", 1)
-        assert convolutions.fp32_precision == "ieee"
-    finally:
-        convolutions.fp32_precision = before
 
 
 @pytest.mark.usefixtures("small")

@@ -1,4 +1,4 @@
-"""What the honesty models promise: what metadata can tell, learnt from training images alone."""
+"""What the baselines promise: what metadata can tell, learnt from training images alone."""
 
 from __future__ import annotations
 

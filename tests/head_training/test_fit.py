@@ -49,13 +49,13 @@ def test_every_option_of_training_changes_the_head(features: Path, tmp_path: Pat
 def test_the_preset_of_2018_sets_what_is_not_given() -> None:
     """Batch size 10, raw embeddings, weighted loss, selection by loss; what is given wins."""
     base = ("--features", "f", "--output", "o")
-    plain, preset = parse(base), parse([*base, "--preset", "2018"])
+    (plain, _), (preset, _) = parse(base), parse([*base, "--preset", "2018"])
     assert (plain.settings.batch_size, plain.standardise, plain.select) == (256, True, "auroc")
     assert (preset.settings.batch_size, preset.standardise, preset.select) == (10, False, "val_loss")
     assert (plain.loss_weighting, preset.loss_weighting) == ("none", "frequency")
     assert preset.configurations == plain.configurations
     assert preset.settings.epochs == 50
-    assert parse([*base, "--preset", "2018", "--batch-size", "20"]).settings.batch_size == 20
+    assert parse([*base, "--preset", "2018", "--batch-size", "20"])[0].settings.batch_size == 20
 
 
 def test_early_stop_and_monitor_have_their_effect(features: Path, tmp_path: Path) -> None:

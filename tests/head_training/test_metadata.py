@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cxrfeat.errors import ConfigError, MetadataError
 from cxrfeat.findings import FINDINGS, NO_FINDING, format_findings
 from cxrfeat.splits import split_by_hash, split_train_val
-from head_training.metadata import Metadata, assign_splits, read_metadata
+from head_training.metadata import Metadata, assign_splits, read_list, read_metadata
 from tests.nih_lines import BAD, GOOD, HEADER_2017, HEADER_V2020
 
 
@@ -123,6 +123,18 @@ def test_splits_are_those_of_the_extraction(tmp_path: Path) -> None:
     assert assign_splits(table, *map(str, lists)).tolist() == [
         {**by_hash, **expected}[patient] for patient in table["patient_id"]
     ]
+
+
+def test_a_list_has_each_name_once(tmp_path: Path) -> None:
+    """Blank lines, blanks around names and Windows' line ends do not count; doubled and missing ones are refused."""
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"a 1.png \r\nb.png\n\n")
+    assert read_list(str(path)) == ["a 1.png", "b.png"]
+    path.write_text("a.png\na.png\n")
+    with pytest.raises(MetadataError, match="2 names, 1 different; expected each once"):
+        read_list(str(path))
+    with pytest.raises(ConfigError, match=r"no\.txt.* is not there"):
+        read_list(str(tmp_path / "no.txt"))
 
 
 def test_lists_that_cannot_be_used_are_refused(tmp_path: Path) -> None:

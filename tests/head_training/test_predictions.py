@@ -15,7 +15,7 @@ import pytest
 from cxrfeat.errors import PredictionsError
 from cxrfeat.findings import FINDINGS
 from cxrfeat.schema import Split
-from head_training.predictions import Predictions, assign, join, read_list, read_predictions
+from head_training.predictions import Predictions, assign, join, read_predictions
 from head_training.truth import read_truth
 from tests.head_training.evaluations import Case
 from tests.head_training.samples import change
@@ -165,17 +165,8 @@ def test_images_that_the_truth_lacks_are_refused(case: Case) -> None:
         join(predictions, truth, assign(predictions.images, {Split.VAL: case.images}), {})
 
 
-def test_lists_hold_each_name_once_and_in_one_split(tmp_path: Path) -> None:
-    """Doubled, empty and missing lists, and an image in two of them."""
-    path = tmp_path / "list.txt"
-    path.write_text("a.png\nb.png\n\n")
-    assert read_list(path) == ["a.png", "b.png"]
-    for text, message in (("a.png\na.png\n", "2 names, 1 different"), ("\n", "0 names")):
-        path.write_text(text)
-        with pytest.raises(PredictionsError, match=message):
-            read_list(path)
-    with pytest.raises(PredictionsError, match=r"no\.txt can't be read"):
-        read_list(tmp_path / "no.txt")
+def test_an_image_is_in_the_list_of_one_split() -> None:
+    """What is in two is refused by name."""
     with pytest.raises(PredictionsError, match=r"1 images are in the lists of two splits; the first: \['a'\]"):
         assign(pa.array(["a"]), {Split.TEST: ["a", "b"], Split.VAL: ["a"]})
 

@@ -29,7 +29,7 @@ def open_case(case: Case, **changes: Path | None) -> Sources:
 
 
 def test_lists_decide_who_is_test_val_and_training(case: Case) -> None:
-    """Patients of neither list are what the honesty models may see; predictions of them are left out."""
+    """Patients of neither list are what the baselines may see; predictions of them are left out."""
     case.predictions = case.write_predictions(case.table().slice(30))
     found = open_case(case, val_list=case.write_list("val.txt", range(90, 99)))
     assert {split: len(rows.table) for split, rows in found.judged.items()} == {Split.TEST: 60, Split.VAL: 9}

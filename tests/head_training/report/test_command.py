@@ -45,7 +45,7 @@ def write(case: Case, *names: str) -> Page:
     return Page((case.folder / "out" / "report.html").read_text())
 
 
-NUMBERS = ["Test", "Operating points", "Calibration", "Triage", "Honesty", "Subgroups", "Literature"]
+NUMBERS = ["Test", "Operating points", "Calibration", "Triage", "Baselines", "Subgroups", "Literature"]
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_numbers_are_those_of_the_file(case: Case) -> None:
     precision = table(sections["Test"], "mean average precision")
     youden = table(sections["Operating points"], "Youden's J")
     groups = table(sections["Subgroups"], "each finding in each group")
-    baselines = table(sections["Honesty"], "beside its baselines")
+    baselines = table(sections["Baselines"], "beside its baselines")
     for finding in FINDINGS:
         name = spell(finding)
         assert precision[name][2] == written(find(metrics, scope=finding, metric="average_precision"))

@@ -18,7 +18,7 @@ AGE_BANDS = (("0-17", 0, 18), ("18-39", 18, 40), ("40-59", 40, 60), ("60-79", 60
 """Name, first year, and the year after the last."""
 
 
-class View:
+class SplitSamples:
     """One split with its resamples.
 
     Attributes:

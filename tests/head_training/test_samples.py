@@ -11,15 +11,15 @@ import pytest
 from cxrfeat.findings import ANY_FINDING, FINDINGS
 from cxrfeat.schema import METADATA, Split
 from head_training.predictions import Judged
+from head_training.samples import SplitSamples
 from head_training.truth import COLUMNS
-from head_training.views import View
 
 AGES = (0.5, 17.9, 18.0, 39.0, 40.0, 60.0, 79.99, 80.0, None)
 SEXES = ("M", "F", None, "M", "F", "M", "F", "M", "F")
 VIEWS = ("PA", "AP", "PA", None, "PA", "PA", "AP", "PA", "PA")
 
 
-def view(findings: tuple[str, ...] = FINDINGS) -> View:
+def view(findings: tuple[str, ...] = FINDINGS) -> SplitSamples:
     """Return nine images of nine patients, the first two without a finding."""
     random = np.random.default_rng(0)
     count, width = len(AGES), len(findings)
@@ -35,7 +35,7 @@ def view(findings: tuple[str, ...] = FINDINGS) -> View:
     labels = random.uniform(size=(count, width)) < 0.5
     scales = {"probability": random.uniform(size=(count, width)), "score": random.uniform(size=(count, width))}
     rows = Judged(table, labels, scales, no_finding=np.arange(count) < 2, without_prediction=0)
-    return View(Split.TEST, rows, findings, resamples=5, seed=0)
+    return SplitSamples(Split.TEST, rows, findings, resamples=5, seed=0)
 
 
 def test_subgroups_divide_the_images() -> None:
