@@ -101,15 +101,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace, found: dict[str, Any], stored: Path, typed: str) -> None:
     """Run the parts; what is measured is stored part by part, so that a failure loses nothing."""
-    found["command"], found["machine"], found["versions"] = typed, machine.describe(), machine.versions()
-    found["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
-    minutes: dict[str, float] = found.setdefault("minutes", {})
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    run = {"command": typed, "machine": machine.describe(), "versions": machine.versions(), "date": date}
     for part in options.parts:
         print(part, file=sys.stderr, flush=True)
         start = time.perf_counter()
         found[part] = PARTS[part](options)
-        minutes[part] = (time.perf_counter() - start) / 60
-        found["seconds"] = 60 * sum(minutes.values())
+        minutes = (time.perf_counter() - start) / 60
+        found.setdefault("runs", {})[part] = {**run, "minutes": minutes}
         stored.write_text(json.dumps(found, indent=1))
 
 

@@ -1,4 +1,4 @@
-"""Features of the shape of NIH ChestX-ray14, made of seeded noise that says something about each finding."""
+"""Features of the shape of NIH ChestX-ray14, made of seeded noise that says something about each finding; and a head."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cxrfeat.bundle import Bundle, save_bundle
+from cxrfeat.calibration import identity
 from cxrfeat.encoder import round_to_bits
-from cxrfeat.findings import FINDINGS, from_multi_hot
+from cxrfeat.findings import ANY_FINDING, FINDINGS, from_multi_hot
+from cxrfeat.head import Head
+from cxrfeat.inputs import EXTRAS, Inputs
+from cxrfeat.operating import DEFAULT_RULE
 from cxrfeat.schema import EMBEDDINGS, Split
+from head_training.grid import Configuration
 
 SHAPE = {Split.TRAIN: 78_484, Split.VAL: 11_212, Split.TEST: 22_424}
 """Rows of a 70/10/20 split of the 112,120 films."""
@@ -22,6 +28,16 @@ SHAPE = {Split.TRAIN: 78_484, Split.VAL: 11_212, Split.TEST: 22_424}
 DIM = 2048
 EXTRACTOR = "noise"
 _ROWS_AT_ONCE = 2048
+
+
+def make_head(folder: Path, extractor: str, dim: int) -> Path:
+    """Write a bundle of an untrained head of the default shape."""
+    inputs = Inputs(np.zeros(dim, np.float32), np.ones(dim, np.float32), dict.fromkeys(EXTRAS, 0.5))
+    thresholds = {DEFAULT_RULE: dict.fromkeys((*FINDINGS, ANY_FINDING), 0.5)}
+    hidden = Configuration().hidden
+    head = Head(dim + len(EXTRAS), hidden).eval()
+    save_bundle(Bundle(head, inputs, hidden, extractor, identity(), thresholds, {}), folder)
+    return folder
 
 
 def make(count: int, dim: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

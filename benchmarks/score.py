@@ -33,25 +33,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from benchmarks import machine
-from benchmarks.features import DIM, EXTRACTOR, SHAPE, write
-from cxrfeat.bundle import Bundle, load_bundle, save_bundle
-from cxrfeat.calibration import identity
-from cxrfeat.findings import ANY_FINDING, FINDINGS
-from cxrfeat.head import Head
-from cxrfeat.inputs import EXTRAS, SEX_CODES, Inputs
+from benchmarks.features import DIM, EXTRACTOR, SHAPE, make_head, write
+from cxrfeat.bundle import Bundle, load_bundle
+from cxrfeat.findings import FINDINGS
+from cxrfeat.inputs import EXTRAS, SEX_CODES
 from cxrfeat.spark.score import ScoreConfig, score
 from cxrfeat.spark.session import open_session
 
 THREADS = 2
-
-
-def make_head(folder: Path, dim: int) -> Path:
-    """Write a bundle of an untrained head of the default shape."""
-    inputs = Inputs(np.zeros(dim, np.float32), np.ones(dim, np.float32), dict.fromkeys(EXTRAS, 0.5))
-    thresholds = {"youden": dict.fromkeys((*FINDINGS, ANY_FINDING), 0.5)}
-    head = Head(dim + len(EXTRAS), (128, 32)).eval()
-    save_bundle(Bundle(head, inputs, (128, 32), EXTRACTOR, identity(), thresholds, {}), folder)
-    return folder
 
 
 def score_bare(drops: Path, head: Path, output: Path) -> None:
@@ -117,7 +106,7 @@ def compare(rows: int, dim: int, repeats: int) -> Rates:
     classifier = make_classifier(dim)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        head = make_head(folder / "head", dim)
+        head = make_head(folder / "head", EXTRACTOR, dim)
         shape = {split: count * rows // sum(SHAPE.values()) for split, count in SHAPE.items()}
         write(folder / "warm", dict.fromkeys(SHAPE, 100), dim)
         write(folder / "drops", shape, dim)
@@ -160,7 +149,7 @@ def memory(sizes: Sequence[int], dim: int) -> list[dict[str, float]]:
     print(f"{machine.describe()}; peak proportional set size, MiB")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        head = make_head(folder / "head", dim)
+        head = make_head(folder / "head", EXTRACTOR, dim)
         for size in sizes:
             drops = folder / f"drops-{size}"
             write(drops, {split: count * size // sum(SHAPE.values()) for split, count in SHAPE.items()}, dim)

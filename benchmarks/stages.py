@@ -35,6 +35,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from benchmarks import limits, machine
+from benchmarks.results import STAGES
 from cxrfeat import embed, imaging, preprocess, storage
 from cxrfeat.backbone import find_weights, get_backbone
 from cxrfeat.encoder import Encoder, EncoderSpec, load_encoder
@@ -212,14 +213,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     spec = EncoderSpec(options.backbone, weights, batch_size=options.batch_size)
     stages = measure([storage.join(root, name) for name in names], root, spec, options.device, options.repeats)
     print(f"{machine.describe()}; {len(names)} films, {options.device}, one core; ms an image")
-    for stage in sorted(stages, key=lambda stage: _ORDER.index(stage.stage)):
+    for stage in sorted(stages, key=lambda stage: STAGES.index(stage.stage)):
         print(f"{stage.stage:<10}{stage.way:<20}{stage.ms:8.2f}")
     if options.json:
         options.json.write_text(json.dumps([asdict(stage) for stage in stages]))
     return 0
-
-
-_ORDER = ("read", "inflate", "decode", "resize", "network", "Arrow", "write", "all")
 
 
 if __name__ == "__main__":

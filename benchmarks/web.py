@@ -27,14 +27,13 @@ import psutil
 import torch
 
 from benchmarks import machine
+from benchmarks.features import make_head
 from cxrfeat import imaging, preprocess
 from cxrfeat.backbone import BACKBONES, RANDOM, find_weights
-from cxrfeat.bundle import Bundle, load_bundle, save_bundle
-from cxrfeat.calibration import identity
+from cxrfeat.bundle import load_bundle
 from cxrfeat.encoder import EncoderSpec, FrozenEncoder
-from cxrfeat.findings import ANY_FINDING, FINDINGS
-from cxrfeat.head import Head
-from cxrfeat.inputs import AGE, EXTRAS, SEX, Inputs
+from cxrfeat.inputs import AGE, SEX
+from cxrfeat.operating import DEFAULT_RULE
 from cxrfeat.phantom import draw, make_patient, make_studies
 from cxrfeat.predict import Predictor
 from tests.fakes import png
@@ -44,15 +43,6 @@ _START_S = 120
 _WARM_UP = 5
 _POLL_S = 1.0
 _MIB = 2**20
-
-
-def make_head(folder: Path, spec: EncoderSpec, dim: int) -> Path:
-    """Write a bundle of an untrained head of the default shape."""
-    inputs = Inputs(np.zeros(dim, np.float32), np.ones(dim, np.float32), dict.fromkeys(EXTRAS, 0.5))
-    thresholds = {"youden": dict.fromkeys((*FINDINGS, ANY_FINDING), 0.5)}
-    head = Head(dim + len(EXTRAS), (128, 32)).eval()
-    save_bundle(Bundle(head, inputs, (128, 32), spec.fingerprint, identity(), thresholds, {}), folder)
-    return folder
 
 
 @contextmanager
@@ -86,7 +76,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
 
 def bare(film: bytes, spec: EncoderSpec, head: Path) -> Callable[[], object]:
     """Return a function that answers for one film in this process."""
-    encoder, predictor = FrozenEncoder(spec), Predictor(load_bundle(head), "youden")
+    encoder, predictor = FrozenEncoder(spec), Predictor(load_bundle(head), DEFAULT_RULE)
     unknown = {name: np.array([np.nan], np.float32) for name in (AGE, SEX)}
 
     def answer() -> object:
@@ -164,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     film = png(draw(patient, make_studies(patient)[0], 1024))
     print(f"{machine.describe()}; {options.threads} threads; a phantom of 1024 x 1024, {len(film) / 1000:.0f} KB")
     with tempfile.TemporaryDirectory() as scratch:
-        head = make_head(Path(scratch) / "head", spec, backbone.dim)
+        head = make_head(Path(scratch) / "head", spec.fingerprint, backbone.dim)
         with service(head, options) as (address, process):
             compare(address, film, bare(film, spec, head), options.requests)
             besiege(address, film, process, options.clients, options.seconds)

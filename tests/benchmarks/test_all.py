@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,9 @@ def fake(answers: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(everything, "PARTS", parts)
 
 
-def run(folder: Path, *words: str) -> dict[str, object]:
+def run(folder: Path, *words: str) -> dict[str, Any]:
     assert everything.main(["--images", "films", "--output", str(folder), *words]) == 0
-    found: dict[str, object] = json.loads((folder / "results.json").read_text())
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return found
 
 
@@ -31,7 +32,9 @@ def test_parts_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     second = run(tmp_path, "--parts", "stages")
     assert second["extraction"] == first["extraction"] == FOUND["extraction"]
     assert second["stages"] == FOUND["stages"][:1]
-    assert second["command"] == f"python -m benchmarks.all --images films --output {tmp_path} --parts stages"
+    commands = {part: run["command"] for part, run in second["runs"].items()}
+    typed = f"python -m benchmarks.all --images films --output {tmp_path} --parts"
+    assert commands == {"extraction": f"{typed} extraction stages", "stages": f"{typed} stages"}
     page = (tmp_path / "results.md").read_text()
     assert "## Extraction" in page and "## Where" in page and "torchvision)" not in page
     assert (tmp_path / "results.svg").exists()

@@ -32,12 +32,13 @@ def repeat(factor: float) -> list[dict[str, Any]]:
 
 
 REPEATS = [repeat(1.0), repeat(0.5), repeat(2.0)]
+RUN = {"command": "python -m benchmarks.all", "machine": "a CPU", "versions": "torch 2", "date": "2026-01-01"}
 FOUND: dict[str, Any] = {
-    "command": "python -m benchmarks.all",
-    "machine": "a CPU",
-    "versions": "torch 2",
-    "date": "2026-01-01",
-    "seconds": 1800.0,
+    "runs": {
+        "extraction": {**RUN, "minutes": 20.0},
+        "stages": {**RUN, "minutes": 4.0},
+        "load": {**RUN, "command": "python -m benchmarks.all --parts load", "minutes": 6.0},
+    },
     "extraction": REPEATS,
     "stages": [
         {"stage": "decode", "way": "ours", "ms": 10.0},
@@ -63,7 +64,10 @@ def test_the_page_has_every_contender_and_only_what_was_measured() -> None:
     assert "| speed: ours / read_table | 0.50 | 0.50, 0.25, 0.75 | ≥ 0.5 | yes |" in page
     assert "## Fit" not in page
     assert "30 minutes (bar: 40: kept)" in page
-    assert "60 minutes (bar: 40: **not kept**)" in results.render({**FOUND, "seconds": 3600.0})
+    assert "- extraction, stages: `python -m benchmarks.all`, 2026-01-01. a CPU; torch 2." in page
+    assert "- load: `python -m benchmarks.all --parts load`, 2026-01-01. a CPU; torch 2." in page
+    slow = {**FOUND["runs"], "load": {**FOUND["runs"]["load"], "minutes": 36.0}}
+    assert "60 minutes (bar: 40: **not kept**)" in results.render({**FOUND, "runs": slow})
 
 
 def test_a_table_has_as_many_cells_in_every_row() -> None:
