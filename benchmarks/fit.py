@@ -128,7 +128,7 @@ RATIOS = {
     "2018 / one": (("2018", 1), ("one", 1), "bar: 10"),
     "sklearn / one": (("sklearn", 1), ("one", 1), ""),
 }
-"""Name → two contestants with the times that each counts, and the issue's bar."""
+"""Name → two contestants with the times that each counts, and the bar."""
 
 CPU_ONLY = ("2018", "sklearn")
 

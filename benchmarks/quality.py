@@ -30,6 +30,7 @@ from cxrfeat.embed import embed_batches
 from cxrfeat.encoder import EncoderSpec, load_encoder
 from cxrfeat.findings import FINDINGS, parse_findings, to_multi_hot
 from cxrfeat.inputs import EXTRAS
+from cxrfeat.metadata import HEADERS
 from cxrfeat.metrics import aurocs
 from cxrfeat.schema import HANDLE
 from head_training.course import Settings
@@ -102,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = embed(options.images, options.backbone, options.weights)
     metadata = pd.read_csv(options.metadata).set_index("Image Index").loc[table["image_index"]]
     labels = to_multi_hot([parse_findings(label) for label in metadata["Finding Labels"]])
-    (sex,) = (metadata[name] for name in ("Patient Sex", "Patient Gender") if name in metadata)  # 2017, v2020
+    (sex,) = (metadata[name] for name in HEADERS["sex"] if name in metadata)
     extras = np.stack([metadata["Patient Age"], sex == "M"], axis=1)
     rows = np.concatenate([np.stack(list(table["embedding"])), extras], axis=1).astype(np.float32)
     patients = metadata["Patient ID"].to_numpy()

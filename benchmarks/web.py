@@ -34,7 +34,8 @@ from cxrfeat.bundle import load_bundle
 from cxrfeat.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.inputs import AGE, SEX
 from cxrfeat.operating import DEFAULT_RULE
-from cxrfeat.phantom import draw, make_patient, make_studies
+from cxrfeat.phantom.film import draw
+from cxrfeat.phantom.people import make_patient, make_studies
 from cxrfeat.predict import Predictor
 from tests.fakes import png
 

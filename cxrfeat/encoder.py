@@ -160,9 +160,8 @@ class FrozenEncoder:
                 if self.batch_size == 1:
                     raise
                 feature_maps = None
-            if (
-                feature_maps is None
-            ):  # not while the error is handled: its traceback holds the tensors that are in the way
+            # Not while the error is handled: its traceback holds the tensors that are in the way.
+            if feature_maps is None:
                 self._halve_batch()
             else:
                 yield slice(start, start + len(part)), feature_maps

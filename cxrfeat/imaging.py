@@ -1,6 +1,6 @@
 """Bytes of an image file → gray pixels, or the reason why not.
 
-Legal radiographs: PNG and JPEG in 8-bit or 16-bit gray, and RGB, RGBA, gray + alpha or palette files whose
+Legal radiographs: PNG and JPEG in 1-bit, 8-bit or 16-bit gray, and RGB, RGBA, gray + alpha or palette files whose
 picture is gray (about 1 % of ChestX-ray14 is gray stored as RGBA). Everything else is refused with a reason code,
 never guessed at: a colour photograph is not a radiograph, and CMYK comes from a print shop.
 """

@@ -22,7 +22,7 @@ def to_model_input(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np
 
     Full scale comes from the bit depth, never from the image's own min and max: an all-dark film stays dark, and a
     constant film is legal. The aspect ratio is not kept, as in the 2018 system: the whole film is squeezed to a
-    square. Bytes and not floats leave here, because they are an eighth of the memory and of the copy to a GPU, and
+    square. Bytes and not floats leave here, because they are a twelfth of three planes of floats, in memory and on the way to a GPU, and
     because the 8-bit result equals the reference path bit for bit.
 
     Args:

@@ -7,9 +7,3 @@ alone, so it can be remade anywhere and shared freely.
 Phantoms carry no diagnostic meaning. They are caricatures: nothing measured on them says anything about
 radiographs of people.
 """
-
-from cxrfeat.phantom.dataset import Summary, write_dataset
-from cxrfeat.phantom.film import draw
-from cxrfeat.phantom.people import Patient, Study, cohort, make_patient, make_studies
-
-__all__ = ["Patient", "Study", "Summary", "cohort", "draw", "make_patient", "make_studies", "write_dataset"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cxrfeat import exits
 from cxrfeat.phantom.dataset import write_dataset
 
 
@@ -19,10 +20,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    needed: dict[str, Any] = {
-        "required": True,
-        "default": argparse.SUPPRESS,
-    }  # no "(default: None)" in the help
+    # Without a default, so that the help says none.
+    needed: dict[str, Any] = {"required": True, "default": argparse.SUPPRESS}
     add("--count", type=int, **needed, help="images in the set, at least 1")
     add("--output", type=Path, **needed, help="folder to write: new, empty, or an earlier set to grow")
     add("--seed", type=int, default=0, help="seed of the set, at least 0")
@@ -32,17 +31,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return 0; exit with status 2 and a message where it can't be carried out."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    try:
-        summary = write_dataset(
-            options.output, options.count, seed=options.seed, size=options.size, workers=options.workers
-        )
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    print(summary)
-    return 0
+    """Run the command; return the exit code."""
+    options = vars(_parser().parse_args(arguments))
+
+    def draw() -> int:
+        print(write_dataset(options.pop("output"), options.pop("count"), **options))
+        return exits.DONE
+
+    return exits.run(draw, interrupted="the same command goes on")
 
 
 if __name__ == "__main__":

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from tqdm import tqdm
 
 from cxrfeat.errors import ConfigError, DatasetMismatchError
 from cxrfeat.findings import format_findings
@@ -93,7 +96,7 @@ def write_dataset(output: Path, count: int, *, seed: int = 0, size: int = 1024, 
 
     Raises:
         ConfigError: an option out of range.
-        DatasetMismatchError: A folder with something else in it: other files, a set with another seed,
+        DatasetMismatchError: a folder with something else in it: other files, a set with another seed,
             size or version, or more images than ``count``.
     """
     for name, value, least in (
@@ -157,13 +160,12 @@ def _draw_all(sheets: list[_Sheet], size: int, workers: int) -> None:
     for folder in {sheet.path.parent for sheet in sheets}:
         folder.mkdir(parents=True, exist_ok=True)
     sizes = [size] * len(sheets)
-    if workers == 1:
-        for _ in map(_draw_one, sheets, sizes):
-            pass
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        for _ in pool.map(_draw_one, sheets, sizes, chunksize=8):
-            pass
+    with tqdm(total=len(sheets), unit="film", disable=None) as bar, ExitStack() as stack:
+        drawn: Iterator[None] = map(_draw_one, sheets, sizes)
+        if workers > 1:
+            drawn = stack.enter_context(ProcessPoolExecutor(workers)).map(_draw_one, sheets, sizes, chunksize=8)
+        for _ in drawn:
+            bar.update()
 
 
 def _draw_one(sheet: _Sheet, size: int) -> None:

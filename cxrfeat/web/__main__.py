@@ -111,9 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(argv: Sequence[str] | None) -> int:
-    with contextlib.suppress(
-        KeyboardInterrupt
-    ):  # how it is stopped: uvicorn has shut down in order, and raises it again
+    # How it is stopped: uvicorn has shut down in order, and raises it again.
+    with contextlib.suppress(KeyboardInterrupt):
         settings, limits, options = parse(argv)
         print(f"loading {settings.backbone} and the head {settings.head}", file=sys.stderr)
         serve(settings, limits, options)

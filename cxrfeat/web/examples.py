@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 from PIL import Image
 
-from cxrfeat.phantom import Patient, Study, draw, make_patient, make_studies
+from cxrfeat.phantom.film import draw
+from cxrfeat.phantom.people import Patient, Study, make_patient, make_studies
 from cxrfeat.web.answers import Example
 
 SIDE = 768

@@ -15,7 +15,8 @@ from cxrfeat.device import Precision
 from cxrfeat.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.findings import FINDINGS
 from cxrfeat.heatmap import heat_maps
-from cxrfeat.phantom import cohort, draw
+from cxrfeat.phantom.film import draw
+from cxrfeat.phantom.people import cohort
 from cxrfeat.predict import Predictor
 from cxrfeat.preprocess import to_model_input
 from tests import fakes

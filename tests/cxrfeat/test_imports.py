@@ -134,3 +134,27 @@ def test_no_module_imports_one_above_it_and_none_in_a_circle(root: Path) -> None
     }
     assert upward == set()
     assert len(list(TopologicalSorter(graph).static_order())) >= len(graph)
+
+
+@pytest.mark.parametrize(
+    ("folder", "known"), [("phantom", {"errors", "exits", "findings"}), ("spark", None), ("web", None)]
+)
+def test_neighbours_do_not_know_each_other(folder: str, known: set[str] | None, root: Path) -> None:
+    """``spark`` and ``web`` stand side by side, and phantoms stand alone."""
+    found = {
+        name.split(".")[1]
+        for source in sources(root, f"cxrfeat/{folder}")
+        for name in imports(source)
+        if name.startswith("cxrfeat.") and name.split(".")[1] in LAYER
+    } - {folder}
+    assert found
+    assert found <= (known or set(LAYER) - {"spark", "web", "demo"})
+
+
+def test_the_architecture_says_the_same(root: Path) -> None:
+    """The chain in the document is the table above."""
+    text = (root / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8").split("## Who may import whom")[1]
+    chain = text.strip().split("\n\n")[0].split("` ← `")
+    layers = [set(names.strip("`").split("`")[0].split(", ")) for names in chain]
+    assert layers[:-1] == [set(layer) - {"__init__"} for layer in LAYERS[: len(layers) - 1]]
+    assert layers[-1] == {"spark_jobs"}

@@ -13,7 +13,10 @@ from PIL import Image
 
 from cxrfeat.errors import ConfigError, DatasetMismatchError
 from cxrfeat.findings import FINDINGS, parse_findings
-from cxrfeat.phantom import Study, cohort, dataset, draw, make_patient, make_studies, write_dataset
+from cxrfeat.phantom import dataset
+from cxrfeat.phantom.dataset import write_dataset
+from cxrfeat.phantom.film import draw
+from cxrfeat.phantom.people import Study, cohort, make_patient, make_studies
 
 SIZE = 64
 HEADER = (

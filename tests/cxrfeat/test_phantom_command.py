@@ -29,7 +29,24 @@ def test_the_command_writes_a_set_and_says_so(tmp_path: Path, capsys: pytest.Cap
 
 def test_the_command_explains_what_it_can_t_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A mistake ends with status 2 and a message, without a traceback."""
-    with pytest.raises(SystemExit) as end:
-        main(["--count", "0", "--output", str(tmp_path / "set")])
-    assert end.value.code == 2
-    assert "count: expected at least 1, got 0" in capsys.readouterr().err
+    assert main(["--count", "0", "--output", str(tmp_path / "set")]) == 2
+    assert capsys.readouterr().err == "error: count: expected at least 1, got 0\n"
+
+
+def test_a_full_disk_and_ctrl_c_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the exit codes of every command; what is drawn is kept."""
+    for error, code, said in (
+        (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left on device\n"),
+        (KeyboardInterrupt(), 130, "interrupted: the same command goes on\n"),
+    ):
+
+        def fail(*_: object, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr(dataset, "_draw_one", fail)
+        assert main(["--count", "3", "--output", str(tmp_path / "set"), "--size", str(SIZE)]) == code
+        assert capsys.readouterr().err == said
+    monkeypatch.undo()
+    assert main(["--count", "3", "--output", str(tmp_path / "set"), "--size", str(SIZE)]) == 0

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from cxrfeat.findings import FINDINGS
-from cxrfeat.phantom import Patient, Study, draw, make_patient
+from cxrfeat.phantom.film import draw
+from cxrfeat.phantom.people import Patient, Study, make_patient
 
 SIZE = 64
 NORMAL = Study(follow_up=0, age=50, view="PA")

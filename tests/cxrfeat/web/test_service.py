@@ -75,7 +75,7 @@ def test_real_films_get_their_batch_score(shared: Path, tmp_path: Path) -> None:
     with gzip.open(shared / "nih" / "Data_Entry_2017_v2020.csv.gz", "rt") as lines:
         known = {line["Image Index"]: line for line in csv.DictReader(lines)}
     lines_of = [known[path.name] for path in paths]
-    people: People = [(float(line["Patient Age"].rstrip("Y")), line.get("Patient Sex")) for line in lines_of]
+    people: People = [(float(line["Patient Age"].rstrip("Y")), line["Patient Gender"]) for line in lines_of]
     rows = batch_score(settings, shared / "nih", [str(path.relative_to(shared / "nih")) for path in paths], people)
     service = open_service(settings)
     for path, (age, sex), row in zip(paths, people, rows, strict=True):
