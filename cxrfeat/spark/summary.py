@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pyspark.sql import Row
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F  # noqa: N812
 
 from cxrfeat import storage
@@ -23,10 +23,12 @@ Summary = Mapping[str, Any]
 
 def write_summary(dataset: Dataset, extractor: str) -> Summary:
     """Count everything, write ``summary.json`` and ``metadata_without_image.txt``, and return the summary."""
+    without_image = _list_without_image(dataset)
+    storage.write_text(storage.join(dataset.output, WITHOUT_IMAGE), "".join(f"{name}\n" for name in without_image))
     summary = {
         "extractor": extractor,
         "images": _summarise_images(dataset),
-        "metadata": _summarise_metadata(dataset),
+        "metadata": _summarise_metadata(dataset.metadata(), len(without_image)),
     }
     storage.write_text(storage.join(dataset.output, NAME), json.dumps(summary, indent=2) + "\n")
     return summary
@@ -63,8 +65,13 @@ def _summarise_images(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _summarise_metadata(dataset: Dataset) -> dict[str, Any]:
-    lines = dataset.metadata()
+def _list_without_image(dataset: Dataset) -> list[str]:
+    lines = dataset.metadata().where(F.col("status") == Status.OK.value)
+    absent = lines.join(dataset.films(), "image_index", "left_anti").select("image_index")
+    return [row.image_index for row in absent.orderBy("image_index").collect()]
+
+
+def _summarise_metadata(lines: DataFrame, without_image: int) -> dict[str, Any]:
     # One question for all, and for each split and each reason alone: Spark plans a question longer than it counts these.
     counts = {
         "rows": F.count("*"),
@@ -95,14 +102,11 @@ def _summarise_metadata(dataset: Dataset) -> dict[str, Any]:
     rejected = {
         row["reason"]: row["rows"] for row in groups if row["status"] == Status.REJECTED and not row["all_reasons"]
     }
-    absent = lines.where(status == Status.OK.value).join(dataset.films(), "image_index", "left_anti")
-    names = [row.image_index for row in absent.select("image_index").orderBy("image_index").collect()]
-    storage.write_text(storage.join(dataset.output, WITHOUT_IMAGE), "".join(f"{name}\n" for name in names))
     return {
         "rows": total["rows"],
         "patients": total["patients"],
         "rejected": _sorted(Counter(rejected)),
-        "without_image": len(names),
+        "without_image": without_image,
         "findings": {name: total[name] for name in (NO_FINDING, *FINDINGS)},
         "unlabelled": total["unlabelled"],
         "sex": {"M": total["M"], "F": total["F"], "unknown": total["sex_unknown"]},
