@@ -27,6 +27,9 @@ RANDOM = "random"
 
 _RANDOM_SEED = 0
 
+_DIFFERENCES_SHOWN = 10
+"""Of weights that do not fit: another network differs in hundreds."""
+
 _PIXEL_SCALE_VARIANCE = 100.0
 """Median first-layer variance that only networks trained on 0–255 pixels should reach: 3,400 in Keras' ResNet50."""
 
@@ -155,7 +158,7 @@ def load_network(backbone: Backbone, weights: Weights) -> ResNet:
     """Build the network and set its weights: eval mode, no gradients, fp32, on the CPU.
 
     Raises:
-        WeightsError: the file can't be read, does not fit (the message lists every difference), or was
+        WeightsError: the file can't be read, does not fit (the message lists the first differences), or was
             trained in the other layout.
     """
     if weights.path is None:
@@ -214,7 +217,9 @@ def _check_fit(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -
         + [f"{key} holds NaN or Inf" for key, value in state.items() if _is_needed(key) and not value.isfinite().all()]
     )
     if differences:
-        raise WeightsError(f"{path} does not fit; {len(differences)} differences:\n  " + "\n  ".join(differences))
+        shown = differences[:_DIFFERENCES_SHOWN]
+        more = [f"and {len(differences) - len(shown)} more"] if len(differences) > len(shown) else []
+        raise WeightsError(f"{path} does not fit; {len(differences)} differences:\n  " + "\n  ".join([*shown, *more]))
 
 
 def _check_layout(backbone: Backbone, state: dict[str, torch.Tensor], path: Path) -> None:

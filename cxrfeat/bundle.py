@@ -66,6 +66,15 @@ class Bundle:
         shape = "-".join(map(str, self.hidden))
         return f"mlp-{shape}:{hashlib.sha256(_serialize(self) + decides).hexdigest()[:12]}"
 
+    def check_backbone(self, backbone: str) -> None:
+        """Raise BundleError unless the head was trained on this backbone's embeddings; nothing of it need be loaded yet."""
+        needed, _, weights = self.extractor.partition(":")
+        if backbone != needed:
+            raise BundleError(
+                f"the head was trained on {self.extractor!r}: it needs --backbone {needed}, not {backbone}, and weights "
+                f"whose sha256 starts with {weights.partition(':')[0]}"
+            )
+
     def check_extractor(self, extractor: str) -> None:
         """Raise BundleError unless embeddings come from the extractor that the head was trained on."""
         if extractor != self.extractor:
@@ -130,6 +139,10 @@ def read_bundle(folder: Path | str) -> BundleFiles:
     """
     location = str(folder)
     try:
+        if not storage.exists(storage.join(location, _DESCRIPTION)):
+            inside = storage.join(location, "head")
+            hint = f"; did you mean {inside}?" if storage.exists(storage.join(inside, _DESCRIPTION)) else ""
+            raise BundleError(f"{location} is no bundle: there is no {_DESCRIPTION} in it{hint}")
         contents = [storage.read_bytes(storage.join(location, name)) for name in (_WEIGHTS, _DESCRIPTION)]
     except OSError as error:
         raise BundleError(f"{location} is no bundle that can be read: {error}") from error

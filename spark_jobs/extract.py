@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             EmbeddingConfig(**embedding), **options, split=split, augment=(augment,) if augment else ()
         )
         summary = extract(open_session("extract"), config)
-        return cli.Outcome(format_summary(summary), quarantined_share(summary))
+        return cli.Outcome(format_summary(summary), quarantined_share(summary), f"{config.output}/embeddings")
 
     return cli.run(job, max_quarantined=max_quarantined)
 

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         embed = None if images is None else EmbeddingConfig(images, **embedding)
         config = ScoreConfig(images or drops, embedding=embed, **options)
         summary = score(open_session("score"), config)
-        return cli.Outcome(format_summary(summary), quarantined_share(summary))
+        return cli.Outcome(format_summary(summary), quarantined_share(summary), f"{config.output}/predictions")
 
     return cli.run(job, max_quarantined=max_quarantined)
 

@@ -101,10 +101,12 @@ class Outcome:
     Attributes:
         text: what the output holds, for people.
         quarantined: share of what was listed that is in quarantine, 0 to 1.
+        where: the folder whose rows with ``status=quarantined`` say why.
     """
 
     text: str
     quarantined: float
+    where: str
 
 
 def run(job: Callable[[], Outcome], *, max_quarantined: float) -> int:
@@ -119,7 +121,11 @@ def run(job: Callable[[], Outcome], *, max_quarantined: float) -> int:
         if outcome.quarantined <= max_quarantined:
             return exits.DONE
         share, limit = f"{outcome.quarantined:.2%}", f"{max_quarantined:.2%}"
-        print(f"error: {share} are in quarantine; --max-quarantined allows {limit}", file=sys.stderr)
+        print(
+            f"error: all is done and written, but {share} are in quarantine; --max-quarantined allows {limit}. "
+            f"Which, and why: columns reason and message in {outcome.where}/round=*/status=quarantined",
+            file=sys.stderr,
+        )
         return exits.TOO_MANY_QUARANTINED
 
     return exits.run(command, interrupted=_SAFE)

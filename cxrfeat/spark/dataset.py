@@ -48,6 +48,10 @@ class Dataset:
         films = self.films()
         return films.count() if status is None else films.where(F.col("status") == status.value).count()
 
+    def has_metadata(self) -> bool:
+        """Say whether there is a metadata table."""
+        return storage.exists(self._metadata)
+
     def films(self) -> DataFrame:
         """Return one row a file, embedded or in quarantine."""
         return self.embeddings().where(F.col("augmentation") == Augmentation.NONE.value)

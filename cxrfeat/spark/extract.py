@@ -104,7 +104,7 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
     total = None if config.watch else len(listed)
     _LOG.info("embedding with %s", spec.fingerprint)
     done = dataset.count_films(Status.OK if config.replay_quarantine else None)
-    with Progress(spark.sparkContext, total=total, done=done) as progress:
+    with Progress(spark.sparkContext, total=total, done=done, watching=config.watch is not None) as progress:
         device = config.embedding.device
         task = EmbedTask(images, spec, config.augmentations, device, factory, progress.done, progress.quarantined)
 
@@ -116,6 +116,7 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
         if config.replay_quarantine:
             dataset.replay_quarantine(lambda paths: embed_files(spark, _locate(images, paths), task))
         run_rounds(spark, config.rounds, commit)
+    _LOG.info("checking and counting what is there")
     dataset.check(listed, by_patient=config.split.level == SplitLevel.PATIENT)
     return write_summary(dataset, spec.fingerprint)
 

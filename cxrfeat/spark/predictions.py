@@ -60,6 +60,10 @@ class Predictions:
             .to_pandas()
         )
 
+    def count_files(self) -> int:
+        """Return how many files have a row."""
+        return self.table().select("drop_file").distinct().count()
+
     def write_summary(self, summary: PredictionSummary) -> None:
         """Write ``summary.json``."""
         storage.write_text(storage.join(self._output, SUMMARY), json.dumps(summary, indent=2) + "\n")
@@ -92,7 +96,8 @@ def summarise(counts: pd.DataFrame, head: str) -> PredictionSummary:
     quarantined = counts[counts["reason"].notna()]
     # What the extraction had refused is known already: it is listed, but no new trouble of the drops.
     trouble = quarantined[quarantined["reason"] != Reason.QUARANTINED_BEFORE]
-    of_reason = quarantined.groupby("reason")["rows"].sum().sort_values(ascending=False)
+    # A file without rows, or whose rows nobody could count, is one row here: nothing is in quarantine zero times.
+    of_reason = quarantined[["rows", "lines"]].max(axis="columns").groupby(quarantined["reason"]).sum()
     return {
         "head": head,
         "files": {
@@ -106,7 +111,7 @@ def summarise(counts: pd.DataFrame, head: str) -> PredictionSummary:
             "quarantined": int(quarantined["rows"].sum()),
             "files_of_unknown_length": int(quarantined["rows"].isna().sum()),
         },
-        "reasons": {str(reason): int(rows) for reason, rows in of_reason.items()},
+        "reasons": {str(reason): int(rows) for reason, rows in of_reason.sort_values(ascending=False).items()},
         "imputed": {name: int(scored[name].sum()) for name in EXTRAS},
         "positives": {finding: int(scored[finding].sum()) for finding in FINDINGS},
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pyspark.sql import DataFrame, SparkSession
@@ -98,34 +98,41 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = lo
     head = Predictor(parse_bundle(files), config.operating_point)  # here an error is one line
     shipped = ShippedHead(spark.sparkContext.broadcast(files), config.operating_point)
     predictions = Predictions(spark, config.output)
-    with Progress(spark.sparkContext, total=None, unit="row") as progress:
-        if config.embedding is None:
-            to_rows = _drops_scorer(spark, config.source, shipped, progress)
-        else:
-            to_rows = _images_scorer(spark, config.embedding, head, shipped, progress, factory=factory)
-        claim(
-            config.output,
-            {
-                "scored": config.source,
-                "suffixes": list(config.suffixes),
-                "head": head.fingerprint,
-                "extractor": head.bundle.extractor,
-                "operating_point": config.operating_point,
-            },
-        )
-        _LOG.info("scoring %s with %s", config.source, head.fingerprint)
+    watching = config.watch is not None
+    if config.embedding is None:
+        progress = Progress(spark.sparkContext, unit="row", watching=watching)  # how many rows, nobody knows
+        to_rows = _drops_scorer(spark, config.source, shipped, progress)
+    else:
+        total = None if watching else len(listed)
+        progress = Progress(spark.sparkContext, total=total, done=predictions.count_files(), watching=watching)
+        to_rows = _images_scorer(spark, config.embedding, head, shipped, progress, factory=factory)
+    claim(config.output, _settings(config, head))
+    _LOG.info("scoring %s with %s", config.source, head.fingerprint)
 
-        def commit(files: Sequence[str], round_id: int) -> None:
-            predictions.write_round(to_rows(files), round_id)
-            if config.watch is not None:
-                predictions.write_summary(summarise(predictions.count(), head.fingerprint))
+    def commit(files: Sequence[str], round_id: int) -> None:
+        predictions.write_round(to_rows(files), round_id)
+        if watching:
+            predictions.write_summary(summarise(predictions.count(), head.fingerprint))
 
+    with progress:
         run_rounds(spark, config.rounds, commit)
+    _LOG.info("counting what is there")
     counts = predictions.count()
     check(counts, listed)
     summary = summarise(counts, head.fingerprint)
     predictions.write_summary(summary)
     return summary
+
+
+def _settings(config: ScoreConfig, head: Predictor) -> Mapping[str, object]:
+    """Return what decides what the rows of an output mean."""
+    return {
+        "scored": config.source,
+        "suffixes": list(config.suffixes),
+        "head": head.fingerprint,
+        "extractor": head.bundle.extractor,
+        "operating_point": config.operating_point,
+    }
 
 
 _Scorer = Callable[[Sequence[str]], DataFrame]
@@ -156,6 +163,7 @@ def _images_scorer(
     factory: EncoderFactory,
 ) -> _Scorer:
     """Embed as the extraction does, join the metadata, and score what comes of it; nothing in between is on disk."""
+    head.bundle.check_backbone(config.backbone)  # before other weights are downloaded in vain
     spec = prepare_encoder(spark, config)
     head.bundle.check_extractor(spec.fingerprint)
     lines = spark.createDataFrame([], from_arrow_schema(METADATA_LINES))

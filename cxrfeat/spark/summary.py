@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Row
 from pyspark.sql import functions as F  # noqa: N812
 
 from cxrfeat import storage
@@ -23,12 +23,13 @@ Summary = Mapping[str, Any]
 
 def write_summary(dataset: Dataset, extractor: str) -> Summary:
     """Count everything, write ``summary.json`` and ``metadata_without_image.txt``, and return the summary."""
-    without_image = _list_without_image(dataset)
+    # Without metadata there is nothing to ask Spark, which would take most of a second to say so.
+    without_image = _list_without_image(dataset) if dataset.has_metadata() else []
     storage.write_text(storage.join(dataset.output, WITHOUT_IMAGE), "".join(f"{name}\n" for name in without_image))
     summary = {
         "extractor": extractor,
         "images": _summarise_images(dataset),
-        "metadata": _summarise_metadata(dataset.metadata(), len(without_image)),
+        "metadata": _summarise_metadata(_count_lines(dataset) if dataset.has_metadata() else [], len(without_image)),
     }
     storage.write_text(storage.join(dataset.output, NAME), json.dumps(summary, indent=2) + "\n")
     return summary
@@ -51,6 +52,8 @@ def _summarise_images(dataset: Dataset) -> dict[str, Any]:
     )
     rows = dataset.embeddings().groupBy(*by).count().collect()
     films = [row for row in rows if row.augmentation == Augmentation.NONE]
+    ok = dataset.films().where(F.col("status") == Status.OK.value)
+    splits = ok.groupBy("split").agg(F.count("*").alias("rows"), F.count_distinct("patient_id").alias("patients"))
     listed_in = dataset.films().groupBy("image_index").agg(F.count_distinct("image_path").alias("folders"))
     return {
         "listed": sum(row["count"] for row in films),
@@ -62,6 +65,7 @@ def _summarise_images(dataset: Dataset) -> dict[str, Any]:
         "without_metadata": _tally(films, "unknown")[True],
         "names_in_several_folders": listed_in.where("folders > 1").count(),
         "rows": _tally(rows, "status")[Status.OK],
+        "splits": _by_split(splits.collect()),
     }
 
 
@@ -71,7 +75,8 @@ def _list_without_image(dataset: Dataset) -> list[str]:
     return [row.image_index for row in absent.orderBy("image_index").collect()]
 
 
-def _summarise_metadata(lines: DataFrame, without_image: int) -> dict[str, Any]:
+def _count_lines(dataset: Dataset) -> list[Row]:
+    """Return counts of the metadata's lines by status, and of each by split and by reason."""
     # One question for all, and for each split and each reason alone: Spark plans a question longer than it counts these.
     counts = {
         "rows": F.count("*"),
@@ -88,17 +93,20 @@ def _summarise_metadata(lines: DataFrame, without_image: int) -> dict[str, Any]:
     status, split, reason = (F.col(name) for name in ("status", "split", "reason"))
     columns = [column.alias(name) for name, column in counts.items()]
     whole, splits, reasons = ([status], [status, split], [status, reason])
-    groups = (
-        lines.groupingSets([whole, splits, reasons], status, split, reason)
+    return (
+        dataset.metadata()
+        .groupingSets([whole, splits, reasons], status, split, reason)
         .agg(*columns, F.grouping("split").alias("all_splits"), F.grouping("reason").alias("all_reasons"))
         .collect()
     )
+
+
+def _summarise_metadata(groups: Sequence[Row], without_image: int) -> dict[str, Any]:
     ok = [row for row in groups if row["status"] == Status.OK]
     total: Mapping[str, Any] = next(
         (row.asDict() for row in ok if row["all_splits"] and row["all_reasons"]),
         defaultdict(int, youngest=None, oldest=None),
     )
-    of_split = {row["split"]: row for row in ok if not row["all_splits"]}
     rejected = {
         row["reason"]: row["rows"] for row in groups if row["status"] == Status.REJECTED and not row["all_reasons"]
     }
@@ -111,11 +119,17 @@ def _summarise_metadata(lines: DataFrame, without_image: int) -> dict[str, Any]:
         "unlabelled": total["unlabelled"],
         "sex": {"M": total["M"], "F": total["F"], "unknown": total["sex_unknown"]},
         "age_years": {"min": total["youngest"], "max": total["oldest"], "unknown": total["age_unknown"]},
-        "splits": {
-            split.value: {"images": of_split[split]["rows"], "patients": of_split[split]["patients"]}
-            for split in Split
-            if split in of_split
-        },
+        "splits": _by_split([row for row in ok if not row["all_splits"]]),
+    }
+
+
+def _by_split(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
+    """Return images and patients of each split that occurs, in their order."""
+    of_split = {row["split"]: row for row in rows}
+    return {
+        split.value: {"images": of_split[split]["rows"], "patients": of_split[split]["patients"]}
+        for split in Split
+        if split in of_split
     }
 
 
@@ -145,6 +159,12 @@ def _lines(summary: Summary) -> Iterator[str]:
     )
     yield from list_counts("formats", images["pixel_formats"])
     yield from list_counts("quarantine", images["reasons"])
+    if images["splits"]:
+        counts = (
+            f"{split} {found['images']:,} of {found['patients']:,} patients"
+            for split, found in images["splits"].items()
+        )
+        yield f"films       {', '.join(counts)}"
     if images["names_in_several_folders"]:
         yield f"names       {images['names_in_several_folders']:,} file names occur in more than one folder"
     if not metadata["rows"] and not metadata["rejected"]:
@@ -162,7 +182,8 @@ def _lines(summary: Summary) -> Iterator[str]:
         + f", {age['unknown']:,} unknown"
     )
     for split, counts in metadata["splits"].items():
-        yield f"{split:<12}{counts['images']:,} images of {counts['patients']:,} patients"
+        yield f"{split:<12}{counts['images']:,} rows of {counts['patients']:,} patients"
+    yield "findings    of the metadata's rows"
     yield from list_findings(metadata["findings"])
 
 

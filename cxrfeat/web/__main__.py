@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,9 @@ from cxrfeat.web.app import load_app
 from cxrfeat.web.desk import Limits
 from cxrfeat.web.service import Settings, open_service
 
-EXIT_CODES = {exits.DONE: "stopped", exits.FAILED: "failed on the way: the port is taken"}
+EXIT_CODES = {exits.DONE: "stopped", exits.FAILED: "failed on the way, such as a port that is taken"}
+
+_PORTS = 65535
 
 _WORKER_START_S = 120
 """Seconds in which a worker process must have loaded its network."""
@@ -92,6 +95,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, Limits, argparse.Namesp
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise ConfigError(f"--{name.replace('_', '-')} {value}; expected more than 0")
+    if not 1 <= options.port <= _PORTS:
+        raise ConfigError(f"--port {options.port}; expected 1 to {_PORTS}")
     settings = Settings(
         head=options.head,
         weights=options.weights,
@@ -114,9 +119,23 @@ def _serve(argv: Sequence[str] | None) -> int:
     # How it is stopped: uvicorn has shut down in order, and raises it again.
     with contextlib.suppress(KeyboardInterrupt):
         settings, limits, options = parse(argv)
+        check_address(options.host, options.port)
         print(f"loading {settings.backbone} and the head {settings.head}", file=sys.stderr)
         serve(settings, limits, options)
     return exits.DONE
+
+
+def check_address(host: str, port: int) -> None:
+    """Check that an address can be listened on, before seconds go into loading.
+
+    Raises:
+        OSError: it can't; the message names it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise OSError(f"--host {host} --port {port} can't be listened on: {error.strerror or error}") from error
 
 
 def serve(settings: Settings, limits: Limits, options: argparse.Namespace) -> None:

@@ -140,6 +140,7 @@ def open_service(settings: Settings) -> Service:
     """
     predictor = Predictor(load_bundle(settings.head), settings.operating_point)
     evaluation = None if settings.evaluation is None else read_evaluation(settings.evaluation)
+    predictor.bundle.check_backbone(settings.backbone)  # before other weights are downloaded in vain
     weights = find_weights(get_backbone(settings.backbone), settings.weights)
     # Films come one by one: in batches of one, or padding would take the time of seven more.
     spec = EncoderSpec(settings.backbone, weights, settings.precision, batch_size=1)

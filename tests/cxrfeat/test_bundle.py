@@ -79,6 +79,23 @@ def test_the_extractor_must_be_the_one_of_the_training() -> None:
         make_bundle().check_extractor("other")
 
 
+def test_another_backbone_is_refused_by_name() -> None:
+    """What the head needs is said before anything is looked for."""
+    bundle = replace(make_bundle(), extractor="resnet50-v1:4d487a61:gray")
+    bundle.check_backbone("resnet50-v1")
+    with pytest.raises(BundleError, match=r"needs --backbone resnet50-v1, not resnet50, and weights .* with 4d487a61"):
+        bundle.check_backbone("resnet50")
+
+
+def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path) -> None:
+    """A run for its head is the slip to expect."""
+    with pytest.raises(BundleError, match=r"nowhere is no bundle: there is no bundle\.json in it$"):
+        load_bundle(tmp_path / "nowhere")
+    save_bundle(make_bundle(), tmp_path / "run" / "head")
+    with pytest.raises(BundleError, match=r"run is no bundle: .*; did you mean .*run/head\?"):
+        load_bundle(tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -147,7 +147,7 @@ def test_killed_again_and_again(tmp_path: Path, in_process: Callable[..., int]) 
     printed = run(tmp_path / "in", output, *options, "--round-size", "6", code=3)
     assert in_process("--images", str(tmp_path / "in"), "--output", str(tmp_path / "whole"), *options) == 3
     assert "30 listed = 29 ok + 1 quarantined" in printed
-    assert "error: 3.33% are in quarantine; --max-quarantined allows 2.00%" in printed
+    assert "3.33% are in quarantine; --max-quarantined allows 2.00%" in printed
     killed, whole = rows_of(output), rows_of(tmp_path / "whole")
     assert pc.unique(killed["round"]).to_pylist() != pc.unique(whole["round"]).to_pylist() == [0]
     assert killed.drop_columns(["round", "embedding"]).equals(whole.drop_columns(["round", "embedding"]))

@@ -50,7 +50,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
         jobs.kill_when(jobs.start("score", *options, "--output", str(output)), due)
     printed = jobs.run("score", *options, "--output", str(output), code=3)
     assert "600 listed = 600 scored + 0 quarantined; 1 files of unknown length" in printed
-    assert "error: 7.69% are in quarantine; --max-quarantined allows 5.00%" in printed
+    assert "7.69% are in quarantine; --max-quarantined allows 5.00%" in printed
     found = pads.dataset(str(output / "predictions"), partitioning="hive").to_table().sort_by("image_index")
     scored = found.filter(pc.equal(found["status"], "ok"))
     assert scored["image_index"].to_pylist() == sorted(table["image_index"].to_pylist())

@@ -14,8 +14,10 @@ def test_the_share_in_quarantine_decides(
     quarantined: float, limit: float, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """More than the limit is exit code 3; exactly the limit is fine; what the output holds is printed either way."""
-    assert cli.run(lambda: cli.Outcome("5 listed", quarantined), max_quarantined=limit) == code
-    assert capsys.readouterr().out == "5 listed\n"
+    assert cli.run(lambda: cli.Outcome("5 listed", quarantined, "OUT/embeddings"), max_quarantined=limit) == code
+    printed = capsys.readouterr()
+    assert printed.out == "5 listed\n"
+    assert ("in OUT/embeddings/round=*/status=quarantined" in printed.err) == (code == 3)
 
 
 def test_an_interrupted_job_can_go_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,12 @@ def test_every_film_becomes_a_row_joined_with_its_metadata(spark: SparkSession, 
     images, described = summary["images"], summary["metadata"]
     assert (images["listed"], images["ok"], images["quarantined"], images["without_metadata"]) == (20, 20, 0, 2)
     assert (described["rows"], described["patients"], described["without_image"]) == (20, 10, 2)
+    known = [row for row in table.to_pylist() if row["split"] is not None]
+    for split, counts in images["splits"].items():  # of the films, where the metadata's are of its lines
+        inside = [row["patient_id"] for row in known if row["split"] == split]
+        assert counts == {"images": len(inside), "patients": len(set(inside))}
+    assert sum(counts["images"] for counts in images["splits"].values()) == len(known) == 18
+    assert sum(counts["images"] for counts in described["splits"].values()) == 20
     assert (described["findings"]["Mass"], described["findings"]["No Finding"]) == (10, 10)
     assert (tmp_path / "out" / "metadata_without_image.txt").read_text() == "0090.png\n0091.png\n"
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary

@@ -27,9 +27,19 @@ def test_a_failing_job_leaves_the_bar_where_it_was(spark: SparkSession, capsys: 
     assert "4/10" in capsys.readouterr().err
 
 
+def test_the_clock_of_a_job_at_work_goes_on(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
+    """Until the first task ends there is nothing to count, with a total or without."""
+    for total in (10, None):
+        with Progress(spark.sparkContext, total=total) as progress:
+            before = capsys.readouterr().err.count("\r")
+            for _ in range(5):
+                progress._refresh()
+        assert capsys.readouterr().err.count("\r") >= before + 5
+
+
 def test_a_job_that_waits_for_files_is_silent(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
-    """While nothing happens a bar without a total is not drawn again."""
-    with Progress(spark.sparkContext, total=None) as progress:
+    """While nothing happens its bar is not drawn again."""
+    with Progress(spark.sparkContext, watching=True) as progress:
         progress.done.add(1)
         progress._refresh()
         before = capsys.readouterr().err

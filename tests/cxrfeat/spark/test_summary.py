@@ -19,6 +19,7 @@ def summary(ok: int, quarantined: int) -> dict[str, Any]:
         "pixel_formats": {},
         "reasons": {"corrupt": quarantined},
         "names_in_several_folders": 0,
+        "splits": {"train": {"images": ok, "patients": 7}} if ok else {},
     }
     return {"extractor": "fake", "images": images, "metadata": {"rows": 0, "rejected": {}}}
 
@@ -28,6 +29,7 @@ def test_the_summary_says_what_became_of_everything() -> None:
     printed = format_summary(summary(1234, 5))
     assert "1,239 listed = 1,234 ok + 5 quarantined" in printed
     assert "corrupt 5" in printed
+    assert "films       train 1,234 of 7 patients" in printed
 
 
 def test_counts_are_listed_as_they_are() -> None:

@@ -56,11 +56,12 @@ def test_every_option_arrives(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--head", "none"], "none is no bundle that can be read"),
+        (["--head", "none"], "none is no bundle: there is no bundle.json in it"),
         (["--operating-point", "f3"], "no operating point 'f3'"),
         (["--backbone", "resnet50-v1"], "the head was trained on"),
         (["--weights", __file__], "test_main.py can't be read as plain tensors"),
         (["--evaluation", "none.json"], "the evaluation none.json can't be read"),
+        (["--port", "99999"], "--port 99999; expected 1 to 65535"),
         (["--in-flight", "0"], "--in-flight 0; expected more than 0"),
         (["--max-upload-mb", "-1"], "--max-upload-mb -1.0; expected more than 0"),
     ],
@@ -75,6 +76,22 @@ def test_what_cannot_be_served_is_one_line(
     assert [line.split()[0] for line in loading] in ([], ["loading"])
     assert error.startswith("error: ")
     assert message in error
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_address_that_cannot_be_had_is_one_line(
+    workers: str, head: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A port in use, a host that is not here: exit code 1, before anything is loaded."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for host, cause in (("127.0.0.1", "in use"), ("192.0.2.1", "ssign requested address")):
+            given = ["--head", str(head), "--weights", RANDOM, "--workers", workers, "--host", host, "--port", port]
+            assert command.main(given) == 1
+            error = capsys.readouterr().err
+            assert error.startswith(f"error: --host {host} --port {port} can't be listened on: ")
+            assert cause in error
+            assert error.count("\n") == 1
 
 
 def free_port() -> int:

@@ -133,9 +133,12 @@ def test_heat_maps_are_cells_of_the_film(service: Service) -> None:
 
 
 def test_a_head_of_another_extractor_is_refused(settings: Settings, tmp_path: Path) -> None:
-    """Before the network is built, with both fingerprints."""
-    save_bundle(fakes.bundle(2048, extractor="other:0:fake"), tmp_path / "head")
-    with pytest.raises(BundleError, match=r"'small:random-seed0.*'other:0:fake'"):
+    """Another backbone before its weights are looked for, other weights with both fingerprints."""
+    save_bundle(fakes.bundle(2048, extractor="other:0:fake"), tmp_path / "other")
+    with pytest.raises(BundleError, match="'other:0:fake': it needs --backbone other, not small"):
+        open_service(replace(settings, head=str(tmp_path / "other"), weights="nowhere.pth"))
+    save_bundle(fakes.bundle(2048, extractor="small:0:fake"), tmp_path / "head")
+    with pytest.raises(BundleError, match=r"'small:random-seed0.*'small:0:fake'"):
         open_service(replace(settings, head=str(tmp_path / "head")))
 
 
