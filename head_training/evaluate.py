@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("writing the report", file=sys.stderr)
         code = exits.run_after(lambda: write_report(config), safe=safe)
     if code == exits.DONE:
-        print(f"written to {options.output}")
+        print(f"written to {options.output}" + (f"; open {options.output / 'report.html'}" if options.report else ""))
     return code
 
 
@@ -133,12 +133,15 @@ def format_evaluation(evaluation: Evaluation) -> str:
             precision = numbers["predictions", scope, "average_precision", None]
             beside = f"   {protocol['name']}, labels {labels['digest'][:8]}" if scope == "macro" else ""
             lines.append(f"{scope:<20}{_interval(auroc)}{_interval(precision)}{auroc['positives']:>11}{beside}")
-    lines.append("mean AUROC of what does not see the film, or has not learnt:")
-    lines += [
+    baselines = [
         f"  {model:<18}{_interval(row)}"
         for (model, scope, metric, _), row in numbers.items()
         if model != "predictions" and (scope, metric) == ("macro", "auroc")
     ]
+    if baselines:
+        lines += ["baselines, mean AUROC of what does not see the film, or has not learnt:", *baselines]
+    elif metrics["baselines"]["note"]:
+        lines.append(f"no baselines: {metrics['baselines']['note']}")
     without = (
         f", {split['without_prediction']} of the split without a prediction" if split["without_prediction"] else ""
     )

@@ -12,7 +12,9 @@ from typing import Any
 from cxrfeat import exits
 from cxrfeat.bootstrap import RESAMPLES
 from cxrfeat.device import Device, Precision
+from cxrfeat.findings import FINDINGS
 from cxrfeat.inputs import EXTRAS
+from head_training.calibrate import MIN_FILMS, Method
 from head_training.course import PRECISIONS, Monitor, Settings
 from head_training.evaluation import evaluate
 from head_training.grid import DEFAULT_GRID, KEYS, Configuration, expand, read_grid
@@ -165,13 +167,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fit(config: FitConfig, report: bool) -> int:
     result = fit(config)
-    print(format_result(result))
+    print(format_result(result, config.select))
     code = exits.DONE
     if report:
         print("measuring it with intervals, and writing the report", file=sys.stderr)
         safe = f"{config.head} is whole, but there is no report"
         code = exits.run_after(lambda: _measure(config.output), safe=safe)
-    print(f"written to {config.output}")
+    print(
+        f"written to {config.output}"
+        + (f"; open {config.output / 'report.html'}" if report and code == exits.DONE else "")
+    )
     if result.interrupted:
         print("interrupted: the best head so far was kept", file=sys.stderr)
         return exits.INTERRUPTED
@@ -185,18 +190,26 @@ def _measure(run: Path) -> None:
     write_report(ReportConfig(run, run=run, evaluation=evaluation))
 
 
-def format_result(result: FitResult) -> str:
+def format_result(result: FitResult, select: Select) -> str:
     """Return what a user wants to know at the end."""
     counts = Counter(str(course.status) for course in result.courses)
     best = result.course
+    calibrated = sum(method != Method.NONE for method in result.methods)
+    why = (
+        ""
+        if calibrated == len(FINDINGS)
+        else f"; the others have under {MIN_FILMS} films of a class in val, or need none"
+    )
     settings = best.configuration
+    by = {Select.AUROC: "mean AUROC on val", Select.VAL_LOSS: "val loss"}[select]
     lines = [
         "configurations: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())),
         *(f"left out: {count} rows {reason}" for reason, count in result.left_out.items() if count),
         *(f"imputed: {count} missing values of {name}" for name, count in result.imputed.items() if count),
-        f"chosen: {best.name}, best epoch {best.best.epoch.epoch if best.best else '-'} of {len(best.history)}; hidden "
+        f"chosen: {best.name}, by {by}; best epoch {best.best.epoch.epoch if best.best else '-'} of {len(best.history)}; hidden "
         f"{' '.join(map(str, settings.hidden))}, dropout {settings.dropout:g}, lr {settings.lr:g}, "
         f"weight decay {settings.weight_decay:g}",
+        f"calibrated on val: {calibrated} of {len(FINDINGS)} findings{why}",
         f"{'AUROC':<20}{'val':>8}{'test':>8}   positives in val, test",
     ]
     for val, test in zip(result.val.findings, result.test.findings, strict=True):

@@ -86,11 +86,14 @@ def read_grid(path: Path) -> Mapping[str, Any]:
         ConfigError: no such file, or no TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        grid = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"the grid file {path} can't be read: {error}") from error
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
         raise ConfigError(f"the grid file {path} is no TOML: {error}") from error
+    if not grid:
+        raise ConfigError(f"the grid file {path} has no key; known are {list(KEYS)}")
+    return grid
 
 
 def expand(grid: Mapping[str, Any], given: Mapping[str, Any]) -> list[Configuration]:

@@ -91,6 +91,8 @@ def read_index(features: str) -> Index:
     """
     files, tables = [], []
     filesystem, base = storage.open_filesystem(features)
+    if storage.exists(storage.join(features, "embeddings")):
+        raise FeaturesError(f"{features} is an output of the extraction; did you mean {features}/embeddings?")
     for name in sorted(storage.list_files(features, (".parquet",))):
         if storage.partition_value(name, "status") not in (None, Status.OK.value):
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +22,7 @@ from head_training.selection import Ranking
 
 
 def check_output(folder: Path) -> None:
-    """Check that a folder can be written to, or made, before hours of work are lost on it; nothing is made.
+    """Check that a folder can be written to, or made, before hours of work are lost on it; nothing of it stays.
 
     Raises:
         ConfigError: it is a file or below one, or may not be written to.
@@ -30,8 +30,10 @@ def check_output(folder: Path) -> None:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ConfigError(f"--output {folder}: {there} is a file; expected a folder, or nothing")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(f"--output {folder}: {there} may not be written to")
+    try:
+        tempfile.TemporaryDirectory(dir=there).cleanup()
+    except OSError as error:  # no permission, a read-only disk, a file system that only looks like one
+        raise ConfigError(f"--output {folder}: {there} can't be written to: {error.strerror}") from error
 
 
 def write_grid(path: Path, courses: Sequence[Course], rankings: Sequence[Ranking | None], chosen: int) -> None:

@@ -55,4 +55,4 @@ class Progress:
 
     def _show(self, *, running: int, best: str) -> None:
         self._bar.set_description_str(f"epoch {self._epoch}/{self._epochs}", refresh=False)
-        self._bar.set_postfix_str(f"{running} running, best {best}")
+        self._bar.set_postfix_str(f"{running} running, best so far {best}")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cxrfeat.errors import TrainingError
 from cxrfeat.head import Head
 from cxrfeat.metrics import FindingAuroc, aurocs, mean_auroc
-from head_training.course import Course
+from head_training.course import Course, Status
 
 _ROWS_AT_ONCE = 4096
 
@@ -89,6 +89,10 @@ def choose(courses: Sequence[Course], rankings: Sequence[Ranking | None], select
         ends = sorted({str(course.status) for course in courses})
         raise TrainingError(
             f"none of {len(courses)} configurations can be ranked by {select}; they ended as {ends}. "
-            "Diverged: try a lower learning rate. No finding with both classes in val: select by val_loss"
+            + (
+                "Try a lower learning rate"
+                if ends == [Status.DIVERGED]
+                else "No finding has both classes in val: select by val_loss"
+            )
         )
     return max(values, key=lambda index: (values[index], -index))

@@ -111,14 +111,15 @@ def open_run(run: Path, *, test_list: Path | None = None) -> Sources:
     if listed:
         sizes[Split.TEST] = len(listed)
     truth = Truth(cohort.select(COLUMNS))
+    judged = join(predictions, truth, predictions.split, sizes)
     return Sources(
         predictions_file=files["predictions.parquet"],
         truth_file=files["cohort.parquet"],
         predictions=predictions,
         truth=truth,
-        judged=join(predictions, truth, predictions.split, sizes),
+        judged=judged,
         train=cohort.filter(pc.equal(cohort["split"], Split.TRAIN.value)).select(COLUMNS),
-        protocol=_protocol(cohort, listed),
+        protocol=_protocol(cohort, listed, judged),
         untrained=config.get("untrained", {}),
         head=config.get("head"),
     )
@@ -165,7 +166,7 @@ def open_files(
         truth=truth,
         judged=judged,
         train=train,
-        protocol=_protocol(known.filter(pc.is_valid(known["split"])), lists[Split.TEST] if lists else None),
+        protocol=_protocol(known.filter(pc.is_valid(known["split"])), lists[Split.TEST] if lists else None, judged),
         untrained={},
     )
 
@@ -195,7 +196,7 @@ def _check_known(lists: Mapping[Split, Sequence[str]], paths: Mapping[Split, Pat
             )
 
 
-def _protocol(known: pa.Table, test_list: Sequence[str] | None) -> dict[str, Any]:
+def _protocol(known: pa.Table, test_list: Sequence[str] | None, judged: Mapping[Split, Judged]) -> dict[str, Any]:
     """Say how images were divided, from what can be checked: rows with image_index, patient_id and split."""
     pairs = set(zip(known["patient_id"].to_pylist(), known["split"].to_pylist(), strict=True))
     test = known["image_index"].filter(pc.equal(known["split"], Split.TEST.value)).to_pylist()
@@ -203,13 +204,15 @@ def _protocol(known: pa.Table, test_list: Sequence[str] | None) -> dict[str, Any
     listed = set(test_list or test)
     others = known["image_index"].filter(pc.not_equal(known["split"], Split.TEST.value)).to_pylist()
     if digest_names(listed) == OFFICIAL_TEST_DIGEST and listed.issuperset(test) and listed.isdisjoint(others):
-        name, why = "official list", f"the test images are {len(test)} of the {len(listed)} in NIH's test_list.txt"
+        measured = len(judged[Split.TEST].labels)
+        name, why = "official list", f"the test images are {measured} of the {len(listed)} in NIH's test_list.txt"
     elif all(split_by_hash(patient) == split for patient, split in pairs):
         name, why = "patient hash", f"all {len(pairs)} patients are where the hash of cxrfeat.splits puts them"
     else:
         name, why = (
             "unknown",
-            "the test images are not those of NIH's test_list.txt, and patients don't follow the hash",
+            "the test images are not those of NIH's test_list.txt, and patients don't follow the hash; where they are a "
+            "part of that list, --split-list shows it",
         )
     return {"name": name, "why": why, "patients_in_both": len(patients[Split.VAL] & patients[Split.TEST])}
 

@@ -97,6 +97,9 @@ class ModelCard(BaseModel):
     hidden: list[int] = Field(description="widths of the head's hidden layers")
     films: dict[str, int] = Field(description="by split; empty where the head has no record")
     patients: dict[str, int] = Field(description="by split; empty where the head has no record")
+    calibrated: int | None = Field(
+        description="findings whose probabilities were fitted to films of val; null where the head has no record"
+    )
     findings: list[FindingCard] = Field(description="all 14, in the order of ChestX-ray14")
     mean: Interval = Field(description="of the AUROC over the findings that have one")
     source: str = Field(description="where the AUROCs come from, in a sentence")

@@ -84,6 +84,7 @@ def _make_card(bundle: Bundle, precision: str, operating_point: str, evaluation:
     evaluation = evaluation or Evaluation(_recorded(training), _RECORD)
     thresholds = bundle.thresholds[operating_point]
     train = films.get(Split.TRAIN.value, 0)
+    methods: Mapping[str, str] | None = training.get("calibrated_by")
     return ModelCard(
         backbone=bundle.extractor.split(":")[0],
         extractor=bundle.extractor,
@@ -94,6 +95,7 @@ def _make_card(bundle: Bundle, precision: str, operating_point: str, evaluation:
         hidden=list(bundle.hidden),
         films=dict(films),
         patients=dict(training.get("patients", {})),
+        calibrated=None if methods is None else sum(method != "none" for method in methods.values()),
         findings=[
             FindingCard(
                 finding=finding,

@@ -50,7 +50,8 @@ def _errors(metrics: Metrics, scales: list[str], metric: str) -> Plot:
     name = _ERRORS[metric]
     title = f"The mean {name} is {means[-1]}"
     if len(scales) > 1:
-        title = f"Calibration takes the mean {name} from {means[0]} to {means[-1]}"
+        moved = f"takes the mean {name} from {means[0]} to {means[-1]}"
+        title = f"Calibration {moved if means[0] != means[-1] else f'leaves the mean {name} at {means[-1]}'}"
     return Plot(title, _dumbbell(values, name, title), _legend(scales))
 
 

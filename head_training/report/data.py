@@ -32,8 +32,8 @@ def data_section(data: Dataset, sheet: Sheet | None = None) -> Section:
     unlabelled = len(images) - len(data.labels)
     healthy = float((data.labels.sum(axis=1) == 0).mean()) if len(data.labels) else None
     lead = [
-        "Labels were mined from reports, not read off films; No Finding means that none of the 14 was mentioned, "
-        "and not that somebody is healthy.",
+        "The labels of ChestX-ray14 were mined from reports, not read off films. No Finding means that none of the 14 was "
+        "found, and not that somebody is healthy.",
         data.source,
     ]
     if unlabelled:

@@ -58,8 +58,8 @@ def predictions_section(metrics: Metrics, predictions: Path, data: Dataset, film
         sheets.append(Sheet(title, list(_examples(part, thresholds, films)), caption))
     left_out = [spell(finding) for finding in metrics.content["predictions"]["findings"] if finding not in thresholds]
     lead = [
-        f"Predicted is what reaches its threshold ({point_name(point)}, chosen on val). Labels were mined from reports and "
-        "are wrong at times themselves.",
+        f"Predicted is what reaches its threshold ({point_name(point)}, chosen on val). Labels that were mined from reports, "
+        "as those of ChestX-ray14, are wrong at times themselves.",
         *([f"Not judged, for want of a threshold: {', '.join(left_out)}."] if left_out else []),
         *([unreadable(films).strip()] if films.unreadable else []),
     ]

@@ -189,7 +189,7 @@ def test_the_display_lives_and_quiet_is_quiet(
     options = [option for option in FAST if option != "--quiet"]
     assert fit(features, tmp_path / "shown", *options) == 0
     shown = capsys.readouterr().err
-    for part in ("epoch 3/3", "100%", "1 running, best 000-", "0 running", "val loss", "<00:0"):
+    for part in ("epoch 3/3", "100%", "1 running, best so far 000-", "0 running", "val loss", "<00:0"):
         assert part in shown
     assert fit(features, tmp_path / "quiet", *FAST) == 0
     assert capsys.readouterr().err == ""

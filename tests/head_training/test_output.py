@@ -28,9 +28,16 @@ def test_a_file_is_no_folder(tmp_path: Path, name: str) -> None:
         check_output(tmp_path / name)
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here")
+def test_a_file_system_that_takes_nothing_is_refused() -> None:
+    """Permissions alone would allow it, to root."""
+    with pytest.raises(ConfigError, match=r"--output /proc/x: /proc can't be written to: "):
+        check_output(Path("/proc/x"))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
     """The folder that refuses is named, not the one that would be made."""
     (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(ConfigError, match=r"/locked may not be written to"):
+    with pytest.raises(ConfigError, match=r"/locked can't be written to: Permission denied"):
         check_output(tmp_path / "locked" / "new")

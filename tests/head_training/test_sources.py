@@ -87,7 +87,7 @@ def test_the_official_list_is_known_by_its_names(case: Case, monkeypatch: pytest
     monkeypatch.setattr(sources, "OFFICIAL_TEST_DIGEST", digest_names(case.images[:90]))
     case.predictions = case.write_predictions(case.table().slice(30))
     found = open_case(case).protocol
-    assert (found["name"], found["why"]) == ("official list", "the test images are 90 of the 90 in NIH's test_list.txt")
+    assert (found["name"], found["why"]) == ("official list", "the test images are 60 of the 90 in NIH's test_list.txt")
     splits = pa.array(["test"] * 60 + ["val"] * 30)
     case.predictions = case.write_predictions(case.table().slice(30).append_column("split", splits))
     assert open_case(case, test_list=None, val_list=None).protocol["name"] == "unknown"
