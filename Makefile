@@ -42,9 +42,10 @@ $(VENV)/.rehearsed: $(VENV)/.ready | java
 	  --metadata "$$folder/films/Data_Entry_2017_v2020.csv" >>"$$folder/log" 2>&1 || { cat "$$folder/log"; exit 1; }
 	@touch $@
 
+DEMO_OPTIONS ?=
 .PHONY: demo
 demo: env  ## draw 60 phantom X-rays, embed them, train a head, score two drops, and say how to open the page
-	python -m cxrfeat.demo
+	python -m cxrfeat.demo $(DEMO_OPTIONS)
 
 # An S3 server for tests, in a place of its own: moto's botocore needs an older python-dateutil than the project.
 $(BIN)/moto_server: $(VENV)/.ready

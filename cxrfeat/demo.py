@@ -27,13 +27,14 @@ _NO_WEIGHTS = """
 
   The demo goes on with a seeded RANDOM network. Its embeddings are fingerprinted
   "random" and can't be mixed with real ones. They are good for nothing else.
+  With a file of weights: make demo DEMO_OPTIONS="--weights resnet50-0676ba61.pth"
 ********************************************************************************
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m cxrfeat.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m cxrfeat.demo", description=__doc__, allow_abbrev=False)
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
     parser.add_argument("--count", type=int, default=60, help="phantoms to draw (default: 60)")
     parser.add_argument("--weights", help="weights of resnet50 (default: ImageNet's, or random where there are none)")
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fit: list[object] = [sys.executable, "-m", "head_training.fit", "--features", features / "embeddings"]
     _step("train 24 heads at once, and keep the best", [*fit, "--output", run, "--grid"])
     _score_drops(features / "embeddings", run / "head", options.output)
+    print(f"\n== what was trained on, and how good it is: open {run / 'report.html'}", flush=True)
     page = [_interpreter(), "-m", "cxrfeat.web", "--head", str(run / "head"), "--weights", weights]
     print(
         f"\n== now drop an X-ray onto the page that this opens, or click on a phantom\n$ {shlex.join(page)}", flush=True

@@ -75,6 +75,10 @@ class WorkerError(CxrfeatError, RuntimeError):
     """A task failed for a reason that is not its files'."""
 
 
+class SessionError(CxrfeatError, RuntimeError):
+    """A Spark that can't be started, such as a cluster that does not answer."""
+
+
 class CheckpointError(CxrfeatError, RuntimeError):
     """A stream's memory that is missing, damaged, or of another version of Spark."""
 

@@ -53,6 +53,9 @@ def find_columns(location: str, header: str, optional: Collection[str] = ()) -> 
         known = [name.lower() for name in theirs if name.lower() in actual]
         if known:
             found[ours] = actual.index(known[0])
+    odd = next((sign for sign in ";\t" if len(names) == 1 and sign in header), None)
+    if odd is not None:
+        raise MetadataError(f"{location} is separated by {odd!r}; expected ','")
     missing = [" or ".join(HEADERS[ours]) for ours in HEADERS if ours not in found and ours not in optional]
     if missing:
         raise MetadataError(f"{location} has no column {missing}; its header is {names}, expected {expected}")

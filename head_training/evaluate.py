@@ -23,6 +23,7 @@ EXIT_CODES = {exits.INTERRUPTED: "interrupted; the last line says whether there 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m head_training.evaluate",
         description="Measure predictions of the 14 findings: ranking, operating points, calibration, triage, subgroups,\n"
         "and what metadata alone would reach; 95 % intervals over patients.",

@@ -45,6 +45,7 @@ _SETTINGS = ("epochs", "batch_size", "early_stop", "monitor", "seed", "precision
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m head_training.fit",
         description="Train the head: an MLP from embeddings, age and sex to the 14 findings.",
         epilog=exits.epilog(EXIT_CODES),

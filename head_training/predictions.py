@@ -155,6 +155,9 @@ def join(predictions: Predictions, truth: Truth, splits: pa.Array, sizes: Mappin
 
 
 def _read(path: Path) -> pa.Table:
+    if path.is_dir():
+        one = f"pandas.read_parquet({str(path)!r}, filters=[('status', '==', 'ok')]).to_parquet('predictions.parquet')"
+        raise PredictionsError(f"{path} is a folder; expected one file. Of an output of score.py, in Python: {one}")
     if not path.is_file():
         raise PredictionsError(f"{path} is no file")
     try:

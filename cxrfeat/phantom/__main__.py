@@ -13,6 +13,7 @@ from cxrfeat.phantom.dataset import write_dataset
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m cxrfeat.phantom",
         description="Draw phantom chest radiographs into a folder laid out as the ChestX-ray14 archives are. "
         "The same seed and size give the same files; a larger --count adds to a set and keeps what is there. "

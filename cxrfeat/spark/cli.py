@@ -25,6 +25,7 @@ EXIT_CODES = {
 def make_parser(name: str, needed: str, description: str) -> argparse.ArgumentParser:
     """Return a parser that explains the job and its exit codes; ``needed`` are the options that must be given."""
     return argparse.ArgumentParser(
+        allow_abbrev=False,
         prog=name,
         usage=f"spark-submit spark_jobs/{name} {needed} [options]",
         description=description,

@@ -12,7 +12,7 @@ from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from cxrfeat import storage
-from cxrfeat.errors import ConfigError
+from cxrfeat.errors import ConfigError, SessionError
 from cxrfeat.java import find_java
 
 WORKER_ENVIRONMENT = {
@@ -48,6 +48,7 @@ def open_session(app_name: str) -> SparkSession:
 
     Raises:
         JavaError: no Java that Spark can use.
+        SessionError: Spark can't be started; the message names the master.
     """
     find_java()
     # Workers run in the interpreter that runs us, not in whatever python3 PATH finds first.
@@ -55,7 +56,11 @@ def open_session(app_name: str) -> SparkSession:
     # What spark-submit was told is in the JVM that started us; a SparkConf made before we are connected to it is empty.
     SparkContext._ensure_initialized()
     conf = configure(SparkConf(), app_name)
-    spark = SparkSession.builder.config(conf=conf).getOrCreate()
+    try:
+        spark = SparkSession.builder.config(conf=conf).getOrCreate()
+    except Py4JJavaError as error:
+        cause = str(error.java_exception.getMessage()).splitlines()[0]
+        raise SessionError(f"Spark can't be started with master {conf.get('spark.master')}: {cause}") from error
     spark.sparkContext.setLogLevel(conf.get("spark.log.level", "WARN") or "WARN")
     if threading.current_thread() is threading.main_thread():
         # Spark's own handler asks the JVM to cancel jobs in the middle of whatever is being asked of it, and breaks.

@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     defaults = Limits()
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m cxrfeat.web",
         description="Open a page that takes an X-ray and shows 14 calibrated probabilities and where they come from.",
         epilog=exits.epilog(EXIT_CODES),

@@ -16,6 +16,7 @@ EXIT_CODES = {exits.INTERRUPTED: "interrupted; an older report is as it was"}
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m head_training.report",
         description="Write report.html, one page that needs nothing else: each part that is given brings its sections.",
         epilog=exits.epilog(EXIT_CODES),

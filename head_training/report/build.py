@@ -94,6 +94,10 @@ def _subtitle(config: ReportConfig) -> str:
 def _sections(config: ReportConfig) -> list[Section]:
     films = Films(config.images) if config.images is not None else None
     data = _read_data(config)
+    if films is not None and data is not None and set(films.names).isdisjoint(data.images["image_index"]):
+        raise ConfigError(
+            f"none of the {len(films.names)} films below {config.images} is in the metadata; give their folder"
+        )
     sections = []
     if data is not None:
         sections.append(data_section(data, contact_sheet(data.images, films) if films is not None else None))

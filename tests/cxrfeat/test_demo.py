@@ -35,6 +35,7 @@ def test_without_weights_it_says_so_loudly(
     assert "no route to host" in printed
 
 
+@pytest.mark.slow
 def test_the_demo_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Phantoms are drawn, embedded by a real job and read back; a head is trained on them, and scores what pandas wrote."""
     assert demo.main(["--output", str(tmp_path), "--count", "12", "--weights", "random"]) == 0

@@ -33,6 +33,9 @@ def test_a_header_that_lacks_something_is_refused() -> None:
     ):
         find_columns("m.csv", short)
     assert "follow_up" not in find_columns("m.csv", short, optional=("follow_up",))
+    for sign in (";", "\t"):
+        with pytest.raises(MetadataError, match=r"m\.csv is separated by .*; expected ','"):
+            find_columns("m.csv", HEADER_V2020.replace(",", sign))
     for empty in ("", "\ufeff"):
         with pytest.raises(MetadataError, match=r"m\.csv is empty; expected a header with"):
             find_columns("m.csv", empty)

@@ -187,6 +187,9 @@ def test_folders_without_embeddings_are_refused(tmp_path: Path) -> None:
         load_features(str(tmp_path / "none"), ())
     with pytest.raises(FeaturesError, match="no Parquet file with status=ok"):
         load_features(str(tmp_path), ())
+    (tmp_path / "out" / "embeddings").mkdir(parents=True)
+    with pytest.raises(FeaturesError, match=r"did you mean .*/out/embeddings\?"):
+        load_features(str(tmp_path / "out"), ())
     (tmp_path / "part.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(FeaturesError, match=r"part.parquet .*can't be read"):
         load_features(str(tmp_path), ())

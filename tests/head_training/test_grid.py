@@ -93,5 +93,8 @@ def test_grid_files_are_toml(tmp_path: Path) -> None:
     path.write_text("lr = [")
     with pytest.raises(ConfigError, match="no TOML"):
         read_grid(path)
+    path.write_text("# nothing\n")
+    with pytest.raises(ConfigError, match="has no key; known are"):
+        read_grid(path)
     with pytest.raises(ConfigError, match="can't be read"):
         read_grid(tmp_path / "none.toml")

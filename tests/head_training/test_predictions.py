@@ -117,7 +117,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     with pytest.raises(PredictionsError, match="is no file"):
         read_predictions(path)
-    with pytest.raises(PredictionsError, match="is no file"):
+    with pytest.raises(PredictionsError, match=r"is a folder; expected one file\..*pandas\.read_parquet"):
         read_predictions(tmp_path)
     path.touch()
     with pytest.raises(PredictionsError, match=r"can't be read|is neither \.parquet nor \.csv"):

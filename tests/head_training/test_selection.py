@@ -50,6 +50,8 @@ def test_nothing_to_choose_from_is_an_error() -> None:
     """The message says how the configurations ended and what to try."""
     with pytest.raises(TrainingError, match=r"none of 2 configurations can be ranked by auroc.*'diverged'.*lower"):
         choose([course(0, None), course(1, None)], [None, None], Select.AUROC)
+    with pytest.raises(TrainingError, match=r"\['complete', 'diverged'\]\. No finding has both classes in val"):
+        choose([course(0, 1.0), course(1, None)], [Ranking([], None, 0), None], Select.AUROC)
 
 
 def test_logits_are_the_heads_own_in_blocks() -> None:

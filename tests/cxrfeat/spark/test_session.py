@@ -41,6 +41,14 @@ def test_a_running_session_is_joined(spark: SparkSession, monkeypatch: pytest.Mo
     assert open_session("another").sparkContext is spark.sparkContext
 
 
+def submit(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run spark-submit of this environment."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [str(Path(sys.executable).with_name("spark-submit")), *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.slow
 def test_spark_submit_has_the_last_word(tmp_path: Path) -> None:
     """Master and settings of the command line hold in a real submission, where they are known to the JVM alone at first."""
@@ -51,14 +59,21 @@ def test_spark_submit_has_the_last_word(tmp_path: Path) -> None:
         "print('say', spark.sparkContext.master, spark.conf.get('spark.sql.shuffle.partitions'),"
         " spark.conf.get('spark.sql.parquet.compression.codec'))\n"
     )
-    submit = str(Path(sys.executable).with_name("spark-submit"))
     options = ("--master", "local[3]", "--conf", "spark.sql.shuffle.partitions=5", "--conf", "spark.ui.enabled=false")
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run(
-        [submit, *options, str(script)], env=environment, capture_output=True, text=True, check=False
-    )
+    result = submit(*options, str(script))
     assert "say local[3] 5 zstd" in result.stdout, result.stderr
+
+
+@pytest.mark.slow
+def test_a_cluster_that_cannot_be_had_is_one_line(pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    """The last line names the master and the cause, and the exit code is that of a failure on the way."""
+    job = str(pytestconfig.rootpath / "spark_jobs" / "extract.py")
+    folders = ("--images", str(tmp_path / "in"), "--output", str(tmp_path / "out"))
+    result = submit("--master", "local[x]", job, *folders)
+    printed = result.stdout + result.stderr
+    assert result.returncode == 1, printed
+    assert "error: Spark can't be started with master local[x]: Could not parse Master URL" in printed
+    assert "Traceback" not in printed
 
 
 AWS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")

@@ -55,6 +55,9 @@ def test_the_record_is_on_the_card() -> None:
     assert card.findings[1].test == Interval(auroc=0.75, low=None, high=None, positives=30)
     assert (card.findings[-1].threshold, card.findings[-1].test.auroc) == (None, None)
     assert (card.mean.auroc, card.inputs) == (0.75, ["embedding", "age", "sex"])
+    assert card.calibrated is None
+    methods = {**dict.fromkeys(FINDINGS, "none"), "Mass": "platt"}
+    assert make_card(replace(bundle, training={**TRAINING, "calibrated_by": methods}), "fp32", "youden").calibrated == 1
 
 
 def test_a_bundle_without_a_record_says_so() -> None:

@@ -132,6 +132,15 @@ def test_files_that_cannot_be_used_end_with_code_2(
     assert "report.html can't be written" in capsys.readouterr().err
 
 
+def test_a_folder_with_other_films_is_refused(case: Case, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Else the page would show fifteen empty frames, and say so to nobody."""
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "other.png").write_bytes(b"")
+    options = [*options_of(case, "metadata"), "--images", str(tmp_path / "films"), "--output", str(tmp_path / "out")]
+    assert report.main(options) == 2
+    assert "none of the 1 films below" in capsys.readouterr().err
+
+
 def test_ctrl_c_is_a_line_and_a_code(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
