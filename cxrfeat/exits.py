@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Mapping
 
@@ -34,6 +35,25 @@ def epilog(meanings: Mapping[int, str]) -> str:
     return "\n".join(["exit codes:", *lines, "", NOTICE])
 
 
+class AnsweredInterrupt(KeyboardInterrupt):
+    """Ctrl-C after :func:`answer_interrupts`: what it leaves has been said."""
+
+
+def answer_interrupts(interrupted: str) -> None:
+    """Let Ctrl-C say at once what it leaves, and only then raise: for a command whose output may be gone a moment later.
+
+    Args:
+        interrupted: as for :func:`run`.
+    """
+
+    def answer(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print(f"\ninterrupted: {interrupted}", file=sys.stderr, flush=True)
+        raise AnsweredInterrupt
+
+    signal.signal(signal.SIGINT, answer)
+
+
 def run(command: Callable[[], int], *, interrupted: str) -> int:
     """Run a command and return its exit code; what is wrong is one line on stderr, but for a bug, which is raised.
 
@@ -49,6 +69,8 @@ def run(command: Callable[[], int], *, interrupted: str) -> int:
     except OSError as error:  # a full disk, a network share that has gone
         print(f"error: {error}", file=sys.stderr)
         return FAILED
+    except AnsweredInterrupt:
+        return INTERRUPTED
     except KeyboardInterrupt:
         print(f"interrupted: {interrupted}", file=sys.stderr)
         return INTERRUPTED

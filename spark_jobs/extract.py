@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = ExtractConfig(
             EmbeddingConfig(**embedding), **options, split=split, augment=(augment,) if augment else ()
         )
-        summary = extract(open_session("extract"), config)
+        summary = extract(open_session("extract", interrupted=cli.SAFE), config)
         return cli.Outcome(format_summary(summary), quarantined_share(summary), f"{config.output}/embeddings")
 
     return cli.run(job, max_quarantined=max_quarantined)

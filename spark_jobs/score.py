@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f"{', '.join(given)}: for --images only; drops hold embeddings and their own metadata")
         embed = None if images is None else EmbeddingConfig(images, **embedding)
         config = ScoreConfig(images or drops, embedding=embed, **options)
-        summary = score(open_session("score"), config)
+        summary = score(open_session("score", interrupted=cli.SAFE), config)
         return cli.Outcome(format_summary(summary), quarantined_share(summary), f"{config.output}/predictions")
 
     return cli.run(job, max_quarantined=max_quarantined)

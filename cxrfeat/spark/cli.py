@@ -13,10 +13,11 @@ from cxrfeat import exits
 from cxrfeat.backbone import BACKBONES
 from cxrfeat.device import Device, Precision
 
-_SAFE = "committed rounds are safe, run the same command to go on"
+SAFE = "committed rounds are safe, run the same command to go on"
+"""What is left of a job that has not come to its end."""
 
 EXIT_CODES = {
-    exits.FAILED: f"failed on the way; {_SAFE}",
+    exits.FAILED: f"failed on the way; {SAFE}",
     exits.TOO_MANY_QUARANTINED: "done, but more is in quarantine than --max-quarantined allows",
     exits.INTERRUPTED: "interrupted; as 1",
 }
@@ -129,4 +130,4 @@ def run(job: Callable[[], Outcome], *, max_quarantined: float) -> int:
         )
         return exits.TOO_MANY_QUARANTINED
 
-    return exits.run(command, interrupted=_SAFE)
+    return exits.run(command, interrupted=SAFE)

@@ -11,7 +11,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-from cxrfeat import storage
+from cxrfeat import exits, storage
 from cxrfeat.errors import ConfigError, SessionError
 from cxrfeat.java import find_java
 
@@ -43,8 +43,12 @@ _DEFAULTS = {
 _S3_PLACE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 
 
-def open_session(app_name: str) -> SparkSession:
+def open_session(app_name: str, *, interrupted: str | None = None) -> SparkSession:
     """Start (or join) the session; ``spark-submit`` and ``spark-defaults.conf`` have the last word on every setting.
+
+    Args:
+        app_name: for Spark's pages.
+        interrupted: what Ctrl-C leaves, in words, of a command; None where Ctrl-C means something else, as in a notebook.
 
     Raises:
         JavaError: no Java that Spark can use.
@@ -65,6 +69,8 @@ def open_session(app_name: str) -> SparkSession:
     if threading.current_thread() is threading.main_thread():
         # Spark's own handler asks the JVM to cancel jobs in the middle of whatever is being asked of it, and breaks.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if interrupted is not None:  # said at once: the JVM that hands our output on has the signal too, and ends soon
+            exits.answer_interrupts(interrupted)
     return spark
 
 

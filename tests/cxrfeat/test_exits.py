@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from cxrfeat import exits
@@ -42,6 +44,25 @@ def test_ctrl_c_says_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
     assert exits.run(lambda: raising(KeyboardInterrupt()), interrupted="no head was written") == 130
     assert exits.run_after(lambda: raising(KeyboardInterrupt()), safe="the head is whole") == 130
     assert capsys.readouterr().err == "interrupted: no head was written\ninterrupted: the head is whole\n"
+
+
+def test_ctrl_c_can_be_answered_before_anything_else(capsys: pytest.CaptureFixture[str]) -> None:
+    """Once, and at once; what is done on the way out may be interrupted again."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        exits.answer_interrupts("rounds are safe")
+
+        def command() -> int:
+            with pytest.raises(KeyboardInterrupt) as first:
+                signal.raise_signal(signal.SIGINT)
+            assert capsys.readouterr().err == "\ninterrupted: rounds are safe\n"
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            raise first.value
+
+        assert exits.run(command, interrupted="nothing is") == 130
+        assert capsys.readouterr().err == ""
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_command_that_ends_by_itself_keeps_its_code(capsys: pytest.CaptureFixture[str]) -> None:

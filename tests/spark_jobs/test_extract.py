@@ -109,7 +109,7 @@ def test_real_films_equal_the_reference(shared: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def in_process(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Return the job's main: it runs here, on the session of all tests, where its process is not the point."""
-    monkeypatch.setattr(job, "open_session", lambda _: spark)
+    monkeypatch.setattr(job, "open_session", lambda _, **__: spark)
     return lambda *options: job.main(options)
 
 
@@ -187,7 +187,7 @@ def test_every_option_reaches_the_job(
         seen.append(config)
         return {"images": {"listed": 0, "quarantined": 0}}
 
-    monkeypatch.setattr(job, "open_session", lambda _: None)
+    monkeypatch.setattr(job, "open_session", lambda _, **__: None)
     monkeypatch.setattr(job, "extract", record)
     monkeypatch.setattr(job, "format_summary", lambda _: "")
     for arguments in ([], words):

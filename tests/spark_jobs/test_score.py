@@ -83,7 +83,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[ScoreConfig]:
         configs.append(config)
         return {"files": {"listed": 0}}
 
-    monkeypatch.setattr(job, "open_session", lambda _: None)
+    monkeypatch.setattr(job, "open_session", lambda _, **__: None)
     monkeypatch.setattr(job, "score", record)
     monkeypatch.setattr(job, "format_summary", lambda _: "")
     return configs
