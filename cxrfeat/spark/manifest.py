@@ -32,16 +32,25 @@ def claim(output: str, settings: Mapping[str, object]) -> None:
             storage.write_text(location, json.dumps({**mine, "created_with": created_with}, indent=2) + "\n")
             return
     theirs = json.loads(text)
+    there, now = _flatten(theirs), _flatten(mine)
     differences = [
-        f"{key}: {theirs.get(key)!r} there, {mine.get(key)!r} now"
-        for key in dict.fromkeys([*mine, *theirs])
-        if key != "created_with" and theirs.get(key) != mine.get(key)
+        f"{key}: {there.get(key)!r} there, {now.get(key)!r} now"
+        for key in dict.fromkeys([*now, *there])
+        if not key.startswith("created_with") and there.get(key) != now.get(key)
     ]
     if differences:
         raise DatasetMismatchError(
             f"{output} was made with other settings; give another --output, or those settings:\n  "
             + "\n  ".join(differences)
         )
+
+
+def _flatten(settings: Mapping[str, object]) -> dict[str, object]:
+    """Return settings with those of a nested one under ``outer.inner``, so that only what differs is named."""
+    flat: dict[str, object] = {}
+    for key, value in settings.items():
+        flat |= {f"{key}.{inner}": part for inner, part in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def describe_split(rule: SplitRule) -> dict[str, str | None]:

@@ -23,6 +23,9 @@ _AGE_STEP = 5
 _FILMS_PER_PATIENT = (1, 2, 3, 5, 9, 17, 33)
 _VIEWS_SHOWN = 5
 _UNKNOWN_VIEW = "not given"
+_ENOUGH = 10
+"""Films of either view with a finding, for a title to be about it."""
+
 _WEAK = 0.1
 
 
@@ -210,9 +213,10 @@ def _view_and_findings(data: Dataset) -> Plot | None:
     if not all(len(group) for group in groups):
         return None
     first, second = (group.mean(axis=0) for group in groups)
+    enough = np.logical_and(*(group.sum(axis=0) >= _ENOUGH for group in groups))
     order = np.argsort(np.maximum(first, second), kind="stable")
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.where((first > 0) & (second > 0), second / first, np.nan)
+        ratios = np.where(enough, second / first, np.nan)
     title = f"Findings on {views[0]} and {views[1]} films"
     if np.isfinite(ratios).any():
         extreme = int(np.nanargmax(np.abs(np.log(ratios))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,9 @@ def _forest(metrics: Metrics) -> Plot:
     defined = [finding for finding in order if numbers[finding].defined]
     title = "No finding has both classes on test"
     if defined:
-        best, worst = defined[0], defined[-1]
+        # What has no interval has too few patients to be what a title is about, unless all have.
+        certain = [finding for finding in defined if math.isfinite(numbers[finding].low)] or defined
+        best, worst = certain[0], certain[-1]
         title = (
             f"{spell(best)} is ranked best ({decimal(numbers[best].value, 2)}), "
             f"{spell(worst)} worst ({decimal(numbers[worst].value, 2)})"

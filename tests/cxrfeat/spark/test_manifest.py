@@ -46,7 +46,7 @@ def test_each_setting_counts(tmp_path: Path, field: str, value: Any) -> None:
     """A run that differs in any one setting is refused, with both values, and changes nothing."""
     claim(str(tmp_path), SETTINGS)
     before = (tmp_path / "dataset.json").read_text()
-    with pytest.raises(DatasetMismatchError, match=f"was made with other settings.*\n  {field}: .* there, .* now"):
+    with pytest.raises(DatasetMismatchError, match=f"was made with other settings.*\n  {field}\\S*: .* there, .* now"):
         claim(str(tmp_path), {**SETTINGS, field: value})
     assert (tmp_path / "dataset.json").read_text() == before
 
