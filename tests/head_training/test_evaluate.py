@@ -17,7 +17,8 @@ from cxrfeat.findings import FINDINGS
 from cxrfeat.operating import choose_threshold
 from cxrfeat.schema import METRICS
 from head_training import evaluation
-from head_training.evaluate import main
+from head_training.evaluate import format_evaluation, main
+from head_training.evaluation import Evaluation
 from tests.head_training.evaluations import Case, find, read
 from tests.head_training.runs import FAST, fit
 
@@ -191,6 +192,17 @@ def test_some_findings_are_measured_and_the_missing_are_named(
     assert metrics["triage"]["note"] == "not all 14 findings are predicted"
     assert find(metrics, scope="macro", metric="auroc")["note"] == "mean over 2 of 2 findings"
     assert "not predicted: Atelectasis, Cardiomegaly" in capsys.readouterr().out
+
+
+def test_baselines_that_cannot_be_had_are_missed_aloud(tmp_path: Path) -> None:
+    """Their heading stands above them, or the reason in their place."""
+    metrics = Case(tmp_path, FEW).evaluate()
+    assert "baselines, mean AUROC of what does not see the film" in format_evaluation(Evaluation(metrics))
+    alone = [row for row in metrics["numbers"] if row["model"] == "predictions"]
+    without = {**metrics, "numbers": alone, "baselines": {**metrics["baselines"], "note": "nobody to learn from"}}
+    printed = format_evaluation(Evaluation(without))
+    assert "no baselines: nobody to learn from" in printed
+    assert "baselines, mean" not in printed
 
 
 def test_the_order_of_lines_does_not_matter(tmp_path: Path) -> None:

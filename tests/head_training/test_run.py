@@ -61,6 +61,8 @@ def test_a_run_is_whole_and_agrees_with_itself(
     assert f"chosen: {selected['name']}" in printed
     assert f"mean                   {selected['val_auroc']:.3f}" in printed
     assert "imputed: 3 missing values of age" in printed
+    calibrated = sum(method != "none" for method in training["calibrated_by"].values())
+    assert f"calibrated on val: {calibrated} of 14 findings" in printed
 
 
 def test_predictions_are_those_of_the_bundle(features: Path, tmp_path: Path) -> None:
