@@ -13,7 +13,7 @@ import pytest
 from pyspark import SparkConf, cloudpickle
 from pyspark.sql import SparkSession
 
-from cxrfeat.spark import extract as extract_module
+from cxrfeat.spark import embedding
 from cxrfeat.spark.session import configure
 from tests import fakes
 from tests.cluster import encoders
@@ -79,6 +79,6 @@ def on_cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture
 def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """Return a factory of encoders that write down what they do; the driver tries no network, a fake has none."""
-    monkeypatch.setattr(extract_module, "load_network", lambda *_: None)
+    monkeypatch.setattr(embedding, "load_network", lambda *_: None)
     (tmp_path / "calls").mkdir()
     return Recorder(tmp_path / "calls")
