@@ -199,7 +199,7 @@ def format_result(result: FitResult, select: Select) -> str:
     why = (
         ""
         if calibrated == len(FINDINGS)
-        else f"; the others have under {MIN_FILMS} films of a class in val, or need none"
+        else f"; the rest have under {MIN_FILMS} films of a class in val, or are better as they are"
     )
     settings = best.configuration
     by = {Select.AUROC: "mean AUROC on val", Select.VAL_LOSS: "val loss"}[select]

@@ -136,7 +136,10 @@ def check_address(host: str, port: int) -> None:
     try:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
-        raise OSError(f"--host {host} --port {port} can't be listened on: {error.strerror or error}") from error
+        cause = (
+            os.strerror(error.errno) if (error.errno or 0) > 0 else error
+        )  # of a name that is unknown it is negative
+        raise OSError(f"--host {host} --port {port} can't be listened on: {cause}") from error
 
 
 def serve(settings: Settings, limits: Limits, options: argparse.Namespace) -> None:

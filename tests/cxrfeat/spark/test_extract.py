@@ -144,7 +144,7 @@ def test_an_output_of_other_settings_is_refused(spark: SparkSession, tmp_path: P
     changes: dict[str, dict[str, Any]] = {
         r"extractor: 'resnet50:random.*' there, 'resnet50-v1:random.*' now": {"backbone": "resnet50-v1"},
         r"augmentations: \['none'\] there, \['none', 'hflip'\] now": {"augment": (Augmentation.HFLIP,)},
-        r"split: .*patient.* there, .*image.* now": {"split": SplitRule(SplitLevel.IMAGE)},
+        r"split.level: .*patient.* there, .*image.* now": {"split": SplitRule(SplitLevel.IMAGE)},
         r"images: '.*/in' there, '.*/elsewhere' now": {"images": str(tmp_path / "elsewhere")},
     }
     for message, change in changes.items():
