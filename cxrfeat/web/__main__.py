@@ -136,9 +136,8 @@ def check_address(host: str, port: int) -> None:
     try:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
-        cause = (
-            os.strerror(error.errno) if (error.errno or 0) > 0 else error
-        )  # of a name that is unknown it is negative
+        number = error.errno or 0  # below 0: a name that nobody knows
+        cause = os.strerror(number) if number > 0 else str(error)
         raise OSError(f"--host {host} --port {port} can't be listened on: {cause}") from error
 
 
