@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -48,7 +49,8 @@ def answer_interrupts(interrupted: str) -> None:
 
     def answer(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        print(f"\ninterrupted: {interrupted}", file=sys.stderr, flush=True)
+        # Not print: the signal may have come in the middle of one, which can't be entered twice.
+        os.write(sys.stderr.fileno(), f"\ninterrupted: {interrupted}\n".encode())
         raise AnsweredInterrupt
 
     signal.signal(signal.SIGINT, answer)

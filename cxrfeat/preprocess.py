@@ -22,8 +22,8 @@ def to_model_input(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np
 
     Full scale comes from the bit depth, never from the image's own min and max: an all-dark film stays dark, and a
     constant film is legal. The aspect ratio is not kept, as in the 2018 system: the whole film is squeezed to a
-    square. Bytes and not floats leave here, because they are a twelfth of three planes of floats, in memory and on the way to a GPU, and
-    because the 8-bit result equals the reference path bit for bit.
+    square. Bytes and not floats leave here, because they are a twelfth of three planes of floats, in memory and on
+    the way to a GPU, and because the 8-bit result equals the reference path bit for bit.
 
     Args:
         pixels: (H, W) uint8, or uint16 with full scale 65535; 0 = black.

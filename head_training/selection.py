@@ -92,7 +92,7 @@ def choose(courses: Sequence[Course], rankings: Sequence[Ranking | None], select
             + (
                 "Try a lower learning rate"
                 if ends == [Status.DIVERGED]
-                else "No finding has both classes in val: select by val_loss"
+                else "No finding has both classes in val: --select and --monitor val_loss"
             )
         )
     return max(values, key=lambda index: (values[index], -index))

@@ -78,7 +78,7 @@ def make_patient(seed: int, number: int) -> Patient:
     """Return patient ``number`` (from 1) of the set with this ``seed`` (from 0).
 
     Raises:
-        ValueError: A number or seed out of range.
+        ValueError: a number or seed out of range.
     """
     if seed < 0 or number < 1:
         raise ValueError(f"expected seed >= 0 and patient number >= 1, got {seed} and {number}")

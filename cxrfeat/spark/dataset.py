@@ -21,7 +21,6 @@ from cxrfeat.spark.table import read_table, round_folder, write_partition
 _IN_FILES = [name for name in EMBEDDINGS.names if name != "round"]
 """Columns of a round's files; the folder's name gives the round."""
 
-
 ROWS_PER_FILE = 2048
 """9 MB of 2048-d vectors. A default round makes two such files, so that a second core has something to write."""
 

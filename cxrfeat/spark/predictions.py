@@ -62,6 +62,8 @@ class Predictions:
 
     def count_files(self) -> int:
         """Return how many files have a row."""
+        if not storage.exists(self._location):
+            return 0  # Spark would need half a second to say so
         return self.table().select("drop_file").distinct().count()
 
     def write_summary(self, summary: PredictionSummary) -> None:

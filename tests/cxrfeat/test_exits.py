@@ -46,7 +46,7 @@ def test_ctrl_c_says_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "interrupted: no head was written\ninterrupted: the head is whole\n"
 
 
-def test_ctrl_c_can_be_answered_before_anything_else(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_can_be_answered_before_anything_else(capfd: pytest.CaptureFixture[str]) -> None:
     """Once, and at once; what is done on the way out may be interrupted again."""
     before = signal.getsignal(signal.SIGINT)
     try:
@@ -55,12 +55,12 @@ def test_ctrl_c_can_be_answered_before_anything_else(capsys: pytest.CaptureFixtu
         def command() -> int:
             with pytest.raises(KeyboardInterrupt) as first:
                 signal.raise_signal(signal.SIGINT)
-            assert capsys.readouterr().err == "\ninterrupted: rounds are safe\n"
+            assert capfd.readouterr().err == "\ninterrupted: rounds are safe\n"
             assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
             raise first.value
 
         assert exits.run(command, interrupted="nothing is") == 130
-        assert capsys.readouterr().err == ""
+        assert capfd.readouterr().err == ""
     finally:
         signal.signal(signal.SIGINT, before)
 
