@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--evaluation", type=Path, metavar="EVAL", help="of head_training.evaluate: the model card gets intervals")
     add = parser.add_argument_group("service").add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)")
-    add("--port", type=int, default=8000, help="default 8000")
+    add("--port", type=int, default=8000, help="default 8000; 0 takes any free one")
     add("--workers", type=int, default=1, metavar="N", help="processes, each with its own model (default 1)")
     add("--threads", type=int, metavar="N", help="of the network in each process (default: all cores, shared evenly)")
     add(
@@ -96,8 +96,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, Limits, argparse.Namesp
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise ConfigError(f"--{name.replace('_', '-')} {value}; expected more than 0")
-    if not 1 <= options.port <= _PORTS:
-        raise ConfigError(f"--port {options.port}; expected 1 to {_PORTS}")
+    if not 0 <= options.port <= _PORTS:
+        raise ConfigError(f"--port {options.port}; expected 0 (any free one) to {_PORTS}")
     settings = Settings(
         head=options.head,
         weights=options.weights,

@@ -50,6 +50,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
     assert (settings.operating_point, settings.threads, settings.evaluation) == ("f1", 3, tmp_path)
     assert limits == replace(Limits(), in_flight=2, upload_bytes=2**19)
     assert options.workers == 2
+    assert command.parse(["--head", "h", "--port", "0"])[2].port == 0  # any free one
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -61,7 +62,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         (["--backbone", "resnet50-v1"], "the head was trained on"),
         (["--weights", __file__], "test_main.py can't be read as plain tensors"),
         (["--evaluation", "none.json"], "the evaluation none.json can't be read"),
-        (["--port", "99999"], "--port 99999; expected 1 to 65535"),
+        (["--port", "99999"], "--port 99999; expected 0 (any free one) to 65535"),
         (["--in-flight", "0"], "--in-flight 0; expected more than 0"),
         (["--max-upload-mb", "-1"], "--max-upload-mb -1.0; expected more than 0"),
     ],
