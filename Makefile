@@ -26,7 +26,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(wildcard spark_jobs/conf/*)
 
 .PHONY: java
 java: $(VENV)/.ready
-	@python -m cxrfeat.java || { \
+	@python -m cxrfeat.spark.java || { \
 	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo "installing Java" && \
 	  apt-get update -qq && { apt-get install -y -qq openjdk-17-jre-headless || apt-get install -y -qq openjdk-21-jre-headless; } && \
 	  python -m cxrfeat.java; }

@@ -19,8 +19,8 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks import machine
-from cxrfeat.bootstrap import PatientBootstrap
-from cxrfeat.findings import FINDINGS
+from cxrfeat.labels.findings import FINDINGS
+from head_training.evaluation.bootstrap import PatientBootstrap
 
 IMAGES, PATIENTS = 25_596, 2_797
 """Of NIH's official test split."""

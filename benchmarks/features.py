@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cxrfeat.bundle import Bundle, save_bundle
-from cxrfeat.calibration import identity
-from cxrfeat.encoder import round_to_bits
-from cxrfeat.findings import ANY_FINDING, FINDINGS, from_multi_hot
-from cxrfeat.head import Head
-from cxrfeat.inputs import EXTRAS, Inputs
-from cxrfeat.operating import DEFAULT_RULE
-from cxrfeat.schema import EMBEDDINGS, Split
-from head_training.grid import Configuration
+from cxrfeat.backbones.encoder import round_to_bits
+from cxrfeat.head.bundle import Bundle, save_bundle
+from cxrfeat.head.calibration import identity
+from cxrfeat.head.inputs import EXTRAS, Inputs
+from cxrfeat.head.mlp import Head
+from cxrfeat.head.thresholds import DEFAULT_RULE
+from cxrfeat.io.schema import EMBEDDINGS, Split
+from cxrfeat.labels.findings import ANY_FINDING, FINDINGS, from_multi_hot
+from head_training.training.grid import Configuration
 
 SHAPE = {Split.TRAIN: 78_484, Split.VAL: 11_212, Split.TEST: 22_424}
 """Rows of a 70/10/20 split of the 112,120 films."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cxrfeat import imaging, storage
+from cxrfeat.images import png_jpeg
+from cxrfeat.io import storage
 
 
 def replicate(source: Path, target: Path, count: int) -> None:
     """Fill a folder with ``count`` films by linking those of another again and again."""
-    files = sorted(storage.list_files(str(source), imaging.SUFFIXES))
+    files = sorted(storage.list_files(str(source), png_jpeg.SUFFIXES))
     if not files:
         raise SystemExit(f"no image found below {source}")
     for index in range(count):

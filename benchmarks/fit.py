@@ -34,10 +34,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks import machine
 from benchmarks.features import DIM, SHAPE, make
 from cxrfeat.device import Precision
-from cxrfeat.schema import Split
-from head_training.course import Settings
-from head_training.grid import DEFAULT_GRID, Configuration, expand
-from head_training.train import Examples, initial_head, train
+from cxrfeat.io.schema import Split
+from head_training.training.grid import DEFAULT_GRID, Configuration, expand
+from head_training.training.history import Settings
+from head_training.training.trainer import Examples, initial_head, train
 
 EXTRAS = 2
 CACHE_LINE = 16

@@ -30,11 +30,13 @@ from numpy.typing import NDArray
 
 from benchmarks import machine
 from benchmarks.films import replicate
-from cxrfeat import embed, imaging, storage
-from cxrfeat.backbone import find_weights, get_backbone
+from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
+from cxrfeat.backbones.registry import find_weights, get_backbone
 from cxrfeat.device import Precision
-from cxrfeat.encoder import EncoderSpec, FrozenEncoder
-from cxrfeat.schema import HANDLE
+from cxrfeat.images import png_jpeg
+from cxrfeat.io import storage
+from cxrfeat.io.schema import HANDLE
+from cxrfeat.pipeline import embed
 
 LEAST_COSINE = {Precision.FP32: 0.99999, Precision.BF16: 0.999}
 COMPARED = 64
@@ -113,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     encoder = FrozenEncoder(spec, options.device)
     with tempfile.TemporaryDirectory() as root:
         replicate(options.images, Path(root), options.count)
-        files = [storage.join(root, name) for name in sorted(storage.list_files(root, imaging.SUFFIXES))]
+        files = [storage.join(root, name) for name in sorted(storage.list_files(root, png_jpeg.SUFFIXES))]
         prepared = (embed.prepare(file, root).model_input for file in files[:COMPARED])
         inputs = np.stack([model_input for model_input in prepared if model_input is not None])
         print(

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cxrfeat.backbone import get_backbone, load_network
+from cxrfeat.backbones.encoder import EncoderSpec, fold_batchnorm
+from cxrfeat.backbones.registry import get_backbone, load_network
 from cxrfeat.device import resolve_precision, to_dtype
-from cxrfeat.encoder import EncoderSpec, fold_batchnorm
-from cxrfeat.preprocess import SIDE
+from cxrfeat.images.preprocess import SIDE
 
 _GEMM_SIDE = {"cpu": 2048, "cuda": 8192}
 _COPY_BYTES = 256 * 1024**2

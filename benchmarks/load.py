@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 
 from benchmarks import machine
 from benchmarks.features import DIM, SHAPE, write
-from cxrfeat.bundle import load_bundle
 from cxrfeat.device import Device
-from cxrfeat.inputs import EXTRAS
-from head_training.course import Settings
-from head_training.data import load_features
-from head_training.run import FitConfig, fit
+from cxrfeat.head.bundle import load_bundle
+from cxrfeat.head.inputs import EXTRAS
+from head_training.features.matrix import load_features
+from head_training.training.history import Settings
+from head_training.training.run import FitConfig, fit
 
 _MIB = 2**20
 

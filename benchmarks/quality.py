@@ -23,22 +23,23 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from cxrfeat import imaging, storage
-from cxrfeat.backbone import find_weights, get_backbone
+from cxrfeat.backbones.encoder import EncoderSpec, load_encoder
+from cxrfeat.backbones.registry import find_weights, get_backbone
 from cxrfeat.device import Precision
-from cxrfeat.embed import embed_batches
-from cxrfeat.encoder import EncoderSpec, load_encoder
-from cxrfeat.findings import FINDINGS, parse_findings, to_multi_hot
-from cxrfeat.inputs import EXTRAS
-from cxrfeat.metadata import HEADERS
-from cxrfeat.metrics import aurocs
-from cxrfeat.schema import HANDLE
-from head_training.course import Settings
-from head_training.grid import DEFAULT_GRID, expand
-from head_training.loss import LossWeighting, label_weights
-from head_training.selection import Select, choose, infer, rank
-from head_training.statistics import measure_inputs
-from head_training.train import Examples, train
+from cxrfeat.head.inputs import EXTRAS
+from cxrfeat.images import png_jpeg
+from cxrfeat.io import storage
+from cxrfeat.io.schema import HANDLE
+from cxrfeat.labels.columns import HEADERS
+from cxrfeat.labels.findings import FINDINGS, parse_findings, to_multi_hot
+from cxrfeat.pipeline.embed import embed_batches
+from head_training.evaluation.ranking import aurocs
+from head_training.features.input_statistics import measure_inputs
+from head_training.training.grid import DEFAULT_GRID, expand
+from head_training.training.history import Settings
+from head_training.training.loss import LossWeighting, label_weights
+from head_training.training.selection import Select, choose, infer, rank
+from head_training.training.trainer import Examples, train
 
 FOLDS = 5
 CS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -50,7 +51,7 @@ Floats = NDArray[np.float32]
 def embed(images: str, backbone: str, weights: str) -> pd.DataFrame:
     """Embed all films of a folder, in this process."""
     spec = EncoderSpec(backbone, find_weights(get_backbone(backbone), weights))
-    files = [storage.join(images, name) for name in sorted(storage.list_files(images, imaging.SUFFIXES))]
+    files = [storage.join(images, name) for name in sorted(storage.list_files(images, png_jpeg.SUFFIXES))]
     handles = pa.record_batch({"uri": files}, HANDLE)
     encoder = load_encoder(spec, "cpu", torch.get_num_threads())
     return pa.Table.from_batches(list(embed_batches([handles], encoder=encoder, root=images))).to_pandas()

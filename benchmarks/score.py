@@ -34,9 +34,9 @@ from sklearn.neural_network import MLPClassifier
 
 from benchmarks import machine
 from benchmarks.features import DIM, EXTRACTOR, SHAPE, make_head, write
-from cxrfeat.bundle import Bundle, load_bundle
-from cxrfeat.findings import FINDINGS
-from cxrfeat.inputs import EXTRAS, SEX_CODES
+from cxrfeat.head.bundle import Bundle, load_bundle
+from cxrfeat.head.inputs import EXTRAS, SEX_CODES
+from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.spark.score import ScoreConfig, score
 from cxrfeat.spark.session import open_session
 

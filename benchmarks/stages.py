@@ -36,10 +36,12 @@ from numpy.typing import NDArray
 
 from benchmarks import limits, machine
 from benchmarks.results import STAGES
-from cxrfeat import embed, imaging, preprocess, storage
-from cxrfeat.backbone import find_weights, get_backbone
-from cxrfeat.encoder import Encoder, EncoderSpec, load_encoder
-from cxrfeat.schema import EMBEDDED, HANDLE, Augmentation
+from cxrfeat.backbones.encoder import Encoder, EncoderSpec, load_encoder
+from cxrfeat.backbones.registry import find_weights, get_backbone
+from cxrfeat.images import png_jpeg, preprocess
+from cxrfeat.io import storage
+from cxrfeat.io.schema import EMBEDDED, HANDLE, Augmentation
+from cxrfeat.pipeline import embed
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -108,7 +110,7 @@ def _ways_to_read(files: Sequence[str]) -> list[Way]:
     contents = [storage.read_bytes(file) for file in files]
     streams = [deflated(content) for content in contents if content.startswith(PNG)]
     sizes = [len(zlib.decompress(stream)) for stream in streams]
-    pixels = [imaging.decode(content).pixels for content in contents]
+    pixels = [png_jpeg.decode(content).pixels for content in contents]
 
     def over(stage: str, name: str, one: Callable[..., object], *items: Sequence[Any]) -> Way:
         return Way(stage, name, lambda: [one(*item) for item in zip(*items, strict=True)], len(items[0]))
@@ -122,7 +124,7 @@ def _ways_to_read(files: Sequence[str]) -> list[Way]:
         over("read", "ours", storage.read_bytes, files),
         over("read", "pathlib", lambda file: Path(file).read_bytes(), files),
         *(inflate if streams else []),
-        over("decode", "ours", imaging.decode, contents),
+        over("decode", "ours", png_jpeg.decode, contents),
         over("decode", "torchvision", _torchvision_gray, contents),
         over("decode", "OpenCV", _opencv_gray, contents),
         over("resize", "ours", preprocess.to_model_input, pixels),
@@ -208,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     root = storage.qualify(options.images)
-    names = sorted(storage.list_files(root, imaging.SUFFIXES))[: options.count]
+    names = sorted(storage.list_files(root, png_jpeg.SUFFIXES))[: options.count]
     weights = find_weights(get_backbone(options.backbone), options.weights)
     spec = EncoderSpec(options.backbone, weights, batch_size=options.batch_size)
     stages = measure([storage.join(root, name) for name in names], root, spec, options.device, options.repeats)

@@ -28,15 +28,15 @@ import torch
 
 from benchmarks import machine
 from benchmarks.features import make_head
-from cxrfeat import imaging, preprocess
-from cxrfeat.backbone import BACKBONES, RANDOM, find_weights
-from cxrfeat.bundle import load_bundle
-from cxrfeat.encoder import EncoderSpec, FrozenEncoder
-from cxrfeat.inputs import AGE, SEX
-from cxrfeat.operating import DEFAULT_RULE
-from cxrfeat.phantom.film import draw
-from cxrfeat.phantom.people import make_patient, make_studies
-from cxrfeat.predict import Predictor
+from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
+from cxrfeat.backbones.registry import BACKBONES, RANDOM, find_weights
+from cxrfeat.head.bundle import load_bundle
+from cxrfeat.head.inputs import AGE, SEX
+from cxrfeat.head.predictor import Predictor
+from cxrfeat.head.thresholds import DEFAULT_RULE
+from cxrfeat.images import png_jpeg, preprocess
+from cxrfeat.phantom.patients import make_patient, make_studies
+from cxrfeat.phantom.radiograph import draw
 from tests.fakes import png
 
 _HEADERS = {"Content-Type": "image/png"}
@@ -81,7 +81,7 @@ def bare(film: bytes, spec: EncoderSpec, head: Path) -> Callable[[], object]:
     unknown = {name: np.array([np.nan], np.float32) for name in (AGE, SEX)}
 
     def answer() -> object:
-        model_input = preprocess.to_model_input(imaging.decode(film).pixels)
+        model_input = preprocess.to_model_input(png_jpeg.decode(film).pixels)
         return predictor.to_columns(predictor.predict(encoder.embed(model_input[np.newaxis]), unknown))
 
     return answer

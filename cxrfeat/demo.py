@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrfeat.backbone import BACKBONES, RANDOM, find_weights
+from cxrfeat.backbones.registry import BACKBONES, RANDOM, find_weights
 from cxrfeat.errors import WeightsError
 
 _EXTRACT, _SCORE = "spark_jobs/extract.py", "spark_jobs/score.py"

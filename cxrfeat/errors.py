@@ -23,7 +23,7 @@ class QuarantineError(CxrfeatError, ValueError):
     """Something that belongs into quarantine, with the reason that it gets there.
 
     Attributes:
-        reason: one of :class:`cxrfeat.schema.Reason`.
+        reason: one of :class:`cxrfeat.io.schema.Reason`.
     """
 
     def __init__(self, reason: str, message: str) -> None:

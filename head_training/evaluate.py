@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from cxrfeat import exits
-from cxrfeat.bootstrap import RESAMPLES
 from cxrfeat.errors import ConfigError
-from cxrfeat.findings import ANY_FINDING
-from head_training.evaluation import Evaluation, evaluate
-from head_training.output import check_output
+from cxrfeat.labels.findings import ANY_FINDING
+from head_training.evaluation.bootstrap import RESAMPLES
+from head_training.evaluation.measurement import Evaluation, evaluate
+from head_training.evaluation.sources import Sources, open_files, open_run
 from head_training.report.build import ReportConfig, write_report
-from head_training.sources import Sources, open_files, open_run
+from head_training.training.run_tables import check_output
 
 EXIT_CODES = {exits.INTERRUPTED: "interrupted; the last line says whether there is a metrics.json"}
 

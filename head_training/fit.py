@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from cxrfeat import exits
-from cxrfeat.bootstrap import RESAMPLES
 from cxrfeat.device import Device, Precision
-from cxrfeat.findings import FINDINGS
-from cxrfeat.inputs import EXTRAS
-from head_training.calibrate import MIN_FILMS, Method
-from head_training.course import PRECISIONS, Monitor, Settings
-from head_training.evaluation import evaluate
-from head_training.grid import DEFAULT_GRID, KEYS, Configuration, expand, read_grid
-from head_training.loss import LossWeighting
+from cxrfeat.head.inputs import EXTRAS
+from cxrfeat.labels.findings import FINDINGS
+from head_training.evaluation.bootstrap import RESAMPLES
+from head_training.evaluation.measurement import evaluate
+from head_training.evaluation.sources import open_run
 from head_training.report.build import ReportConfig, write_report
-from head_training.run import FitConfig, FitResult, fit
-from head_training.selection import Select
-from head_training.sources import open_run
+from head_training.training.fit_calibration import MIN_FILMS, Method
+from head_training.training.grid import DEFAULT_GRID, KEYS, Configuration, expand, read_grid
+from head_training.training.history import PRECISIONS, Monitor, Settings
+from head_training.training.loss import LossWeighting
+from head_training.training.run import FitConfig, FitResult, fit
+from head_training.training.selection import Select
 
 EXIT_CODES = {
     exits.FAILED: "failed on the way: no GPU, or no configuration that can be ranked",

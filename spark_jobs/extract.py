@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
-from cxrfeat.schema import Augmentation
-from cxrfeat.spark import cli
+from cxrfeat.cli import jobs
+from cxrfeat.io.schema import Augmentation
+from cxrfeat.labels.splits import SplitLevel, SplitRule
 from cxrfeat.spark.embedding import EmbeddingConfig
 from cxrfeat.spark.extract import ExtractConfig, extract
 from cxrfeat.spark.session import open_session
 from cxrfeat.spark.summary import format_summary, quarantined_share
-from cxrfeat.splits import SplitLevel, SplitRule
 
 DESCRIPTION = """\
 Turn a folder of chest X-rays into Parquet embeddings, joined with their metadata.
@@ -24,7 +24,7 @@ to add new images: no image is embedded twice."""
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.make_parser("extract.py", "--images DIR --output DIR", DESCRIPTION)
+    parser = jobs.make_parser("extract.py", "--images DIR --output DIR", DESCRIPTION)
     data = parser.add_argument_group("data")
     data.add_argument(
         "--images", required=True, metavar="DIR_OR_URI", help="PNG and JPEG films, in folders of any depth"
@@ -54,8 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
         default=SplitLevel.PATIENT,
         help="image: leaks patients between splits, only to reproduce numbers of 2018",
     )
-    cli.add_network_options(parser)
-    work = cli.add_work_options(parser, round_size=4096, unit="images")
+    jobs.add_network_options(parser)
+    work = jobs.add_work_options(parser, round_size=4096, unit="images")
     work.add_argument("--replay-quarantine", action="store_true", help="first try again what is in quarantine")
     return parser
 
@@ -68,15 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     embedding = {field.name: options.pop(field.name) for field in fields(EmbeddingConfig)}
     level, train_val_list, test_list = (options.pop(name) for name in ("split", "train_val_list", "test_list"))
 
-    def job() -> cli.Outcome:
+    def job() -> jobs.Outcome:
         split = SplitRule(level, train_val_list, test_list)
         config = ExtractConfig(
             EmbeddingConfig(**embedding), **options, split=split, augment=(augment,) if augment else ()
         )
-        summary = extract(open_session("extract", interrupted=cli.SAFE), config)
-        return cli.Outcome(format_summary(summary), quarantined_share(summary), f"{config.output}/embeddings")
+        summary = extract(open_session("extract", interrupted=jobs.SAFE), config)
+        return jobs.Outcome(format_summary(summary), quarantined_share(summary), f"{config.output}/embeddings")
 
-    return cli.run(job, max_quarantined=max_quarantined)
+    return jobs.run(job, max_quarantined=max_quarantined)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
+from cxrfeat.cli import jobs
 from cxrfeat.errors import ConfigError
-from cxrfeat.operating import DEFAULT_RULE, RULES
-from cxrfeat.spark import cli
+from cxrfeat.head.thresholds import DEFAULT_RULE, RULES
 from cxrfeat.spark.embedding import EmbeddingConfig
-from cxrfeat.spark.predictions import format_summary, quarantined_share
+from cxrfeat.spark.predictions_table import format_summary, quarantined_share
 from cxrfeat.spark.score import ScoreConfig, score
 from cxrfeat.spark.session import open_session
 
@@ -26,7 +26,7 @@ _EMBEDDING = tuple(field.name for field in fields(EmbeddingConfig) if field.name
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.make_parser("score.py", "(--drops DIR | --images DIR) --head RUN/head --output DIR", DESCRIPTION)
+    parser = jobs.make_parser("score.py", "(--drops DIR | --images DIR) --head RUN/head --output DIR", DESCRIPTION)
     data = parser.add_argument_group("data")
     source = data.add_mutually_exclusive_group(required=True)
     source.add_argument("--drops", metavar="DIR_OR_URI", help="Parquet files with embeddings, in folders of any depth")
@@ -42,8 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"rule of the thresholds that say what is positive, one of {', '.join(RULES)} (default {DEFAULT_RULE})",
     )
     data.add_argument("--metadata", metavar="CSV[.gz]", help="for --images: age and sex; without it both are imputed")
-    cli.add_network_options(parser, note="for --images alone")
-    cli.add_work_options(parser, round_size=256, unit="files")
+    jobs.add_network_options(parser, note="for --images alone")
+    jobs.add_work_options(parser, round_size=256, unit="files")
     return parser
 
 
@@ -55,16 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     drops, images = options.pop("drops"), options.pop("images")
     embedding = {name: options.pop(name) for name in _EMBEDDING}
 
-    def job() -> cli.Outcome:
+    def job() -> jobs.Outcome:
         given = [f"--{name.replace('_', '-')}" for name in _EMBEDDING if embedding[name] != parser.get_default(name)]
         if images is None and given:
             raise ConfigError(f"{', '.join(given)}: for --images only; drops hold embeddings and their own metadata")
         embed = None if images is None else EmbeddingConfig(images, **embedding)
         config = ScoreConfig(images or drops, embedding=embed, **options)
-        summary = score(open_session("score", interrupted=cli.SAFE), config)
-        return cli.Outcome(format_summary(summary), quarantined_share(summary), f"{config.output}/predictions")
+        summary = score(open_session("score", interrupted=jobs.SAFE), config)
+        return jobs.Outcome(format_summary(summary), quarantined_share(summary), f"{config.output}/predictions")
 
-    return cli.run(job, max_quarantined=max_quarantined)
+    return jobs.run(job, max_quarantined=max_quarantined)
 
 
 if __name__ == "__main__":

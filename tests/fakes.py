@@ -16,15 +16,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxrfeat.backbone import Backbone, Weights
-from cxrfeat.bundle import Bundle
-from cxrfeat.calibration import Calibration
-from cxrfeat.encoder import Encoder, EncoderSpec
-from cxrfeat.findings import ANY_FINDING, FINDINGS
-from cxrfeat.head import Head
-from cxrfeat.inputs import EXTRAS, Inputs
-from cxrfeat.resnet import ResNet
-from cxrfeat.schema import HANDLE
+from cxrfeat.backbones.encoder import Encoder, EncoderSpec
+from cxrfeat.backbones.registry import Backbone, Weights
+from cxrfeat.backbones.resnet import ResNet
+from cxrfeat.head.bundle import Bundle
+from cxrfeat.head.calibration import Calibration
+from cxrfeat.head.inputs import EXTRAS, Inputs
+from cxrfeat.head.mlp import Head
+from cxrfeat.io.schema import HANDLE
+from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
 
 Gray8 = NDArray[np.uint8]
 
@@ -62,7 +62,7 @@ def fake_embedding(image: Gray8) -> list[float]:
 
 
 def make_fake(spec: EncoderSpec, device: str, threads: int) -> Encoder:
-    """Build a FakeEncoder from a spec: an :data:`cxrfeat.encoder.EncoderFactory` that loads nothing."""
+    """Build a FakeEncoder from a spec: an :data:`cxrfeat.backbones.encoder.EncoderFactory` that loads nothing."""
     return FakeEncoder(spec.fingerprint, spec.batch_size or FAKE_BATCH)
 
 

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from cxrfeat import storage
+from cxrfeat.io import storage
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "tester",

@@ -14,9 +14,9 @@ import pyarrow.dataset as pads
 import pytest
 
 from cxrfeat import __version__
-from cxrfeat.backbone import RANDOM, find_weights, fingerprint, get_backbone
-from cxrfeat.bundle import save_bundle
-from cxrfeat.phantom.dataset import write_dataset
+from cxrfeat.backbones.registry import RANDOM, find_weights, fingerprint, get_backbone
+from cxrfeat.head.bundle import save_bundle
+from cxrfeat.phantom.archive import write_dataset
 from tests import fakes, third_party
 
 PACKAGES = ("cxrfeat", "head_training")

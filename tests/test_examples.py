@@ -19,7 +19,7 @@ MODULES = [
 
 def test_the_examples_are_found() -> None:
     """Those below are not an empty list."""
-    assert {"cxrfeat.findings", "cxrfeat.phantom.film", "head_training.loss"} <= set(MODULES)
+    assert {"cxrfeat.labels.findings", "cxrfeat.phantom.radiograph", "head_training.training.loss"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("name", MODULES)

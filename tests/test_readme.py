@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from head_training.metadata import read_metadata
+from cxrfeat.labels.metadata import read_metadata
 
 PAGES = (
     "README.md",

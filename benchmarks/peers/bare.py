@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.peers.common import CORES, Function, Task, parse
-from cxrfeat.embed import embed_batches
-from cxrfeat.encoder import Encoder
-from cxrfeat.schema import EMBEDDED, HANDLE
+from cxrfeat.backbones.encoder import Encoder
+from cxrfeat.io.schema import EMBEDDED, HANDLE
+from cxrfeat.pipeline.embed import embed_batches
 
 
 def run(task: Task, build: Callable[[Task], Encoder] = Task.encoder) -> None:

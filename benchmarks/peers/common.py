@@ -24,11 +24,12 @@ from torch import nn
 from torchvision import transforms
 
 from benchmarks.steady import mark
-from cxrfeat import imaging, preprocess, storage
-from cxrfeat.backbone import BACKBONES, find_weights, get_backbone, load_network
-from cxrfeat.embed import embed_batches
-from cxrfeat.encoder import Encoder, EncoderSpec, load_encoder
-from cxrfeat.schema import HANDLE
+from cxrfeat.backbones.encoder import Encoder, EncoderSpec, load_encoder
+from cxrfeat.backbones.registry import BACKBONES, find_weights, get_backbone, load_network
+from cxrfeat.images import png_jpeg, preprocess
+from cxrfeat.io import storage
+from cxrfeat.io.schema import HANDLE
+from cxrfeat.pipeline.embed import embed_batches
 
 SIZE = (preprocess.SIDE, preprocess.SIDE)
 CORES = os.cpu_count() or 1
@@ -70,7 +71,7 @@ class Task:
 
     def files(self) -> list[str]:
         """Return the films' paths, sorted."""
-        return [storage.join(self.images, name) for name in sorted(storage.list_files(self.images, imaging.SUFFIXES))]
+        return [storage.join(self.images, name) for name in sorted(storage.list_files(self.images, png_jpeg.SUFFIXES))]
 
     def mark(self, films: int) -> None:
         """Note that films are finished."""
@@ -98,7 +99,7 @@ class Task:
 
     def embed_bytes(self, contents: Iterable[bytes], encoder: Encoder) -> NDArray[np.float32]:
         """Run our decoder, resize and encoder on whole files; return (N, dim) embeddings."""
-        inputs = [preprocess.to_model_input(imaging.decode(content).pixels) for content in contents]
+        inputs = [preprocess.to_model_input(png_jpeg.decode(content).pixels) for content in contents]
         return self.encode(np.stack(inputs), encoder)
 
     def encode(self, inputs: NDArray[np.uint8], encoder: Encoder) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.peers.common import Function, Task, from_pil, parse
 from benchmarks.peers.spark import open_session, read_films
-from cxrfeat.backbone import get_backbone
+from cxrfeat.backbones.registry import get_backbone
 
 SCHEMA = "path string, embedding array<float>"
 

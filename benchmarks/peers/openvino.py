@@ -15,10 +15,10 @@ from torch import nn
 
 from benchmarks.peers import bare
 from benchmarks.peers.common import SIZE, Function, Task, parse
-from cxrfeat import preprocess
-from cxrfeat.backbone import get_backbone, load_network
+from cxrfeat.backbones.encoder import EncoderSpec, fold_batchnorm
+from cxrfeat.backbones.registry import get_backbone, load_network
 from cxrfeat.device import has_native_bf16
-from cxrfeat.encoder import EncoderSpec, fold_batchnorm
+from cxrfeat.images import preprocess
 
 BATCH = 8
 
@@ -42,7 +42,7 @@ class _Extractor(nn.Module):
 
 
 class OpenVinoEncoder:
-    """An :class:`cxrfeat.encoder.Encoder` on one thread of OpenVINO; see there for the attributes."""
+    """An :class:`cxrfeat.backbones.encoder.Encoder` on one thread of OpenVINO; see there for the attributes."""
 
     def __init__(self, spec: EncoderSpec, batch_size: int = BATCH) -> None:
         backbone = get_backbone(spec.backbone)

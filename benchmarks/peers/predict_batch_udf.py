@@ -27,7 +27,7 @@ from pyspark.sql.types import ArrayType, ByteType, DataType, FloatType
 
 from benchmarks.peers.common import SIZE, Function, Task, from_pil, parse
 from benchmarks.peers.spark import open_session, read_films
-from cxrfeat import imaging, preprocess
+from cxrfeat.images import png_jpeg, preprocess
 
 SETTINGS = {
     "spark.sql.execution.arrow.useLargeVarTypes": "true",
@@ -45,7 +45,7 @@ def _prepare(contents: pd.Series) -> pd.Series:
 def _prepare_ours(contents: pd.Series) -> pd.Series:
     # Spark's bytes are signed; the bits are what counts.
     return pd.Series(
-        [preprocess.to_model_input(imaging.decode(content).pixels).ravel().view(np.int8) for content in contents]
+        [preprocess.to_model_input(png_jpeg.decode(content).pixels).ravel().view(np.int8) for content in contents]
     )
 
 

@@ -7,8 +7,8 @@ import sys
 
 from pyspark.sql import DataFrame, SparkSession
 
-from cxrfeat import imaging
-from cxrfeat.java import find_java
+from cxrfeat.images import png_jpeg
+from cxrfeat.spark.java import find_java
 
 
 def open_session(name: str) -> SparkSession:
@@ -20,6 +20,6 @@ def open_session(name: str) -> SparkSession:
 
 def read_films(spark: SparkSession, images: str) -> DataFrame:
     """Return path and content of every film."""
-    suffixes = ",".join(suffix.lstrip(".") for suffix in imaging.SUFFIXES)
+    suffixes = ",".join(suffix.lstrip(".") for suffix in png_jpeg.SUFFIXES)
     reader = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
     return reader.option("pathGlobFilter", f"*.{{{suffixes}}}").load(f"file://{images}").select("path", "content")

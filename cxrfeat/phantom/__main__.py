@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrfeat import exits
-from cxrfeat.phantom.dataset import write_dataset
+from cxrfeat.phantom.archive import write_dataset
 
 
 def _parser() -> argparse.ArgumentParser:

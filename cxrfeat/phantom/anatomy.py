@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxrfeat.phantom.frame import Frame, Plane, as_plane, mottle, profile, step
-from cxrfeat.phantom.people import BODY, POSE, Patient, Study
+from cxrfeat.phantom.patients import BODY, POSE, Patient, Study
 
 
 @dataclass(frozen=True)

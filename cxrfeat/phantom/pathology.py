@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from cxrfeat.findings import FINDINGS
+from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.phantom import lesions
 from cxrfeat.phantom.anatomy import Chest, Shape
-from cxrfeat.phantom.people import LESION, Patient
+from cxrfeat.phantom.patients import LESION, Patient
 
 
 def reshape(shape: Shape, patient: Patient, findings: Collection[str]) -> Shape:

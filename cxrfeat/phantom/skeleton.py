@@ -8,7 +8,7 @@ import numpy as np
 
 from cxrfeat.phantom.anatomy import Chest
 from cxrfeat.phantom.frame import Ink, Plane, Points, as_plane, ellipse, step
-from cxrfeat.phantom.people import VESSELS, Patient
+from cxrfeat.phantom.patients import VESSELS, Patient
 
 _SIDES = (-1.0, 1.0)
 _RIBS = 10

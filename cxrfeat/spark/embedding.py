@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from cxrfeat import storage
-from cxrfeat.backbone import RANDOM, find_weights, get_backbone, load_network
+from cxrfeat.backbones.encoder import EncoderSpec, default_batch_size
+from cxrfeat.backbones.registry import RANDOM, find_weights, get_backbone, load_network
 from cxrfeat.device import Device, Precision
-from cxrfeat.encoder import EncoderSpec, default_batch_size
-from cxrfeat.schema import EMBEDDED
+from cxrfeat.io import storage
+from cxrfeat.io.schema import EMBEDDED
 from cxrfeat.spark.rounds import to_handles
 from cxrfeat.spark.session import count_slots
 from cxrfeat.spark.worker import EmbedTask
@@ -75,7 +75,7 @@ def prepare_encoder(spark: SparkSession, config: EmbeddingConfig) -> EncoderSpec
 
 
 def embed_files(spark: SparkSession, files: Sequence[str], task: EmbedTask) -> DataFrame:
-    """Return the lazy table of :data:`cxrfeat.schema.EMBEDDED` rows of some files.
+    """Return the lazy table of :data:`cxrfeat.io.schema.EMBEDDED` rows of some files.
 
     Every task slot gets as many tasks as the others, so that all finish together.
     """

@@ -8,21 +8,22 @@ from dataclasses import dataclass, field
 
 from pyspark.sql import SparkSession
 
-from cxrfeat import imaging, storage
-from cxrfeat.encoder import EncoderFactory, EncoderSpec, load_encoder
+from cxrfeat.backbones.encoder import EncoderFactory, EncoderSpec, load_encoder
 from cxrfeat.errors import ConfigError
-from cxrfeat.schema import Augmentation, Status
-from cxrfeat.spark.dataset import Dataset
+from cxrfeat.images import png_jpeg
+from cxrfeat.io import storage
+from cxrfeat.io.schema import Augmentation, Status
+from cxrfeat.labels.splits import SplitLevel, SplitRule
 from cxrfeat.spark.embedding import EmbeddingConfig, embed_files, prepare_encoder
+from cxrfeat.spark.embeddings_table import Dataset
+from cxrfeat.spark.job_progress import Progress
 from cxrfeat.spark.manifest import claim, describe_split
-from cxrfeat.spark.metadata import read_metadata
-from cxrfeat.spark.progress import Progress
+from cxrfeat.spark.metadata_reader import read_metadata
 from cxrfeat.spark.rounds import Rounds, run_rounds
 from cxrfeat.spark.session import check_connectors
-from cxrfeat.spark.splits import assign_splits
+from cxrfeat.spark.split_columns import assign_splits
 from cxrfeat.spark.summary import Summary, write_summary
 from cxrfeat.spark.worker import EmbedTask
-from cxrfeat.splits import SplitLevel, SplitRule
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class ExtractConfig:
         if self.embedding.metadata is None and self.split != SplitRule():
             raise ConfigError("a split needs --metadata: it is drawn by patient")
         checkpoint = storage.join(output, "_checkpoint")
-        rounds = Rounds(images, imaging.SUFFIXES, checkpoint, self.round_size, self.watch)
+        rounds = Rounds(images, png_jpeg.SUFFIXES, checkpoint, self.round_size, self.watch)
         object.__setattr__(self, "output", output)
         object.__setattr__(self, "rounds", rounds)
 
@@ -88,9 +89,9 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
     inputs = (metadata, config.split.train_val_list, config.split.test_list)
     check_connectors(spark, images, config.output, *inputs)
     _LOG.info("listing %s", images)
-    listed = sorted(storage.list_files(images, imaging.SUFFIXES))
+    listed = sorted(storage.list_files(images, png_jpeg.SUFFIXES))
     if not listed and config.watch is None:
-        looked_for = ", ".join(imaging.SUFFIXES)
+        looked_for = ", ".join(png_jpeg.SUFFIXES)
         raise ConfigError(f"no image found below {images}; looked for {looked_for} at any depth")
     for location in filter(None, inputs):
         storage.check_file(location)

@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 
-from cxrfeat import __version__, storage
+from cxrfeat import __version__
 from cxrfeat.errors import DatasetMismatchError
-from cxrfeat.splits import SplitRule
+from cxrfeat.io import storage
+from cxrfeat.labels.splits import SplitRule
 
 NAME = "dataset.json"
 FORMAT = 1

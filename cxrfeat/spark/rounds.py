@@ -19,9 +19,9 @@ from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException, PythonException
 from pyspark.sql import DataFrame, SparkSession
 
-from cxrfeat import storage
 from cxrfeat.errors import CheckpointError, ConfigError, WorkerError
-from cxrfeat.schema import HANDLE
+from cxrfeat.io import storage
+from cxrfeat.io.schema import HANDLE
 
 _FILE_SCHEMA = "path STRING, modificationTime TIMESTAMP, length BIGINT, content BINARY"
 """Of Spark's binaryFile source; nothing of it is ever read here, the stream only lists."""
@@ -120,7 +120,7 @@ def run_rounds(spark: SparkSession, rounds: Rounds, commit: Commit) -> None:
 
 
 def to_handles(spark: SparkSession, files: Sequence[str]) -> DataFrame:
-    """Return a table of :data:`cxrfeat.schema.HANDLE`."""
+    """Return a table of :data:`cxrfeat.io.schema.HANDLE`."""
     return spark.createDataFrame(pa.table({"uri": files}, schema=HANDLE))
 
 

@@ -9,19 +9,21 @@ from dataclasses import dataclass, field
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from cxrfeat import drops, imaging, storage
-from cxrfeat.bundle import parse_bundle, read_bundle
-from cxrfeat.encoder import EncoderFactory, load_encoder
+from cxrfeat.backbones.encoder import EncoderFactory, load_encoder
 from cxrfeat.errors import ConfigError
-from cxrfeat.operating import DEFAULT_RULE
-from cxrfeat.predict import Predictor
-from cxrfeat.schema import METADATA_LINES, ROW_GROUP, SCORED, Augmentation
-from cxrfeat.spark.dataset import join_metadata
+from cxrfeat.head.bundle import parse_bundle, read_bundle
+from cxrfeat.head.predictor import Predictor
+from cxrfeat.head.thresholds import DEFAULT_RULE
+from cxrfeat.images import png_jpeg
+from cxrfeat.io import storage
+from cxrfeat.io.schema import METADATA_LINES, ROW_GROUP, SCORED, Augmentation
+from cxrfeat.pipeline import parquet_drops
 from cxrfeat.spark.embedding import EmbeddingConfig, embed_files, prepare_encoder
+from cxrfeat.spark.embeddings_table import join_metadata
+from cxrfeat.spark.job_progress import Progress
 from cxrfeat.spark.manifest import claim
-from cxrfeat.spark.metadata import read_metadata
-from cxrfeat.spark.predictions import Predictions, PredictionSummary, check, summarise
-from cxrfeat.spark.progress import Progress
+from cxrfeat.spark.metadata_reader import read_metadata
+from cxrfeat.spark.predictions_table import Predictions, PredictionSummary, check, summarise
 from cxrfeat.spark.rounds import Rounds, run_rounds, to_handles
 from cxrfeat.spark.session import check_connectors, count_slots
 from cxrfeat.spark.worker import EmbedTask, OpenDropsTask, ScoreFilmsTask, ScoreRowGroupsTask, ShippedHead
@@ -71,7 +73,7 @@ class ScoreConfig:
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Of the files that count."""
-        return drops.SUFFIXES if self.embedding is None else imaging.SUFFIXES
+        return parquet_drops.SUFFIXES if self.embedding is None else png_jpeg.SUFFIXES
 
 
 def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = load_encoder) -> PredictionSummary:
@@ -85,7 +87,7 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = lo
     Raises:
         CxrfeatError: settings or a head that can't be used, or an output of other settings.
         WorkerError: a task failed; run again to go on.
-        DatasetIntegrityError: the output breaks a promise; see :func:`cxrfeat.spark.predictions.check`.
+        DatasetIntegrityError: the output breaks a promise; see :func:`cxrfeat.spark.predictions_table.check`.
     """
     metadata = None if config.embedding is None else config.embedding.metadata
     check_connectors(spark, config.source, config.output, metadata)
@@ -136,7 +138,7 @@ def _settings(config: ScoreConfig, head: Predictor) -> Mapping[str, object]:
 
 
 _Scorer = Callable[[Sequence[str]], DataFrame]
-"""From the files of a round to its lazy table of :data:`cxrfeat.schema.SCORED`."""
+"""From the files of a round to its lazy table of :data:`cxrfeat.io.schema.SCORED`."""
 
 
 def _drops_scorer(spark: SparkSession, root: str, head: ShippedHead, progress: Progress) -> _Scorer:

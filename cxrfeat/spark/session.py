@@ -11,9 +11,10 @@ from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-from cxrfeat import exits, storage
+from cxrfeat import exits
 from cxrfeat.errors import ConfigError, SessionError
-from cxrfeat.java import find_java
+from cxrfeat.io import storage
+from cxrfeat.spark.java import find_java
 
 WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2),

@@ -10,10 +10,10 @@ from typing import Any
 from pyspark.sql import Row
 from pyspark.sql import functions as F  # noqa: N812
 
-from cxrfeat import storage
-from cxrfeat.findings import FINDINGS, NO_FINDING
-from cxrfeat.schema import Augmentation, Split, Status
-from cxrfeat.spark.dataset import Dataset
+from cxrfeat.io import storage
+from cxrfeat.io.schema import Augmentation, Split, Status
+from cxrfeat.labels.findings import FINDINGS, NO_FINDING
+from cxrfeat.spark.embeddings_table import Dataset
 
 NAME = "summary.json"
 WITHOUT_IMAGE = "metadata_without_image.txt"

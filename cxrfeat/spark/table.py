@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import ArrayType, FloatType, StructType
 
-from cxrfeat import storage
+from cxrfeat.io import storage
 
 
 def read_table(spark: SparkSession, location: str, schema: pa.Schema) -> DataFrame:

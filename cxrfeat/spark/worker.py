@@ -15,15 +15,15 @@ import pyarrow.compute as pc
 import torch
 from pyspark import Accumulator, Broadcast, SparkFiles, TaskContext
 
-from cxrfeat import drops
-from cxrfeat.backbone import Weights
-from cxrfeat.bundle import BundleFiles, parse_bundle
+from cxrfeat.backbones.encoder import EncoderFactory, EncoderSpec
+from cxrfeat.backbones.registry import Weights
 from cxrfeat.device import Device
-from cxrfeat.embed import embed_batches
-from cxrfeat.encoder import EncoderFactory, EncoderSpec
-from cxrfeat.predict import Predictor
-from cxrfeat.schema import Augmentation, Status
-from cxrfeat.score import score_films
+from cxrfeat.head.bundle import BundleFiles, parse_bundle
+from cxrfeat.head.predictor import Predictor
+from cxrfeat.io.schema import Augmentation, Status
+from cxrfeat.pipeline import parquet_drops
+from cxrfeat.pipeline.embed import embed_batches
+from cxrfeat.pipeline.score import score_films
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class EmbedTask:
     quarantined: Accumulator[int]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Turn :data:`cxrfeat.schema.HANDLE` batches into :data:`cxrfeat.schema.EMBEDDED` ones."""
+        """Turn :data:`cxrfeat.io.schema.HANDLE` batches into :data:`cxrfeat.io.schema.EMBEDDED` ones."""
         context = TaskContext.get()
         cpus = context.cpus() if context else 1
         encoder = self.factory(_with_local_weights(self.spec), task_device(self.device), cpus)
@@ -94,11 +94,11 @@ class OpenDropsTask:
     head: ShippedHead
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Turn :data:`cxrfeat.schema.HANDLE` batches into :data:`cxrfeat.schema.ROW_GROUP` ones."""
+        """Turn :data:`cxrfeat.io.schema.HANDLE` batches into :data:`cxrfeat.io.schema.ROW_GROUP` ones."""
         predictor = self.head.load()
         for batch in batches:
             for uri in batch.column("uri").to_pylist():
-                yield drops.open_drop(uri, predictor)
+                yield parquet_drops.open_drop(uri, predictor)
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,12 @@ class ScoreRowGroupsTask:
     quarantined: Accumulator[int]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Turn :data:`cxrfeat.schema.ROW_GROUP` batches into :data:`cxrfeat.schema.SCORED` ones."""
+        """Turn :data:`cxrfeat.io.schema.ROW_GROUP` batches into :data:`cxrfeat.io.schema.SCORED` ones."""
         predictor = self.head.load()
         _spare_from_collection()
         for batch in batches:
             for handle in batch.to_pylist():
-                for scored in drops.score_row_group(handle, self.root, predictor):
+                for scored in parquet_drops.score_row_group(handle, self.root, predictor):
                     count = pc.sum(scored.column("rows")).as_py() or 0
                     ok = scored.column("status")[0].as_py() == Status.OK
                     self.rows.add(count if ok else 0)
@@ -137,7 +137,7 @@ class ScoreFilmsTask:
     head: ShippedHead
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Turn :data:`cxrfeat.schema.EMBEDDINGS` batches into :data:`cxrfeat.schema.SCORED` ones."""
+        """Turn :data:`cxrfeat.io.schema.EMBEDDINGS` batches into :data:`cxrfeat.io.schema.SCORED` ones."""
         predictor = self.head.load()
         for batch in batches:
             yield from score_films(batch, predictor)

@@ -15,12 +15,12 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from cxrfeat import exits
-from cxrfeat.backbone import BACKBONES
+from cxrfeat.backbones.registry import BACKBONES
 from cxrfeat.device import Precision
 from cxrfeat.errors import ConfigError
-from cxrfeat.operating import DEFAULT_RULE, RULES
+from cxrfeat.head.thresholds import DEFAULT_RULE, RULES
 from cxrfeat.web.app import load_app
-from cxrfeat.web.desk import Limits
+from cxrfeat.web.request_queue import Limits
 from cxrfeat.web.service import Settings, open_service
 
 EXIT_CODES = {exits.DONE: "stopped", exits.FAILED: "failed on the way, such as a port that is taken"}

@@ -17,11 +17,11 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cxrfeat import NOTICE, __version__
-from cxrfeat.inputs import MAX_AGE_YEARS
+from cxrfeat.head.inputs import MAX_AGE_YEARS
 from cxrfeat.web import problems
-from cxrfeat.web.answers import Answer, Example, Health, ModelCard
-from cxrfeat.web.desk import MEDIA_TYPES, Desk, Limits
 from cxrfeat.web.examples import draw_example, list_examples
+from cxrfeat.web.request_queue import MEDIA_TYPES, Desk, Limits
+from cxrfeat.web.schemas import Answer, Example, Health, ModelCard
 from cxrfeat.web.service import Service, Settings, open_service
 
 _HERE = Path(__file__).parent

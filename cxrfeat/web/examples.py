@@ -8,9 +8,9 @@ from types import MappingProxyType
 
 from PIL import Image
 
-from cxrfeat.phantom.film import draw
-from cxrfeat.phantom.people import Patient, Study, make_patient, make_studies
-from cxrfeat.web.answers import Example
+from cxrfeat.phantom.patients import Patient, Study, make_patient, make_studies
+from cxrfeat.phantom.radiograph import draw
+from cxrfeat.web.schemas import Example
 
 SIDE = 768
 """Pixels: as large as the page shows a film on a desk."""

@@ -16,8 +16,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from cxrfeat.errors import ImageError
-from cxrfeat.schema import Reason
-from cxrfeat.web.answers import ProblemDetails
+from cxrfeat.io.schema import Reason
+from cxrfeat.web.schemas import ProblemDetails
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -30,7 +30,7 @@ REFUSALS: Mapping[str, str] = {
     Reason.UNSUPPORTED_MODE: "The picture is stored in colours for print (CMYK). Please export it in gray.",
     Reason.COLOUR: "The picture is coloured, so it is no X-ray: a photograph or a screenshot, perhaps.",
 }
-"""What a refused film is told, for every reason that :func:`cxrfeat.imaging.decode` has."""
+"""What a refused film is told, for every reason that :func:`cxrfeat.images.png_jpeg.decode` has."""
 
 _log = logging.getLogger("cxrfeat.web")
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cxrfeat import imaging, preprocess
-from cxrfeat.backbone import find_weights, get_backbone
-from cxrfeat.bundle import load_bundle
+from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
+from cxrfeat.backbones.registry import find_weights, get_backbone
 from cxrfeat.device import Precision
-from cxrfeat.encoder import EncoderSpec, FrozenEncoder
-from cxrfeat.findings import ANY_FINDING
-from cxrfeat.heatmap import heat_maps
-from cxrfeat.inputs import AGE, SEX, SEX_CODES
-from cxrfeat.operating import DEFAULT_RULE
-from cxrfeat.predict import Predictor
-from cxrfeat.web.answers import Answer, AnyFinding, Assumption, Film, Finding, ModelCard
-from cxrfeat.web.card import make_card, read_evaluation
+from cxrfeat.head.bundle import load_bundle
+from cxrfeat.head.heatmap import heat_maps
+from cxrfeat.head.inputs import AGE, SEX, SEX_CODES
+from cxrfeat.head.predictor import Predictor
+from cxrfeat.head.thresholds import DEFAULT_RULE
+from cxrfeat.images import png_jpeg, preprocess
+from cxrfeat.labels.findings import ANY_FINDING
+from cxrfeat.web.model_card import make_card, read_evaluation
+from cxrfeat.web.schemas import Answer, AnyFinding, Assumption, Film, Finding, ModelCard
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Service:
         Raises:
             ImageError: the file can't be a radiograph.
         """
-        film = imaging.decode(data)
+        film = png_jpeg.decode(data)
         model_input = preprocess.to_model_input(film.pixels)
         embeddings, feature_maps = self._encoder.embed_with_maps(model_input[np.newaxis])
         extras = {

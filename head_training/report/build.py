@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrfeat import storage
 from cxrfeat.errors import ConfigError, ReportError
-from head_training.report.calibration import calibration_section
-from head_training.report.comparison import baselines_section, literature_section, subgroup_section
-from head_training.report.data import data_section
-from head_training.report.dataset import Dataset, read_cohort, read_dataset
-from head_training.report.evaluation import evaluation_section
-from head_training.report.films import Films, contact_sheet
-from head_training.report.operating import operating_section, triage_section
+from cxrfeat.io import storage
+from head_training.report.calibration_section import calibration_section
+from head_training.report.cohort_section import data_section
+from head_training.report.comparison_section import baselines_section, literature_section, subgroup_section
+from head_training.report.contact_sheet import Films, contact_sheet
+from head_training.report.evaluation_section import evaluation_section
 from head_training.report.page import Section, render
-from head_training.report.predictions import predictions_section
-from head_training.report.sources import Metrics, read_metrics, read_run
-from head_training.report.training import training_section
+from head_training.report.predictions_section import predictions_section
+from head_training.report.report_images import Dataset, read_cohort, read_dataset
+from head_training.report.report_inputs import Metrics, read_metrics, read_run
+from head_training.report.thresholds_section import operating_section, triage_section
+from head_training.report.training_section import training_section
 
 NAME = "report.html"
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 
-from cxrfeat.findings import FINDINGS
-from head_training.report.sources import Number
+from cxrfeat.labels.findings import FINDINGS
+from head_training.report.report_inputs import Number
 from head_training.report.style import BLUE, CONTEXT, INK, MUTED, VERMILLION, count, percent, spell
 
 

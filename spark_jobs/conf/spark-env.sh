@@ -3,7 +3,7 @@
 # that has the project, activated or not, and a missing Java is one line instead of a stack trace.
 venv="${SPARK_HOME}/../../../.."
 PYSPARK_PYTHON="${PYSPARK_PYTHON:-"${venv}/bin/python"}"
-"${PYSPARK_PYTHON}" -m cxrfeat.java >/dev/null || exit 1
+"${PYSPARK_PYTHON}" -m cxrfeat.spark.java >/dev/null || exit 1
 
 # The JVM lists, plans and writes; the cores belong to the network. One collector thread and a quick compiler start faster
 # and leave more to Python; the slow compiler is kept for loops that run for every number of a table (benchmarks/LOG.md).

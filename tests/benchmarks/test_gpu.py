@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu
-from cxrfeat.backbone import BACKBONES
+from cxrfeat.backbones.registry import BACKBONES
 from cxrfeat.device import Precision
 from tests import fakes
 

@@ -6,10 +6,10 @@ import pytest
 from torch import nn
 
 from benchmarks import limits
-from cxrfeat.backbone import Weights, get_backbone, load_network
+from cxrfeat.backbones.encoder import EncoderSpec, fold_batchnorm
+from cxrfeat.backbones.registry import Weights, get_backbone, load_network
 from cxrfeat.device import Precision
-from cxrfeat.encoder import EncoderSpec, fold_batchnorm
-from cxrfeat.preprocess import SIDE
+from cxrfeat.images.preprocess import SIDE
 
 
 def test_operations_of_resnet50_are_the_published_ones() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrfeat.encoder import Encoder, EncoderSpec
+from cxrfeat.backbones.encoder import Encoder, EncoderSpec
 from tests.fakes import fake_embedding
 
 BATCH = 4
@@ -72,7 +72,7 @@ def long_embedding(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Recorder:
-    """Builds recording encoders: an :data:`cxrfeat.encoder.EncoderFactory` that travels to the workers.
+    """Builds recording encoders: an :data:`cxrfeat.backbones.encoder.EncoderFactory` that travels to the workers.
 
     Attributes:
         folder: where they write.

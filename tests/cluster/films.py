@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.dataset as pads
 
-from cxrfeat import preprocess
+from cxrfeat.images import preprocess
 from cxrfeat.spark.extract import ExtractConfig
 from tests import fakes
 from tests.cluster.encoders import BATCH, DIM, long_embedding

@@ -27,7 +27,7 @@ from typing import Any, Self
 import psutil
 import pyspark
 
-from cxrfeat.java import find_java
+from cxrfeat.spark.java import find_java
 
 _HOST = "127.0.0.1"
 _WORKER_HOST = "127.0.0.{}"

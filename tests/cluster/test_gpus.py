@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from cxrfeat.backbones.encoder import load_encoder
 from cxrfeat.device import Device
-from cxrfeat.encoder import load_encoder
 from cxrfeat.errors import WorkerError
 from cxrfeat.spark.extract import extract
 from tests.cluster.conftest import ADDRESSES, CPUS_PER_TASK

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pytest
 
-from cxrfeat.backbone import RANDOM, find_weights, fingerprint, get_backbone
-from cxrfeat.bundle import save_bundle
-from cxrfeat.findings import ANY_FINDING, FINDINGS
-from cxrfeat.phantom.dataset import write_dataset
+from cxrfeat.backbones.registry import RANDOM, find_weights, fingerprint, get_backbone
+from cxrfeat.head.bundle import save_bundle
+from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
+from cxrfeat.phantom.archive import write_dataset
 from tests import fakes, third_party
 from tests.cluster.standalone import Cluster
 from tests.spark_jobs import jobs

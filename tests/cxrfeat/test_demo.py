@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cxrfeat import demo
-from cxrfeat.bundle import load_bundle
+from cxrfeat.head.bundle import load_bundle
 
 
 def test_without_weights_it_says_so_loudly(

@@ -9,7 +9,7 @@ import pytest
 
 from cxrfeat import errors
 from cxrfeat.errors import CxrfeatError, DropError, ImageError, QuarantineError, VectorsError
-from cxrfeat.schema import Reason
+from cxrfeat.io.schema import Reason
 
 LEAVES = [leaf for _, leaf in inspect.getmembers(errors, inspect.isclass) if leaf is not CxrfeatError]
 

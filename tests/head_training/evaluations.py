@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrfeat.findings import FINDINGS, format_findings, from_multi_hot
+from cxrfeat.labels.findings import FINDINGS, format_findings, from_multi_hot
 from head_training.evaluate import main
 
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n"

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cxrfeat.findings import FINDINGS, from_multi_hot
-from cxrfeat.schema import EMBEDDINGS
+from cxrfeat.io.schema import EMBEDDINGS
+from cxrfeat.labels.findings import FINDINGS, from_multi_hot
 
 EXTRACTOR = "fake:0:fake"
 DIM = 6

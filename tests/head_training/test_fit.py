@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cxrfeat.bundle import load_bundle
-from head_training.course import Course
+from cxrfeat.head.bundle import load_bundle
 from head_training.fit import parse
-from head_training.progress import Progress
+from head_training.training.history import Course
+from head_training.training.training_progress import Progress
 from tests.head_training.runs import FAST, bundle_bytes, fit, record
 from tests.head_training.samples import EXTRACTOR, change, random_table, write
 

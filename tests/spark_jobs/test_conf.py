@@ -11,7 +11,7 @@ from pathlib import Path
 import pyspark
 import pytest
 
-from cxrfeat import java
+from cxrfeat.spark import java
 
 CONF = Path(__file__).parents[2] / "spark_jobs" / "conf"
 PRINT = 'echo "$SPARK_CONF_DIR"; echo "$SPARK_SUBMIT_OPTS"; echo "$PYSPARK_PYTHON"; echo "${venv-}"'

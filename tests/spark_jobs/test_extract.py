@@ -18,14 +18,15 @@ from pyspark.sql import SparkSession
 from torch import nn
 from torchvision import transforms
 
-from cxrfeat import imaging, preprocess, storage
-from cxrfeat.backbone import BACKBONES, find_weights, load_network
+from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
+from cxrfeat.backbones.registry import BACKBONES, find_weights, load_network
 from cxrfeat.device import Precision, has_native_bf16
-from cxrfeat.embed import embed_batches
-from cxrfeat.encoder import EncoderSpec, FrozenEncoder
-from cxrfeat.phantom.dataset import write_dataset
+from cxrfeat.images import png_jpeg, preprocess
+from cxrfeat.io import storage
+from cxrfeat.labels.splits import SplitLevel, SplitRule
+from cxrfeat.phantom.archive import write_dataset
+from cxrfeat.pipeline.embed import embed_batches
 from cxrfeat.spark.extract import ExtractConfig
-from cxrfeat.splits import SplitLevel, SplitRule
 from spark_jobs import extract as job
 from tests import fakes
 from tests.spark_jobs import jobs
@@ -68,7 +69,7 @@ def reference_embeddings(images: Path, weights: Path) -> np.ndarray[Any, Any]:
         return np.concatenate(
             [
                 network(to_input(Image.open(images / name).convert("RGB"))[None]).numpy()
-                for name in sorted(storage.list_files(str(images), imaging.SUFFIXES))
+                for name in sorted(storage.list_files(str(images), png_jpeg.SUFFIXES))
             ]
         )
 
@@ -76,7 +77,7 @@ def reference_embeddings(images: Path, weights: Path) -> np.ndarray[Any, Any]:
 def embed(images: Path, weights: Path) -> pa.Table:
     """Embed films in fp32 and in batches of five by the function that the job's tasks run."""
     spec = EncoderSpec("resnet50-v1", find_weights(BACKBONES["resnet50-v1"], str(weights)), Precision.FP32, 5)
-    names = sorted(storage.list_files(str(images), imaging.SUFFIXES))
+    names = sorted(storage.list_files(str(images), png_jpeg.SUFFIXES))
     batches = embed_batches(fakes.handles(str(images), names), encoder=FrozenEncoder(spec), root=str(images))
     return pa.Table.from_batches(batches)
 

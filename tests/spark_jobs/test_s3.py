@@ -12,9 +12,9 @@ import pyarrow.dataset as pads
 import pyspark
 import pytest
 
-from cxrfeat import storage
-from cxrfeat.bundle import save_bundle
-from cxrfeat.phantom.dataset import write_dataset
+from cxrfeat.head.bundle import save_bundle
+from cxrfeat.io import storage
+from cxrfeat.phantom.archive import write_dataset
 from tests import fakes, s3, s3a
 from tests.spark_jobs import jobs
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pyarrow.dataset as pads
 
-from cxrfeat.phantom.dataset import write_dataset
+from cxrfeat.phantom.archive import write_dataset
 from tests.spark_jobs import jobs
 
 BATCHES, FILMS = 20, 10

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from pyspark.sql import SparkSession
 
-from cxrfeat.backbone import RANDOM, find_weights, get_backbone
+from cxrfeat.backbones.encoder import EncoderSpec, default_batch_size
+from cxrfeat.backbones.registry import RANDOM, find_weights, get_backbone
 from cxrfeat.device import Device
-from cxrfeat.encoder import EncoderSpec, default_batch_size
-from cxrfeat.schema import Augmentation
+from cxrfeat.io.schema import Augmentation
 from cxrfeat.spark.embedding import BATCHES_PER_TASK, count_tasks, embed_files
 from cxrfeat.spark.worker import EmbedTask
 from tests import fakes

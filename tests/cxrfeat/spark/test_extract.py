@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from cxrfeat import preprocess
 from cxrfeat.device import Device
 from cxrfeat.errors import ConfigError, DatasetMismatchError, WorkerError
-from cxrfeat.schema import EMBEDDINGS, Augmentation
+from cxrfeat.images import preprocess
+from cxrfeat.io.schema import EMBEDDINGS, Augmentation
+from cxrfeat.labels.splits import SplitLevel, SplitRule, split_by_hash
 from cxrfeat.spark.extract import extract
-from cxrfeat.splits import SplitLevel, SplitRule, split_by_hash
 from tests import fakes
 from tests.cxrfeat.spark import samples
 from tests.cxrfeat.spark.samples import rows_of, run, write_films, write_metadata

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cxrfeat.errors import ConfigError, DatasetMismatchError
+from cxrfeat.labels.splits import SplitLevel, SplitRule
 from cxrfeat.spark.manifest import claim, describe_split
-from cxrfeat.splits import SplitLevel, SplitRule
 
 SETTINGS = {
     "images": "/xrays",

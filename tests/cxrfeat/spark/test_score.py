@@ -16,18 +16,18 @@ import pyarrow.dataset as pads
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from cxrfeat.bundle import save_bundle
 from cxrfeat.errors import BundleError, ConfigError, DatasetIntegrityError, DatasetMismatchError
-from cxrfeat.findings import FINDINGS
-from cxrfeat.schema import PREDICTIONS
+from cxrfeat.head.bundle import save_bundle
+from cxrfeat.io.schema import PREDICTIONS
+from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.spark.embedding import EmbeddingConfig
-from cxrfeat.spark.predictions import Predictions, check, format_summary, quarantined_share
+from cxrfeat.spark.predictions_table import Predictions, check, format_summary, quarantined_share
 from cxrfeat.spark.rounds import to_handles
 from cxrfeat.spark.score import ScoreConfig, score
 from tests import fakes
-from tests.cxrfeat.drops import DIM, UNSOUND, damage_page, rows, write
+from tests.cxrfeat.pipeline.drops import DIM, UNSOUND, damage_page, rows, write
+from tests.cxrfeat.pipeline.test_parquet_drops import expected
 from tests.cxrfeat.spark import samples
-from tests.cxrfeat.test_drops import expected
 
 SIZES = (25, 1, 40, 7, 12)
 KEY = [("image_index", "ascending"), ("drop_file", "ascending")]

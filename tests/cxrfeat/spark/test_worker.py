@@ -18,15 +18,15 @@ from pyspark.resource import ResourceInformation
 from pyspark.sql import SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from cxrfeat.backbone import BACKBONES, Weights, find_weights
-from cxrfeat.bundle import BundleFiles, read_bundle, save_bundle
+from cxrfeat.backbones.encoder import Encoder, EncoderFactory, EncoderSpec, load_encoder
+from cxrfeat.backbones.registry import BACKBONES, Weights, find_weights
 from cxrfeat.device import Device, Precision
-from cxrfeat.drops import open_drop, score_row_group
-from cxrfeat.embed import embed_batches
-from cxrfeat.encoder import Encoder, EncoderFactory, EncoderSpec, load_encoder
 from cxrfeat.errors import BundleError
-from cxrfeat.schema import EMBEDDED, EMBEDDINGS, HANDLE, ROW_GROUP, Augmentation
-from cxrfeat.score import score_films
+from cxrfeat.head.bundle import BundleFiles, read_bundle, save_bundle
+from cxrfeat.io.schema import EMBEDDED, EMBEDDINGS, HANDLE, ROW_GROUP, Augmentation
+from cxrfeat.pipeline.embed import embed_batches
+from cxrfeat.pipeline.parquet_drops import open_drop, score_row_group
+from cxrfeat.pipeline.score import score_films
 from cxrfeat.spark import worker
 from cxrfeat.spark.rounds import to_handles
 from cxrfeat.spark.worker import (
@@ -38,7 +38,7 @@ from cxrfeat.spark.worker import (
     task_device,
 )
 from tests import fakes
-from tests.cxrfeat.drops import DIM, damage_page, rows, truncate, write
+from tests.cxrfeat.pipeline.drops import DIM, damage_page, rows, truncate, write
 
 
 def task(spark: SparkSession, root: Path, batch_size: int, factory: EncoderFactory = load_encoder) -> EmbedTask:

@@ -12,13 +12,13 @@ import httpx
 import pytest
 import uvicorn
 
-from cxrfeat.backbone import BACKBONES, RANDOM, find_weights
-from cxrfeat.bundle import save_bundle
+from cxrfeat.backbones.encoder import EncoderSpec
+from cxrfeat.backbones.registry import BACKBONES, RANDOM, find_weights
 from cxrfeat.device import Precision
-from cxrfeat.encoder import EncoderSpec
-from cxrfeat.findings import FINDINGS
+from cxrfeat.head.bundle import save_bundle
+from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.web.app import create_app
-from cxrfeat.web.desk import Limits
+from cxrfeat.web.request_queue import Limits
 from cxrfeat.web.service import Service, Settings, open_service
 from tests import fakes
 
@@ -38,7 +38,7 @@ TRAINING = {
         },
     },
 }
-"""As head_training.run records it."""
+"""As head_training.training.run records it."""
 
 
 @pytest.fixture(scope="package")

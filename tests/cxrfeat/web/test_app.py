@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxrfeat.web.answers import Answer
-from cxrfeat.web.desk import Limits
 from cxrfeat.web.problems import MEDIA_TYPE, REFUSALS
+from cxrfeat.web.request_queue import Limits
+from cxrfeat.web.schemas import Answer
 from cxrfeat.web.service import Service
 from tests import fakes
 from tests.cxrfeat.web.conftest import PATIENCE_S, serve, wait_for

@@ -15,13 +15,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cxrfeat.backbone import RANDOM, find_weights, get_backbone
-from cxrfeat.bundle import save_bundle
+from cxrfeat.backbones.encoder import EncoderSpec
+from cxrfeat.backbones.registry import RANDOM, find_weights, get_backbone
 from cxrfeat.device import Precision
-from cxrfeat.encoder import EncoderSpec
+from cxrfeat.head.bundle import save_bundle
 from cxrfeat.web import __main__ as command
-from cxrfeat.web.desk import Limits
 from cxrfeat.web.examples import draw_example
+from cxrfeat.web.request_queue import Limits
 from tests import fakes
 from tests.cxrfeat.web.conftest import PATIENCE_S, wait_for
 

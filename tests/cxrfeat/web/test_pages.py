@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cxrfeat.bundle import load_bundle, save_bundle
-from cxrfeat.findings import FINDINGS
-from cxrfeat.imaging import decode
+from cxrfeat.head.bundle import load_bundle, save_bundle
+from cxrfeat.images.png_jpeg import decode
+from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.web.examples import SIDE, draw_example, list_examples
 from cxrfeat.web.service import Settings, open_service
 from tests import fakes

@@ -11,16 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cxrfeat.backbone import find_weights, get_backbone
-from cxrfeat.bundle import load_bundle, save_bundle
+from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
+from cxrfeat.backbones.registry import find_weights, get_backbone
 from cxrfeat.device import Precision
-from cxrfeat.embed import embed_batches
-from cxrfeat.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.errors import BundleError, ImageError
-from cxrfeat.findings import ANY_FINDING, FINDINGS
-from cxrfeat.predict import Predictor
-from cxrfeat.score import score_rows
-from cxrfeat.web.answers import Answer
+from cxrfeat.head.bundle import load_bundle, save_bundle
+from cxrfeat.head.predictor import Predictor
+from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
+from cxrfeat.pipeline.embed import embed_batches
+from cxrfeat.pipeline.score import score_rows
+from cxrfeat.web.schemas import Answer
 from cxrfeat.web.service import Service, Settings, open_service
 from tests import fakes
 

@@ -1,0 +1,38 @@
+"""The head: a small MLP from embeddings to the 14 findings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from cxrfeat.labels.findings import FINDINGS
+
+
+class Head(nn.Module):
+    """An MLP with ReLU after every hidden layer: (N, inputs) → (N, 14) logits.
+
+    Attributes:
+        layers: the linear layers, in order.
+    """
+
+    def __init__(self, inputs: int, hidden: Sequence[int]) -> None:
+        """Make a head with torch's initial weights.
+
+        Args:
+            inputs: length of an input vector.
+            hidden: widths of the hidden layers.
+        """
+        super().__init__()
+        widths = (inputs, *hidden, len(FINDINGS))
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in itertools.pairwise(widths))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return (N, 14) logits of (N, inputs) float inputs."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            inputs = torch.relu(layer(inputs))
+        logits: torch.Tensor = last(inputs)
+        return logits

@@ -1,0 +1,234 @@
+"""The metadata CSV without Spark: one clean row an image, and one rejected row with a reason for everything else.
+
+The same rules as the extraction's reader in Spark SQL; a test holds both to the same table of lines. What is measured
+against is read more strictly: :mod:`head_training.evaluation.ground_truth`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+import pyarrow as pa
+
+from cxrfeat.errors import MetadataError
+from cxrfeat.head.inputs import MAX_AGE_YEARS
+from cxrfeat.io import storage
+from cxrfeat.io.schema import Split
+from cxrfeat.labels import splits
+from cxrfeat.labels.columns import AGE_PATTERN, HEADERS, UNITS_PER_YEAR, find_columns, split_fields
+from cxrfeat.labels.findings import FINDINGS, NO_FINDING, SEPARATOR, format_findings
+
+_CONTENT = ("patient_id", "follow_up", "age_years", "sex", "view_position", "findings")
+_KEY = ["image_index", *_CONTENT]
+_FOLLOW_UP = r"[+-]?\d{1,9}"
+_UNKNOWN, _CONTRADICTION = "unknown", "contradiction"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a metadata file says.
+
+    Attributes:
+        images: one row an image, with image_index, patient_id, follow_up (Int32), age_years (float32), sex (M, F),
+            view_position and findings (``"A|B"`` in canonical order, or No Finding); a value may be missing in all but
+            the first two.
+        rejected: one row a line that is not used, with number (from 1, the header's), reason, message and line.
+        lines: of the file, without header and blank ones: images + rejected.
+    """
+
+    images: pd.DataFrame
+    rejected: pd.DataFrame
+    lines: int
+
+
+def read_metadata(location: str) -> Metadata:
+    """Read a metadata CSV, plain or gzipped, from a path or URI; no line is dropped without a reason.
+
+    Raises:
+        ConfigError: there is no such file.
+        MetadataError: it can't be read, has no header, or a header without a column that is needed.
+    """
+    raw = read_raw(location)
+    parsed = parse(raw)
+    verdicts = _reject_repeats(raw, parsed, judge(raw, parsed))
+    rejected = pd.concat([raw[["number"]], verdicts, raw[["line"]]], axis="columns")[verdicts["reason"].notna()]
+    images = parsed.loc[verdicts["reason"].isna(), _KEY]
+    return Metadata(images.reset_index(drop=True), rejected.reset_index(drop=True), len(raw))
+
+
+def assign_splits(images: pd.DataFrame, train_val_list: str | None = None, test_list: str | None = None) -> pd.Series:
+    """Return the split of each image: train, val or test, as the extraction assigns it.
+
+    With official lists a patient goes where the lists have its images; a patient that is in no list goes by hash, as
+    all do without lists.
+
+    Raises:
+        ConfigError: one list without the other, or a list that is not there.
+        MetadataError: a list without names, or lists that disagree about a patient; the message names five.
+    """
+    splits.SplitRule(splits.SplitLevel.PATIENT, train_val_list, test_list)  # both lists, or neither
+    listed = {}
+    if train_val_list is not None and test_list is not None:
+        names = {"train_val": read_list(train_val_list), "test": read_list(test_list)}
+        listed = {
+            name: set(images.loc[images["image_index"].isin(found), "patient_id"]) for name, found in names.items()
+        }
+        torn = sorted(listed["train_val"] & listed["test"])
+        if torn:
+            raise MetadataError(
+                f"{len(torn)} patients have images in both {train_val_list} and {test_list}, the first: {torn[:5]}; "
+                "an official split keeps a patient on one side"
+            )
+    split_of = {patient: _split(patient, listed) for patient in images["patient_id"].unique()}
+    return images["patient_id"].map(split_of).rename("split")
+
+
+def _split(patient: str, listed: Mapping[str, set[str]]) -> str:
+    if patient in listed.get("test", ()):
+        return Split.TEST.value
+    if patient in listed.get("train_val", ()):
+        return splits.split_train_val(patient).value
+    return splits.split_by_hash(patient).value
+
+
+def read_list(location: str) -> list[str]:
+    """Read image names, one a line, from a path or URI.
+
+    Raises:
+        ConfigError: there is no such file.
+        MetadataError: it can't be read, or has no name, or a name twice.
+    """
+    names = [line.strip() for _, line in _lines(location)]
+    if not names:
+        raise MetadataError(f"{location} names no image; expected one file name a line")
+    if len(set(names)) < len(names):
+        raise MetadataError(f"{location} holds {len(names)} names, {len(set(names))} different; expected each once")
+    return names
+
+
+def _lines(location: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file that are not blank, with their numbers from 1."""
+    storage.check_file(location)
+    filesystem, path = storage.open_filesystem(location)
+    try:
+        with filesystem.open_input_stream(path, compression="detect") as stream:
+            text = bytes(stream.read()).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise MetadataError(f"{location} can't be read as UTF-8 text: {error}") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, line.removesuffix("\r")
+
+
+def read_raw(location: str, optional: Collection[str] = ()) -> pd.DataFrame:
+    """Return each line's number (from 1, the header's), line, malformed, and our columns as text, None where it has none.
+
+    Args:
+        location: path or URI, plain or gzipped.
+        optional: columns that the header may lack.
+
+    Raises:
+        ConfigError: there is no such file.
+        MetadataError: it can't be read, has no header, or a header without a column that is needed.
+    """
+    lines = _lines(location)
+    _, header = next(lines, (0, ""))
+    places, width = find_columns(location, header, optional), len(split_fields(header))
+    rows = []
+    for number, line in lines:
+        if line != header:
+            fields = split_fields(line)
+            malformed = len(fields) != width
+            values = [None] * len(places) if malformed else [fields[place].strip() or None for place in places.values()]
+            rows.append((number, line, malformed, *values))
+    raw = pd.DataFrame(rows, columns=["number", "line", "malformed", *places], dtype=object)
+    return raw.reindex(columns=["number", "line", "malformed", *HEADERS]).astype({"malformed": bool})
+
+
+def parse(raw: pd.DataFrame) -> pd.DataFrame:
+    """Return the typed columns; what can't be read is missing, and a label that can't is _UNKNOWN or _CONTRADICTION."""
+    text = raw.astype(dict.fromkeys(HEADERS, "string"))
+    number = text["follow_up"].where(text["follow_up"].str.fullmatch(_FOLLOW_UP, flags=re.ASCII).fillna(value=False))
+    age = text["age"].str.extract(AGE_PATTERN, flags=re.ASCII)
+    years = pd.to_numeric(age[0]).astype("Float64") / age[1].map(dict(UNITS_PER_YEAR)).astype("Float64")
+    sex = text["sex"].str.upper()
+    labels = {label: _parse_label(label) for label in raw["findings"].dropna().unique()}
+    return pd.DataFrame(
+        {
+            "image_index": raw["image_index"],
+            "patient_id": raw["patient_id"],
+            "follow_up": pd.to_numeric(number).astype("Int32"),
+            "age_years": years.astype("Float32"),
+            "sex": sex.where(sex.isin(["M", "F"])),
+            "view_position": raw["view_position"],
+            "findings": raw["findings"].map(labels),
+        }
+    )
+
+
+def _parse_label(label: str) -> str:
+    names = {name.strip() for name in label.split(SEPARATOR)}
+    if names.difference(FINDINGS, [NO_FINDING]):
+        return _UNKNOWN
+    if NO_FINDING in names and len(names) > 1:
+        return _CONTRADICTION
+    return format_findings(names - {NO_FINDING})
+
+
+def judge(raw: pd.DataFrame, parsed: pd.DataFrame, forgiven: Collection[str] = ()) -> pd.DataFrame:
+    """Return reason and message of the first check that a line fails by itself, or None.
+
+    Args:
+        raw: of :func:`read_raw`.
+        parsed: of :func:`parse`.
+        forgiven: reasons that don't count.
+    """
+    checks = (
+        (raw["malformed"], "malformed", "the number of fields differs from the header's"),
+        (raw["image_index"].isna(), "image-index-missing", "Image Index is empty"),
+        (raw["patient_id"].isna(), "patient-id-missing", "Patient ID is empty"),
+        (
+            raw["follow_up"].notna() & parsed["follow_up"].isna(),
+            "follow-up-unreadable",
+            "follow_up {follow_up!r}; expected a whole number",
+        ),
+        (
+            raw["age"].notna() & parsed["age_years"].isna(),
+            "age-unreadable",
+            "age {age!r}; expected years, or a number with Y, M, W or D",
+        ),
+        (
+            ~parsed["age_years"].between(0, MAX_AGE_YEARS).fillna(value=True),
+            "age-out-of-range",
+            f"age {{age!r}} is outside 0–{MAX_AGE_YEARS} years",
+        ),
+        (raw["sex"].notna() & parsed["sex"].isna(), "sex-unknown", "sex {sex!r}; expected M, F or nothing"),
+        (parsed["findings"] == _UNKNOWN, "finding-unknown", "not all among the 14 findings: {findings!r}"),
+        (parsed["findings"] == _CONTRADICTION, "findings-contradict", f"{{findings!r}} has {NO_FINDING} beside others"),
+    )
+    verdicts = pd.DataFrame(None, index=raw.index, columns=["reason", "message"], dtype=object)
+    for fails, reason, message in checks:
+        first = fails.astype(bool) & verdicts["reason"].isna() & (reason not in forgiven)
+        verdicts.loc[first, "reason"] = reason
+        verdicts.loc[first, "message"] = [
+            message.format(**row) for row in raw.loc[first, list(HEADERS)].to_dict("records")
+        ]
+    return verdicts
+
+
+def _reject_repeats(raw: pd.DataFrame, parsed: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Judge good lines that describe one image: equal ones count once, different ones not at all."""
+    good = pd.concat([parsed[_KEY], raw["line"]], axis="columns")[verdicts["reason"].isna()].sort_values("line")
+    repeated = good.duplicated(_KEY)
+    conflicting = good["image_index"].isin(
+        good.loc[~repeated].loc[lambda rows: rows.duplicated("image_index"), "image_index"]
+    )
+    for found, reason, message in (
+        (repeated, "image-index-repeated", "an equal line describes this image; one of them is used"),
+        (conflicting, "image-index-conflict", "lines that differ describe this image; none is used"),
+    ):
+        verdicts.loc[found[found].index, ["reason", "message"]] = reason, message
+    return verdicts

@@ -1,0 +1,61 @@
+"""Spark needs Java 17 or newer: find it, or say in one line how to get it.
+
+``python -m cxrfeat.spark.java`` exits with 0 and prints the version, or with 1 and prints the fix.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from cxrfeat.errors import JavaError
+
+MINIMUM = 17
+
+_FIXES = (
+    "Debian/Ubuntu: sudo apt-get install -y openjdk-17-jre-headless   "
+    "macOS: brew install openjdk@17   conda: conda install -c conda-forge openjdk=17"
+)
+
+
+def find_java() -> int:
+    """Return the major version of the Java that Spark will start: ``JAVA_HOME``'s, else the one on ``PATH``.
+
+    Raises:
+        JavaError: there is none, it does not run, or it is older than 17; the message carries the fix.
+    """
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    if java is None or not Path(java).is_file():
+        where = f"JAVA_HOME={home} holds no bin/java" if home else "no java on PATH and JAVA_HOME is not set"
+        raise JavaError(f"Spark needs Java {MINIMUM} or newer: {where}.  {_FIXES}")
+    # Java prints its version on stderr: 'openjdk version "17.0.15"', before Java 9 'java version "1.8.0_402"'.
+    try:
+        answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)  # noqa: S603
+    except OSError as error:
+        raise JavaError(f"Spark needs Java {MINIMUM} or newer: {java} does not run ({error}).  {_FIXES}") from error
+    version = re.search(r'version "(?:1\.)?(\d+)', answer.stderr)
+    if answer.returncode != 0 or version is None:
+        said = answer.stderr.strip()
+        raise JavaError(f"Spark needs Java {MINIMUM} or newer: {java} does not run ({said}).  {_FIXES}")
+    if int(version[1]) < MINIMUM:
+        raise JavaError(f"Spark needs Java {MINIMUM} or newer: {java} is Java {version[1]}.  {_FIXES}")
+    return int(version[1])
+
+
+def main() -> int:
+    """Print what was found; return the exit code."""
+    try:
+        print(f"Java {find_java()}")  # noqa: T201
+    except JavaError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""The metadata CSV → one clean row an image, and one rejected row with a reason for everything else. All in Spark SQL."""
+
+from __future__ import annotations
+
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as F  # noqa: N812
+
+from cxrfeat.head.inputs import MAX_AGE_YEARS
+from cxrfeat.io import storage
+from cxrfeat.io.schema import METADATA, Status
+from cxrfeat.labels.columns import AGE_PATTERN, HEADERS, UNITS_PER_YEAR, find_columns, split_fields
+from cxrfeat.labels.findings import FINDINGS, NO_FINDING, SEPARATOR
+
+_MALFORMED = "_malformed"
+
+
+def read_metadata(spark: SparkSession, path: str) -> DataFrame:
+    """Read a metadata CSV, plain or gzipped: one row a line, header aside; none is dropped.
+
+    Returns:
+        The columns of :data:`cxrfeat.io.schema.METADATA_LINES` without split.
+
+    Raises:
+        MetadataError: no header, or a header without a column that is needed.
+    """
+    lines = spark.read.text(storage.to_spark(path))
+    first = lines.first()
+    header = "" if first is None else first.value
+    places = find_columns(path, header)
+    schema = ", ".join(f"`{index}` STRING" for index in range(len(split_fields(header)))) + f", {_MALFORMED} STRING"
+    options = {"columnNameOfCorruptRecord": _MALFORMED, "mode": "PERMISSIVE"}
+    raw = (
+        lines.where((F.col("value") != header) & (F.trim("value") != ""))
+        .select(F.col("value").alias("line"), F.from_csv("value", schema, options).alias("field"))
+        .select(
+            "line",
+            F.col(f"field.{_MALFORMED}").isNotNull().alias(_MALFORMED),
+            *(
+                F.nullif(F.trim(F.col(f"field.`{index}`")), F.lit("")).alias(f"{name}_raw")
+                for name, index in places.items()
+            ),
+        )
+    )
+    return _reject_repeats(_reject_unreadable(_parse(raw))).select(
+        *(name for name in METADATA.names if name != "split"),
+        F.when(F.col("verdict").isNull(), Status.OK.value).otherwise(Status.REJECTED.value).alias("status"),
+        "verdict.reason",
+        "verdict.message",
+        "line",
+    )
+
+
+def _parse(raw: DataFrame) -> DataFrame:
+    """Add the typed columns beside the raw ones; what can't be read is null."""
+    number = F.regexp_extract("age_raw", AGE_PATTERN, 1).try_cast("double")
+    per_year = F.create_map(*(F.lit(part) for pair in UNITS_PER_YEAR.items() for part in pair))
+    # Not F.trim itself: given two parameters, transform would pass the index as the characters to trim.
+    split = F.transform(F.split("findings_raw", rf"\{SEPARATOR}"), lambda label: F.trim(label))  # noqa: PLW0108
+    labels = F.array_distinct(split)
+    return (
+        raw.withColumn("image_index", F.col("image_index_raw"))
+        .withColumn("patient_id", F.col("patient_id_raw"))
+        .withColumn("follow_up", F.col("follow_up_raw").try_cast("int"))
+        .withColumn("age_years", (number / per_year[F.regexp_extract("age_raw", AGE_PATTERN, 2)]).cast("float"))
+        .withColumn("sex", F.when(F.upper("sex_raw").isin("M", "F"), F.upper("sex_raw")))
+        .withColumn("view_position", F.col("view_position_raw"))
+        .withColumn("labels", labels)
+        # array_intersect keeps the order of its first argument: findings come out in canonical order.
+        .withColumn("findings", F.array_intersect(_all_findings(), F.col("labels")))
+        .withColumn("unknown", F.array_except("labels", F.array_append(_all_findings(), F.lit(NO_FINDING))))
+    )
+
+
+def _all_findings() -> Column:
+    return F.array(*map(F.lit, FINDINGS))
+
+
+def _reject_unreadable(parsed: DataFrame) -> DataFrame:
+    """Add ``verdict``: reason and message of the first check that a line fails by itself, or null."""
+    quoted = {name: F.concat(F.lit(f"{name} '"), f"{name}_raw", F.lit("'")) for name in HEADERS}
+    checks = (
+        (F.col(_MALFORMED), "malformed", F.lit("the number of fields differs from the header's")),
+        (F.col("image_index").isNull(), "image-index-missing", F.lit("Image Index is empty")),
+        (F.col("patient_id").isNull(), "patient-id-missing", F.lit("Patient ID is empty")),
+        (_unread("follow_up"), "follow-up-unreadable", F.concat(quoted["follow_up"], F.lit("; expected a whole number"))),
+        (_unread("age_years", "age_raw"), "age-unreadable", F.concat(quoted["age"], F.lit("; expected years, or a number with Y, M, W or D"))),
+        (~F.col("age_years").between(0, MAX_AGE_YEARS), "age-out-of-range", F.concat(quoted["age"], F.lit(f" is outside 0–{MAX_AGE_YEARS} years"))),
+        (_unread("sex"), "sex-unknown", F.concat(quoted["sex"], F.lit("; expected M, F or nothing"))),
+        (F.size("unknown") > 0, "finding-unknown", F.concat(F.lit("not among the 14 findings: "), F.array_join("unknown", ", "))),
+        (
+            F.array_contains("labels", NO_FINDING) & (F.size("labels") > 1),
+            "findings-contradict",
+            F.concat(quoted["findings"], F.lit(f" has {NO_FINDING} beside others")),
+        ),
+    )  # fmt: skip
+    return parsed.withColumn("verdict", F.coalesce(*(_verdict(*check) for check in checks)))
+
+
+def _reject_repeats(judged: DataFrame) -> DataFrame:
+    """Judge good lines that describe one image: equal ones count once, different ones not at all."""
+    content = F.struct("patient_id", "follow_up", "age_years", "sex", "view_position", "findings")
+    same_image = Window.partitionBy("image_index", F.col("verdict").isNull())
+    conflict = ~F.min(content).over(same_image).eqNullSafe(F.max(content).over(same_image))
+    repeat = F.row_number().over(same_image.orderBy("line")) > 1
+    return judged.withColumn(
+        "verdict",
+        F.coalesce(
+            "verdict",
+            _verdict(conflict, "image-index-conflict", F.lit("lines that differ describe this image; none is used")),
+            _verdict(repeat, "image-index-repeated", F.lit("an equal line describes this image; one of them is used")),
+        ),
+    )
+
+
+def _unread(typed: str, raw: str | None = None) -> Column:
+    return F.col(raw or f"{typed}_raw").isNotNull() & F.col(typed).isNull()
+
+
+def _verdict(condition: Column, reason: str, message: Column) -> Column:
+    return F.when(condition, F.struct(F.lit(reason).alias("reason"), message.alias("message")))

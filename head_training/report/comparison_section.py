@@ -1,0 +1,171 @@
+"""The sections that put a result in its place: baselines, subgroups, and the literature."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from cxrfeat.labels.findings import FINDINGS
+from head_training.report import style
+from head_training.report.charts import forest
+from head_training.report.evaluation_section import label_and_split, provenance
+from head_training.report.page import Block, Plot, Section, Table
+from head_training.report.report_inputs import PREDICTIONS, Metrics
+from head_training.report.style import count, decimal, spell
+
+_MODELS = {
+    PREDICTIONS: "this model",
+    "untrained": "untrained head",
+    "view": "view position alone",
+    "age+sex": "age and sex alone",
+    "view+age+sex": "view, age and sex",
+}
+
+
+def baselines_section(metrics: Metrics) -> Section:
+    """Return what can be had without looking at a film."""
+    models = [model for model in metrics.values("model") if metrics.number("auroc", "macro", model=model).defined]
+    note = metrics.content["baselines"].get("note")
+    lead = [f"{note[:1].upper()}{note[1:]}."] if note else []
+    lead += [
+        "View, age and sex are known before anybody looks at a film. What they reach alone is no skill at reading films, and "
+        "a model that sees them may use them."
+    ]
+    if not any(model != PREDICTIONS for model in models):
+        return Section("Baselines", [], lead)
+    return Section("Baselines", [_baselines_plot(metrics, models), _baselines_table(metrics, models)], lead)
+
+
+def _name(model: str) -> str:
+    return _MODELS.get(model, model)
+
+
+def _baselines_plot(metrics: Metrics, models: list[str]) -> Plot:
+    numbers = {model: metrics.number("auroc", "macro", model=model) for model in models}
+    order = sorted(models, key=lambda model: numbers[model].value, reverse=True)
+    best = next(model for model in order if model != PREDICTIONS)
+    title = f"The best baseline ({_name(best)}) has a mean AUROC of {decimal(numbers[best].value)}"
+
+    def plot(axes: Axes) -> None:
+        bold = [order.index(PREDICTIONS)] if PREDICTIONS in order else []
+        forest(axes, [_name(model) for model in order], [numbers[model] for model in order], bold=bold)
+        axes.axvline(0.5, color=style.MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
+        axes.set_xlabel(f"mean AUROC on test, {label_and_split(metrics)}")
+
+    svg = style.draw(plot, f"Baselines. {title}", height=1.0 + 0.36 * len(order))
+    return Plot(title, svg, "Logistic regressions and the head before its training; dotted: chance.")
+
+
+def _baselines_table(metrics: Metrics, models: list[str]) -> Table:
+    rows = [
+        (
+            "mean" if scope == "macro" else spell(scope),
+            *(decimal(metrics.number("auroc", scope, model=model).value) for model in models),
+        )
+        for scope in (*FINDINGS, "macro")
+    ]
+    return Table("AUROC beside its baselines", ("", *map(_name, models)), rows, emphasis=(len(FINDINGS),))
+
+
+def subgroup_section(metrics: Metrics) -> Section:
+    """Return how well the model ranks within sexes, ages and views."""
+    groups = [group for group in metrics.values("group") if group != "all"]
+    lead = ["Numbers of small groups are uncertain: look at the interval and the number of patients first."]
+    shown = [group for group in groups if metrics.number("auroc", "macro", group=group).defined]
+    blocks: list[Block] = [_groups_plot(metrics, shown)] if shown else []
+    if groups:
+        blocks += [_groups_table(metrics, groups), _groups_by_finding(metrics, groups)]
+    return Section("Subgroups", blocks, lead)
+
+
+def _group_name(group: str) -> str:
+    key, _, value = group.partition("=")
+    names = {"F": "women", "M": "men"}
+    return names.get(value, f"{key} {value}") if key == "sex" else f"{key} {value}".replace("-", "–")
+
+
+def _groups_plot(metrics: Metrics, groups: list[str]) -> Plot:
+    numbers = {group: metrics.number("auroc", "macro", group=group) for group in ("all", *groups)}
+    # A group without an interval is too small to be what a title is about, unless all are.
+    certain = [group for group in groups if math.isfinite(numbers[group].low)] or groups
+    low, high = (extreme(certain, key=lambda group: numbers[group].value) for extreme in (min, max))
+    title = (
+        f"The mean AUROC goes from {decimal(numbers[low].value)} ({_group_name(low)}) to "
+        f"{decimal(numbers[high].value)} ({_group_name(high)})"
+    )
+
+    def plot(axes: Axes) -> None:
+        names = ["all", *map(_group_name, groups)]
+        forest(axes, names, [numbers[group] for group in ("all", *groups)], bold=[0])
+        axes.axvline(numbers["all"].value, color=style.CONTEXT, linewidth=1)
+        axes.set_xlabel(f"mean AUROC on test, {label_and_split(metrics)}")
+
+    caption = "Each mean is over the findings that are defined in the group, so groups may differ in what they average."
+    return Plot(title, style.draw(plot, f"Subgroups. {title}", height=1.0 + 0.36 * len(numbers)), caption)
+
+
+def _groups_table(metrics: Metrics, groups: list[str]) -> Table:
+    rows = []
+    for group in ("all", *groups):
+        number = metrics.number("auroc", "macro", group=group)
+        rows.append(
+            (
+                _group_name(group) if group != "all" else "all",
+                count(number.images),
+                count(number.patients),
+                number.text(),
+            )
+        )
+    return Table("Who is in the groups", ("", "films", "patients", "mean AUROC"), rows, emphasis=(0,))
+
+
+def _groups_by_finding(metrics: Metrics, groups: list[str]) -> Table:
+    rows = []
+    for finding in FINDINGS:
+        numbers = [metrics.number("auroc", finding, group=group) for group in ("all", *groups)]
+        rows.append((spell(finding), *(f"{decimal(number.value)} ({count(number.positives)})" for number in numbers)))
+    header = ("", "all", *map(_group_name, groups))
+    caption = "With the number of positives; a dash: a class is absent in the group."
+    return Table("AUROC of each finding in each group", header, rows, caption, wide=True)
+
+
+def literature_section(metrics: Metrics) -> Section:
+    """Return published results, those on the official split and those on random ones in tables of their own."""
+    entries = metrics.content["literature"]
+    protocols = sorted({entry["protocol"] for entry in entries})  # official, random
+    ours = metrics.content["protocol"]["name"]
+    lead = [
+        "Numbers on the official split and on random ones never share a ranking: the same model had 0.841 on a random split "
+        "and 0.807 on the official one (Guendel et al. 2018).",
+        *provenance(metrics)[:2],
+    ]
+    blocks: list[Block] = [
+        _literature_table(metrics, [entry for entry in entries if entry["protocol"] == protocol], protocol)
+        for protocol in protocols
+    ]
+    if not any(_shares(ours, protocol) for protocol in protocols):
+        lead.append(f"This evaluation's split ({ours}) is none of theirs, so it stands in no table.")
+    return Section("Literature", blocks, lead)
+
+
+def _shares(ours: str, protocol: str) -> bool:
+    """Say whether our split is the one that a paper used; random splits are all different."""
+    return ours.startswith("official") and protocol.startswith("official")
+
+
+def _literature_table(metrics: Metrics, entries: list[dict[str, Any]], protocol: str) -> Table:
+    with_ours = _shares(metrics.content["protocol"]["name"], protocol)
+    names = [f"{entry['name']} ({entry['year']}){'' if entry['verified'] else ' *'}" for entry in entries]
+    rows = []
+    for finding in (*FINDINGS, None):
+        values = [entry["mean"] if finding is None else entry["findings"].get(finding) for entry in entries]
+        ours = [metrics.number("auroc", finding or "macro").text()] if with_ours else []
+        rows.append((spell(finding) if finding else "mean", *map(decimal, values), *ours))
+    caption = " ".join(f"{name}: {entry['source'].rstrip('.')}." for name, entry in zip(names, entries, strict=True))
+    if any(not entry["verified"] for entry in entries):
+        caption += " * Values of single findings are not yet checked against the paper."
+    title = f"AUROC on {'the official' if protocol.startswith('official') else 'a random'} split"
+    header = ("", *names, *(["this evaluation"] if with_ours else []))
+    return Table(title, header, rows, caption, wide=True, emphasis=(len(FINDINGS),))

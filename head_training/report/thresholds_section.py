@@ -1,0 +1,140 @@
+"""The sections about decisions: operating points, and films that could be set aside."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
+
+from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
+from head_training.report import style
+from head_training.report.charts import curve
+from head_training.report.page import Block, Plot, Section, Table
+from head_training.report.report_inputs import Metrics, Number
+from head_training.report.style import count, decimal, percent, spell
+
+_NAMES = {"youden": "Youden's J", "f1": "Highest F1"}
+_RATES = ("sensitivity", "specificity", "ppv", "npv", "f1", "accuracy")
+_COUNTS = ("tp", "fp", "tn", "fn")
+_AVERAGES = ("macro", "micro", "weighted", "samples")
+
+
+def operating_section(metrics: Metrics) -> Section:
+    """Return one table an operating point, and the averages over findings."""
+    points = metrics.content["settings"]["points"]
+    blocks: list[Block] = [_point_table(metrics, point) for point in points]
+    lead = [
+        "Thresholds are chosen on val and only applied to test; a fixed one is chosen nowhere. A sensitivity that was "
+        "reached on val is not guaranteed on test."
+    ]
+    return Section("Operating points", [*blocks, _averages_table(metrics, points)], lead)
+
+
+def triage_section(metrics: Metrics) -> Section:
+    """Return which share of the films without a finding could be set aside at a given sensitivity."""
+    points = [
+        point for point in metrics.values("point") if metrics.number("specificity", ANY_FINDING, point=point).defined
+    ]
+    targets = {
+        point: metrics.number("specificity", ANY_FINDING, point=point)
+        for point in points
+        if point.startswith("sensitivity_")
+    }
+    blocks: list[Block] = [_triage_plot(targets)] if targets else []
+    curves = metrics.content["curves"].get("test", {})
+    if ANY_FINDING in curves:
+        blocks.append(_triage_curve(metrics, curves[ANY_FINDING]["roc"]))
+    if points:
+        blocks.append(_triage_table(metrics, points))
+    lead = [
+        "Could a film without any of the 14 findings be set aside unread? The score of any finding is 1\u00a0−\u00a0Π(1\u00a0−\u00a0p), as if "
+        "findings were independent. No Finding is not healthy, and a label is not a diagnosis: this measures a ranking, "
+        "not a way of working."
+    ]
+    return Section("Triage", blocks, lead, [(metrics.number("auroc", ANY_FINDING).text(), "AUROC of any finding")])
+
+
+def point_name(point: str) -> str:
+    """Write an operating point for readers: Sensitivity 0.90."""
+    return _NAMES.get(point) or spell(point).capitalize()
+
+
+def _point_table(metrics: Metrics, point: str) -> Table:
+    rows = []
+    values: dict[str, list[float]] = {rate: [] for rate in _RATES}
+    for finding in FINDINGS:
+        rates = {rate: metrics.number(rate, finding, point=point) for rate in _RATES}
+        for rate in _RATES:
+            values[rate].append(rates[rate].value)
+        counts = [count(metrics.number(name, finding, point=point).value) for name in _COUNTS]
+        threshold = decimal(rates["sensitivity"].threshold)
+        rows.append((spell(finding), threshold, *(rates[rate].text(2) for rate in _RATES), *counts))
+    means = {rate: _mean(values[rate]) for rate in _RATES}
+    rows.append(("mean", "", *(decimal(means[rate], 2) for rate in _RATES), "", "", "", ""))
+    title = (
+        f"{point_name(point)}: in the mean sensitivity {decimal(means['sensitivity'], 2)}, "
+        f"specificity {decimal(means['specificity'], 2)}"
+    )
+    header = ("", "threshold", "sensitivity", "specificity", "PPV", "NPV", "F1", "accuracy", "TP", "FP", "TN", "FN")
+    return Table(title, header, rows, wide=True, emphasis=(len(FINDINGS),))
+
+
+def _mean(values: list[float]) -> float | None:
+    defined = [value for value in values if np.isfinite(value)]
+    return float(np.mean(defined)) if defined else None
+
+
+def _averages_table(metrics: Metrics, points: list[str]) -> Table:
+    rows = []
+    for point in points:
+        for average in _AVERAGES:
+            numbers = [metrics.number(name, average, point=point) for name in ("precision", "recall", "f1")]
+            rows.append((f"{point_name(point)}, {average}", *(number.text() for number in numbers)))
+    caption = "Macro: mean over findings; micro: all calls in one; weighted: by positives; samples: mean over films."
+    return Table("Averages over findings", ("", "precision", "recall", "F1"), rows, caption, wide=True)
+
+
+def _triage_plot(targets: dict[str, Number]) -> Plot:
+    names, numbers = [point_name(point) for point in targets], list(targets.values())
+    middle = min(len(names) - 1, 1)
+    title = f"{names[middle]}: {percent(numbers[middle].value, 0)} of films without a finding could be set aside"
+
+    def plot(axes: Axes) -> None:
+        for place, number in enumerate(numbers):
+            axes.barh(place, number.value, color=style.BLUE, height=0.6)
+            axes.hlines(place, number.low, number.high, color=style.INK, linewidth=1.2)
+            end = np.nanmax([number.value, number.high])
+            axes.text(end + 0.015, place, percent(number.value), va="center", color=style.MUTED)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.12)
+        axes.set_xticks(np.linspace(0, 1, 5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value, 0)))
+        axes.set_xlabel("films without a finding that are set aside")
+        axes.grid(visible=False, axis="y")
+
+    caption = "Thresholds reach the named sensitivity on val; what they reach on test is in the table."
+    return Plot(title, style.draw(plot, f"Triage. {title}", height=1.0 + 0.5 * len(names)), caption)
+
+
+def _triage_curve(metrics: Metrics, points: dict[str, list[float]]) -> Plot:
+    auroc = metrics.number("auroc", ANY_FINDING)
+    title = f"Any finding is ranked above none with an AUROC of {decimal(auroc.value, 2)}"
+
+    def plot(axes: Axes) -> None:
+        curve(axes, points["fpr"], points["tpr"], level=None)
+        axes.set_xlabel("1 − specificity")
+        axes.set_ylabel("sensitivity")
+
+    return Plot(title, style.draw(plot, f"ROC curve of any finding. {title}", height=3.4), "ROC on test; gray: chance.")
+
+
+def _triage_table(metrics: Metrics, points: list[str]) -> Table:
+    rows = []
+    for point in points:
+        numbers = {name: metrics.number(name, ANY_FINDING, point=point) for name in (*_RATES, *_COUNTS)}
+        rates = [numbers[name].text() for name in ("sensitivity", "specificity", "npv")]
+        threshold = decimal(numbers["specificity"].threshold)
+        rows.append((point_name(point), threshold, *rates, count(numbers["tn"].value), count(numbers["fn"].value)))
+    header = ("", "threshold", "sensitivity", "set aside", "NPV", "rightly", "wrongly set aside")
+    return Table("What setting aside costs", header, rows, wide=True)

@@ -1,0 +1,158 @@
+"""What an encoder makes of its device: precision, memory, threads, and the spec that names it on another machine."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from cxrfeat import device as device_module
+from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder, load_encoder, round_to_bits
+from cxrfeat.backbones.registry import BACKBONES, Weights, fingerprint, get_backbone
+from cxrfeat.device import Precision
+from cxrfeat.errors import ConfigError, DeviceError
+from tests import fakes
+from tests.cxrfeat.backbones.test_encoder import FILMS, RANDOM, build_small, needs_bf16
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[FrozenEncoder]:
+    """Return a small fp32 encoder, and keep its backbone in the registry."""
+    BACKBONES["small"] = fakes.SMALL
+    yield build_small()
+    del BACKBONES["small"]
+
+
+@pytest.mark.usefixtures("small")
+def test_out_of_memory_halves_the_batch(
+    small: FrozenEncoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A device that can't take 8 nor 4 images gets 2 from then on, says so once, and no film is lost or out of order."""
+    expected = small.embed(FILMS)
+    made = build_small(batch_size=8)
+    sizes: list[int] = []
+    forward = made._forward
+
+    def cramped(batch: NDArray[np.uint8]) -> torch.Tensor:
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(batch)
+
+    monkeypatch.setattr(made, "_forward", cramped)
+    for _ in range(2):
+        np.testing.assert_allclose(made.embed(FILMS), expected, atol=1e-4 * float(np.abs(expected).max()))
+    assert sizes == [8, 4, 2, 2, 2, 2]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"cpu: no memory for {size} images at once; going on with {size // 2}" for size in (8, 4)]
+
+
+@pytest.mark.usefixtures("small")
+def test_no_memory_for_one_image_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing left to halve."""
+    made = build_small(batch_size=2)
+
+    def full(_: NDArray[np.uint8]) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(made, "_forward", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        made.embed(FILMS)
+    assert made.batch_size == 1
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_where_the_cpu_has_it(native: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Auto takes bf16 only where it is faster; what was asked for by name is taken as asked."""
+    monkeypatch.setattr(device_module, "has_native_bf16", lambda: native)
+    made = {asked: build_small(asked).precision for asked in Precision}
+    assert made == {Precision.AUTO: precision, Precision.FP32: "fp32", Precision.BF16: "bf16"}
+
+
+@needs_bf16
+@pytest.mark.usefixtures("small")
+def test_bf16_embeddings_have_sixteen_bits() -> None:
+    """The last eight are zeros, which compress; fp32 keeps all of them. With and without maps alike."""
+    found = {}
+    for precision in (Precision.FP32, Precision.BF16):
+        made = build_small(precision)
+        found[precision] = made.embed(FILMS)
+        np.testing.assert_array_equal(made.embed_with_maps(FILMS)[0], found[precision])
+    assert not (found[Precision.BF16].view(np.uint32) & 0xFF).any()
+    assert (found[Precision.FP32].view(np.uint32) & 0xFF).any()
+
+
+@given(arrays(np.float32, 20, elements=st.floats(-(2.0**100), 2.0**100, width=32)))
+def test_rounding_keeps_sixteen_bits(values: NDArray[np.float32]) -> None:
+    """To the nearest such number: within 2⁻¹⁶ of the value, its sign and order kept, and a second time nothing changes."""
+    normal = np.where(np.abs(values) < np.finfo(np.float32).tiny, np.float32(0), values)
+    rounded = round_to_bits(normal)
+    assert rounded.dtype == np.float32
+    assert not (rounded.view(np.uint32) & 0xFF).any()
+    assert (np.abs(rounded.astype(np.float64) - normal) <= 2.0**-16 * np.abs(normal.astype(np.float64))).all()
+    np.testing.assert_array_equal(round_to_bits(rounded), rounded)
+    order = np.argsort(normal)
+    assert (np.diff(rounded[order]) >= 0).all()
+
+
+@pytest.mark.usefixtures("small")
+def test_the_encoder_says_what_it_is() -> None:
+    """Dimension, fingerprint, precision and batch size are those of the spec, and 16 images by default on a CPU."""
+    spec = EncoderSpec("small", RANDOM, Precision.FP32)
+    made = FrozenEncoder(spec)
+    assert (made.dim, made.precision, made.batch_size) == (2048, "fp32", 16)
+    assert made.fingerprint == spec.fingerprint == fingerprint(get_backbone("small"), RANDOM)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"backbone": "resnet51"}, "resnet51"),
+        ({"precision": "fp8"}, r"'fp8'.*\['auto', 'fp32', 'bf16'\]"),
+        ({"batch_size": 0}, "batch size 0"),
+        ({"batch_size": -1}, "batch size -1"),
+    ],
+)
+def test_a_spec_that_cannot_be_built_is_refused(options: dict[str, Any], said: str) -> None:
+    """A wrong option fails on the driver, before any worker starts, and names the value."""
+    with pytest.raises(ConfigError, match=said):
+        EncoderSpec(**{"backbone": "resnet50", "weights": RANDOM, **options})
+
+
+def test_a_spec_travels() -> None:
+    """A spec reaches a worker by pickle and is the same key there."""
+    spec = EncoderSpec("resnet50-v1", Weights(Path("x.pth"), "ab" * 32), Precision.BF16, 4)
+    copy = pickle.loads(pickle.dumps(spec))
+    assert copy == spec
+    assert hash(copy) == hash(spec)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])
+def test_a_gpu_that_is_not_there_is_refused(device: str) -> None:
+    """Never a silent fallback to the CPU: the message names the device and the number of GPUs."""
+    with pytest.raises(DeviceError, match=f"'{device}'.* 0 GPUs"):
+        FrozenEncoder(EncoderSpec("resnet50", RANDOM), device)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_process_builds_an_encoder_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that Spark uses again has its encoder, and the threads that were asked for; another spec is built anew."""
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    load_encoder.cache_clear()
+    first = load_encoder(EncoderSpec("small", RANDOM, Precision.FP32, 2), "cpu", 3)
+    assert load_encoder(EncoderSpec("small", RANDOM, Precision.FP32, 2), "cpu", 3) is first
+    assert load_encoder(EncoderSpec("small", RANDOM, Precision.FP32, 4), "cpu", 3).batch_size == 4
+    assert threads == [3, 3]
+    load_encoder.cache_clear()

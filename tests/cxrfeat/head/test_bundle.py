@@ -1,0 +1,223 @@
+"""What a bundle promises: the same head comes back, damage is named, and a kill leaves all or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from cxrfeat.errors import BundleError
+from cxrfeat.head import bundle as bundle_module
+from cxrfeat.head.bundle import FORMAT, Bundle, load_bundle, save_bundle
+from cxrfeat.head.calibration import Calibration
+from cxrfeat.head.inputs import Inputs
+from cxrfeat.head.mlp import Head
+from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
+
+EXTRACTOR = "resnet50:abc:pillow-224"
+
+
+def make_bundle(seed: int = 0) -> Bundle:
+    torch.manual_seed(seed)
+    mean = np.linspace(-1, 1, 5, dtype=np.float32)
+    inputs = Inputs(mean, np.full(5, 0.3, dtype=np.float32), {"age": 46.87654321, "sex": 1 / 3})
+    calibration = Calibration(np.linspace(0.5, 2, 14), np.linspace(-1, 1, 14))
+    thresholds: dict[str, float | None] = {**dict.fromkeys(FINDINGS, 0.25), "Hernia": None, ANY_FINDING: 0.75}
+    training = {"seed": seed, "test": {"auroc": None}}
+    return Bundle(Head(7, (4, 3)).eval(), inputs, (4, 3), EXTRACTOR, calibration, {"youden": thresholds}, training)
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "bundle.json"
+    description = json.loads(path.read_text())
+    change(description)
+    path.write_text(json.dumps(description))
+
+
+def test_a_bundle_comes_back_as_it_was(tmp_path: Path) -> None:
+    """Weights, statistics and record survive bit for bit."""
+    bundle = make_bundle()
+    save_bundle(bundle, tmp_path / "run" / "head")
+    loaded = load_bundle(tmp_path / "run" / "head")
+    for name, tensor in bundle.head.state_dict().items():
+        assert torch.equal(tensor, loaded.head.state_dict()[name])
+    assert np.array_equal(loaded.inputs.mean, bundle.inputs.mean)
+    assert np.array_equal(loaded.inputs.scale, bundle.inputs.scale)
+    assert (loaded.inputs.imputed, loaded.hidden, loaded.extractor) == (bundle.inputs.imputed, (4, 3), EXTRACTOR)
+    assert loaded.training == bundle.training
+    assert np.array_equal(loaded.calibration.slope, bundle.calibration.slope)
+    assert np.array_equal(loaded.calibration.intercept, bundle.calibration.intercept)
+    assert loaded.thresholds == bundle.thresholds
+    assert loaded.fingerprint == bundle.fingerprint
+    assert not loaded.head.training
+
+
+def test_the_same_bundle_is_the_same_bytes(tmp_path: Path) -> None:
+    """Two writes of one head don't differ in a byte; another head does."""
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        save_bundle(make_bundle(seed), tmp_path / name)
+    files = {name: {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "abc"}
+    assert files["a"] == files["b"] != files["c"]
+    assert sorted(files["a"]) == ["bundle.json", "head.safetensors"]
+
+
+def test_the_extractor_must_be_the_one_of_the_training() -> None:
+    """Embeddings of another extractor are refused with both names."""
+    make_bundle().check_extractor(EXTRACTOR)
+    with pytest.raises(BundleError, match=f"'other'.*{EXTRACTOR}"):
+        make_bundle().check_extractor("other")
+
+
+def test_another_backbone_is_refused_by_name() -> None:
+    """What the head needs is said before anything is looked for."""
+    bundle = replace(make_bundle(), extractor="resnet50-v1:4d487a61:gray")
+    bundle.check_backbone("resnet50-v1")
+    with pytest.raises(BundleError, match=r"needs --backbone resnet50-v1, not resnet50, and weights .* with 4d487a61"):
+        bundle.check_backbone("resnet50")
+
+
+def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path) -> None:
+    """A run for its head is the slip to expect."""
+    with pytest.raises(BundleError, match=r"nowhere is no bundle: there is no bundle\.json in it$"):
+        load_bundle(tmp_path / "nowhere")
+    save_bundle(make_bundle(), tmp_path / "run" / "head")
+    with pytest.raises(BundleError, match=r"run is no bundle: .*; did you mean .*run/head\?"):
+        load_bundle(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(format=FORMAT + 1), f"format {FORMAT + 1}, this version reads up to {FORMAT}"),
+        (lambda d: d.update(format="1"), "format '1'; expected a number"),
+        (lambda d: d.pop("dims"), r"lacks \['dims'\]"),
+        (lambda d: d["dims"].pop("hidden"), "hidden"),
+        (lambda d: d["labels"].reverse(), "labels .*'Hernia'.*in this order"),
+        (lambda d: d["dims"].update(hidden=[4, 2]), "don't fit the dims"),
+        (lambda d: d["dims"].update(embedding=6), "5 and 5 embedding columns"),
+        (lambda d: d["imputed"].pop("sex"), "1 extra inputs"),
+        (lambda d: d["imputed"].update(height=1.0), "height.*known are"),
+        (
+            lambda d: d["calibration"]["slope"].update(Mass=-1.0),
+            r"calibration can't be used.*\['Mass'\] are not above 0",
+        ),
+        (lambda d: d["calibration"]["intercept"].pop("Mass"), "calibration can't be used.*Mass"),
+        (lambda d: d.pop("calibration"), r"lacks \['calibration'\]"),
+        (lambda d: d["thresholds"]["youden"].pop("any_finding"), "thresholds of 'youden' are for .*expected"),
+        (lambda d: d["thresholds"]["youden"].update(Mass=1.5), "'youden' are no probabilities.*1.5"),
+        (lambda d: d.update(sha256="0" * 64), "sha256 [0-9a-f]{64}, but bundle.json says 0000"),
+    ],
+)
+def test_a_changed_description_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    """Each contradiction between the two files, or with this program, has its own message."""
+    save_bundle(make_bundle(), tmp_path / "head")
+    edit(tmp_path / "head", change)
+    with pytest.raises(BundleError, match=message):
+        load_bundle(tmp_path / "head")
+
+
+def test_whatever_changes_an_answer_changes_the_fingerprint() -> None:
+    """Weights, inputs, calibration, thresholds and extractor are in it; the record of the training is not."""
+    bundle = make_bundle()
+    assert bundle.fingerprint.startswith("mlp-4-3:")
+    changed = [
+        make_bundle(seed=1),
+        replace(bundle, inputs=replace(bundle.inputs, imputed={"age": 1.0, "sex": 0.5})),
+        replace(bundle, calibration=replace(bundle.calibration, intercept=np.zeros(14))),
+        replace(bundle, thresholds={"f1": bundle.thresholds["youden"]}),
+        replace(bundle, extractor="other"),
+    ]
+    assert len({each.fingerprint for each in [bundle, *changed]}) == 6
+    assert replace(bundle, training={}).fingerprint == bundle.fingerprint
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "head.safetensors"])
+def test_a_missing_or_cut_file_is_refused(tmp_path: Path, name: str) -> None:
+    """Half a bundle is none."""
+    save_bundle(make_bundle(), tmp_path / "head")
+    path = tmp_path / "head" / name
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(BundleError, match=r"no bundle|sha256"):
+        load_bundle(tmp_path / "head")
+    path.unlink()
+    with pytest.raises(BundleError, match=name):
+        load_bundle(tmp_path / "head")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    """A head that would answer NaN is not loaded."""
+    bundle = make_bundle()
+    with torch.no_grad():
+        next(bundle.head.parameters())[0, 0] = torch.nan
+    save_bundle(bundle, tmp_path / "head")
+    with pytest.raises(BundleError, match="NaN"):
+        load_bundle(tmp_path / "head")
+
+
+def test_a_bundle_is_never_overwritten(tmp_path: Path) -> None:
+    """What is there stays, and nothing is left beside it."""
+    save_bundle(make_bundle(0), tmp_path / "head")
+    with pytest.raises(BundleError, match="can't be written"):
+        save_bundle(make_bundle(1), tmp_path / "head")
+    assert load_bundle(tmp_path / "head").training["seed"] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["head"]
+
+
+def test_no_pickle_is_inside(tmp_path: Path) -> None:
+    """The weights are plain safetensors."""
+    save_bundle(make_bundle(), tmp_path / "head")
+    names = set(safetensors.torch.load_file(tmp_path / "head" / "head.safetensors"))
+    assert names == {"inputs.mean", "inputs.scale"} | {f"layers.{n}.{k}" for n in range(3) for k in ("weight", "bias")}
+
+
+def test_killed_at_any_line_there_is_a_whole_bundle_or_none(tmp_path: Path) -> None:
+    """Kill -9 before each line that writing executes, one after the other, until a writer gets through."""
+    bundle = make_bundle()
+    outcomes = []
+    for line in range(200):
+        folder = tmp_path / str(line) / "head"
+        killed = _save_and_die(bundle, folder, line)
+        outcomes.append(folder.exists())
+        if folder.exists():
+            load_bundle(folder)
+        if not killed:
+            break
+    assert outcomes[-1]
+    assert outcomes.count(False) > 10
+    assert outcomes == sorted(outcomes)
+
+
+def _save_and_die(bundle: Bundle, folder: Path, lines: int) -> bool:
+    """Save in a child that kills itself before the given line of bundle.py; return whether it did."""
+    child = os.fork()
+    if child == 0:
+        left = lines
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal left
+            if frame.f_code.co_filename != bundle_module.__file__:
+                return None
+            if event == "line":
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+
+        sys.settrace(trace)
+        save_bundle(bundle, folder)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)

@@ -1,0 +1,18 @@
+"""What the head is: the MLP that it says."""
+
+from __future__ import annotations
+
+import torch
+
+from cxrfeat.head.mlp import Head
+from cxrfeat.labels.findings import FINDINGS
+
+
+def test_the_head_is_the_mlp_it_says() -> None:
+    """Linear, ReLU, linear, ReLU, linear, in training and after."""
+    head = Head(7, (4, 3))
+    first, second, last = head.layers
+    inputs = torch.randn(6, 7)
+    expected = last(torch.relu(second(torch.relu(first(inputs)))))
+    torch.testing.assert_close(head(inputs), expected)
+    assert head(inputs).shape == (6, len(FINDINGS))

@@ -1,0 +1,105 @@
+"""What a prediction is: the bundle's own arithmetic done plainly, and columns that say it in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy.special import expit
+
+from cxrfeat.errors import BundleError
+from cxrfeat.head import predictor
+from cxrfeat.head.bundle import Bundle
+from cxrfeat.head.predictor import Predictor
+from cxrfeat.io.schema import PREDICTIONS
+from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
+from tests import fakes
+
+DIM = 6
+
+
+def plain_forward(bundle: Bundle, embeddings: np.ndarray, ages: np.ndarray, sexes: np.ndarray) -> np.ndarray:
+    """Return probabilities by numpy in float64: the reference."""
+    ages = np.where(np.isnan(ages), bundle.inputs.imputed["age"], ages) / 100
+    sexes = np.where(np.isnan(sexes), bundle.inputs.imputed["sex"], sexes)
+    values = np.column_stack([(embeddings - bundle.inputs.mean) / bundle.inputs.scale, ages, sexes]).astype(np.float64)
+    for number, layer in enumerate(bundle.head.layers):
+        weight, bias = (tensor.detach().double().numpy() for tensor in layer.parameters())
+        values = values @ weight.T + bias
+        if number < len(bundle.head.layers) - 1:
+            values = np.maximum(values, 0)
+    return np.asarray(expit(values * bundle.calibration.slope + bundle.calibration.intercept))
+
+
+def films(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(count)
+    ages, sexes = random.uniform(0, 95, count), random.integers(0, 2, count).astype(np.float64)
+    ages[::3], sexes[::4] = np.nan, np.nan
+    return (random.normal(size=(count, DIM)).astype(np.float32), ages.astype(np.float32), sexes.astype(np.float32))
+
+
+@pytest.mark.parametrize("count", [0, 1, 10, 25])
+def test_probabilities_are_those_of_a_plain_forward_pass(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To 1e-6, in any number of blocks, with age and sex imputed where they are missing."""
+    monkeypatch.setattr(predictor, "_ROWS_AT_ONCE", 10)
+    bundle = fakes.bundle(DIM)
+    embeddings, ages, sexes = films(count)
+    before = embeddings.copy()
+    found = Predictor(bundle, "youden").predict(embeddings, {"age": ages, "sex": sexes})
+    expected = plain_forward(bundle, embeddings, ages, sexes)
+    np.testing.assert_allclose(found.probabilities, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.any_finding, 1 - np.prod(1 - expected, axis=1), rtol=0, atol=1e-6)
+    assert np.array_equal(found.imputed["age"], np.isnan(ages))
+    assert np.array_equal(found.imputed["sex"], np.isnan(sexes))
+    assert np.array_equal(embeddings, before), "the caller's embeddings were changed"
+
+
+def test_a_head_without_age_and_sex_imputes_nothing() -> None:
+    """Extras that the head does not use are not asked for."""
+    bundle = fakes.bundle(DIM, extras=())
+    predictor = Predictor(bundle, "youden")
+    found = predictor.predict(films(4)[0], {})
+    assert found.imputed == {}
+    assert predictor.to_columns(found)["imputed"].to_pylist() == [[]] * 4
+
+
+def test_columns_say_which_findings_are_positive_and_what_was_imputed() -> None:
+    """At or above the threshold is positive; without a threshold nothing is, and any finding is unknown."""
+    bundle = fakes.bundle(DIM)
+    embeddings, ages, sexes = films(12)
+    expected = plain_forward(bundle, embeddings, ages, sexes).astype(np.float32)
+    thresholds: dict[str, float | None] = dict.fromkeys(FINDINGS, 0.5) | {"Mass": None, ANY_FINDING: None}
+    found = Predictor(bundle, "youden").predict(embeddings, {"age": ages, "sex": sexes})
+    thresholds["Nodule"] = float(found.probabilities[3, 5])
+    predictor = Predictor(replace(bundle, thresholds={"youden": thresholds}), "youden")
+    columns = predictor.to_columns(found)
+    for row, positives in enumerate(columns["positives"].to_pylist()):
+        due = [n for n, p in zip(FINDINGS, expected[row], strict=True) if n not in ("Mass", "Nodule") and p >= 0.5]
+        assert [name for name in positives if name != "Nodule"] == due
+    assert "Nodule" in columns["positives"].to_pylist()[3]
+    assert any(columns["positives"].to_pylist())
+    assert columns["any_finding_positive"].null_count == 12
+    assert columns["imputed"].to_pylist()[:5] == [["age", "sex"], [], [], ["age"], ["sex"]]
+    for name, column in columns.items():
+        assert column.type == PREDICTIONS.field(name).type
+        assert len(column) == 12
+
+
+def test_any_finding_has_its_own_threshold() -> None:
+    """Positive at or above it."""
+    bundle = fakes.bundle(DIM)
+    embeddings, ages, sexes = films(9)
+    found = Predictor(bundle, "youden").predict(embeddings, {"age": ages, "sex": sexes})
+    middle = float(np.sort(found.any_finding)[4])
+    thresholds = {"youden": {**bundle.thresholds["youden"], ANY_FINDING: middle}}
+    columns = Predictor(replace(bundle, thresholds=thresholds), "youden").to_columns(found)
+    assert columns["any_finding_positive"].type == pa.bool_()
+    assert sum(columns["any_finding_positive"].to_pylist()) == 5
+
+
+def test_an_operating_point_that_is_not_there_is_named() -> None:
+    """With those that are."""
+    with pytest.raises(BundleError, match=r"no operating point 'f2'; it has \['f1', 'youden'\]"):
+        Predictor(fakes.bundle(DIM), "f2")

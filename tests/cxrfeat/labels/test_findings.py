@@ -1,0 +1,165 @@
+"""What the labels promise: text and multi-hot say the same, and No Finding is zero, never a class."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from cxrfeat.labels.findings import (
+    FINDINGS,
+    NO_FINDING,
+    any_finding,
+    format_findings,
+    from_multi_hot,
+    parse_findings,
+    to_multi_hot,
+)
+
+some_findings = st.lists(st.sampled_from(FINDINGS))
+
+
+def canonical(names: list[str]) -> list[str]:
+    return sorted(set(names), key=FINDINGS.index)
+
+
+def test_the_findings_and_their_order_are_those_of_the_paper() -> None:
+    """The order of labels in vectors and bundles never changes."""
+    assert "|".join(FINDINGS) == (
+        "Atelectasis|Cardiomegaly|Effusion|Infiltration|Mass|Nodule|Pneumonia|Pneumothorax|"
+        "Consolidation|Edema|Emphysema|Fibrosis|Pleural_Thickening|Hernia"
+    )
+
+
+@pytest.mark.parametrize(
+    ("label", "findings"),
+    [
+        ("No Finding", []),
+        ("No Finding|No Finding", []),
+        (" No Finding ", []),
+        ("Mass", ["Mass"]),
+        ("Mass|Mass", ["Mass"]),
+        ("Hernia|Atelectasis", ["Atelectasis", "Hernia"]),
+        (" Edema | Mass ", ["Mass", "Edema"]),
+        ("|".join(reversed(FINDINGS)), list(FINDINGS)),
+    ],
+)
+def test_labels_parse_into_canonical_order(label: str, findings: list[str]) -> None:
+    """A label is a set of findings, read in the order of the paper."""
+    assert parse_findings(label) == findings
+
+
+@pytest.mark.parametrize(
+    ("label", "named"),
+    [
+        ("", "''"),
+        ("Mass|", "''"),
+        ("mass", "'mass'"),
+        ("Pleural Thickening", "'Pleural Thickening'"),
+        ("Mass,Edema", "'Mass,Edema'"),
+        ("Mass|Tuberculosis", "'Tuberculosis'"),
+        ("No Finding|Mass", "'No Finding'"),
+    ],
+)
+def test_a_label_that_is_not_known_is_refused_by_name(label: str, named: str) -> None:
+    """An unknown name, an empty one, or No Finding beside a finding is an error that names it."""
+    with pytest.raises(ValueError, match="names") as refused:
+        parse_findings(label)
+    assert f"names [{named}]" in str(refused.value)
+    assert repr(label) in str(refused.value)
+
+
+@given(some_findings)
+def test_what_is_written_is_read_back(names: list[str]) -> None:
+    """Text → findings is the inverse of findings → text, up to order and repeats."""
+    assert parse_findings(format_findings(names)) == canonical(names)
+
+
+@given(some_findings)
+def test_writing_does_not_depend_on_order_or_repeats(names: list[str]) -> None:
+    """Equal sets of findings are written as equal text."""
+    assert format_findings(names) == format_findings(reversed(names + names))
+
+
+@pytest.mark.parametrize(
+    ("names", "unknown"),
+    [
+        (["Tuberculosis", "Mass", "edema", "Asthma"], "['Asthma', 'Tuberculosis', 'edema']"),
+        ([""], "['']"),
+        ([NO_FINDING, "Mass"], "['No Finding']"),
+    ],
+)
+def test_writing_an_unknown_name_is_refused(names: list[str], unknown: str) -> None:
+    """What could not be read back is not written; the message names it, in alphabetical order."""
+    with pytest.raises(ValueError, match=re.escape(f"unknown findings {unknown}; known are")):
+        format_findings(names)
+
+
+def test_writing_no_finding_as_a_finding_is_refused() -> None:
+    """No Finding is not a name in a list of findings: it is the empty list."""
+    with pytest.raises(ValueError, match=NO_FINDING):
+        format_findings([NO_FINDING])
+
+
+def test_no_finding_is_the_zero_vector() -> None:
+    """A film without findings has fourteen zeros; there is no fifteenth class."""
+    hot = to_multi_hot([[]])
+    assert hot.shape == (1, 14)
+    assert not hot.any()
+
+
+@given(st.lists(some_findings, max_size=5))
+def test_multi_hot_round_trip(rows: list[list[str]]) -> None:
+    """Multi-hot → findings is the inverse of findings → multi-hot, up to order and repeats, and for no rows at all."""
+    hot = to_multi_hot(rows)
+    assert hot.dtype == np.float32
+    assert hot.shape == (len(rows), 14)
+    assert from_multi_hot(hot) == [canonical(names) for names in rows]
+
+
+@pytest.mark.parametrize("name", FINDINGS)
+def test_each_finding_has_its_own_column(name: str) -> None:
+    """Column i is finding i and no other."""
+    np.testing.assert_array_equal(to_multi_hot([[name]])[0], np.arange(14) == FINDINGS.index(name))
+
+
+@pytest.mark.parametrize("name", ["Tuberculosis", NO_FINDING, ""])
+def test_the_row_of_an_unknown_finding_is_named(name: str) -> None:
+    """Of many labels, the message says which one is wrong and what it says."""
+    with pytest.raises(ValueError, match=rf"row 2: unknown finding '{name}'"):
+        to_multi_hot([["Mass"], [], ["Edema", name]])
+
+
+@pytest.mark.parametrize(
+    ("hot", "said"),
+    [
+        (np.zeros(14), "have shape (14,); expected (N, 14)"),
+        (np.zeros((2, 13)), "have shape (2, 13); expected (N, 14)"),
+        (np.zeros((2, 15)), "have shape (2, 15); expected (N, 14)"),
+        (np.zeros((1, 14, 2)), "have shape (1, 14, 2); expected (N, 14)"),
+        (np.full((1, 14), 0.5), "other than 0 and 1"),
+        (np.full((1, 14), np.nan), "other than 0 and 1"),
+        (np.full((1, 14), 2), "other than 0 and 1"),
+    ],
+)
+def test_matrices_that_are_not_multi_hot_are_refused(hot: NDArray[np.generic], said: str) -> None:
+    """Probabilities, NaN, and matrices of another shape are not labels."""
+    with pytest.raises(ValueError, match=re.escape(said)):
+        from_multi_hot(hot)
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int64, np.float64])
+def test_any_dtype_of_zeros_and_ones_is_read(dtype: type[np.generic]) -> None:
+    """What matters is 0 and 1, not how they are stored."""
+    assert from_multi_hot(np.eye(14, dtype=dtype)) == [[name] for name in FINDINGS]
+
+
+def test_any_finding_is_the_complement_of_none() -> None:
+    """1 - the product, in float64 even from float32; certain findings and certain absence are exact."""
+    probabilities = np.array([[0.5, 0.5], [0.1, 0.2], [1, 0.3], [0, 0]], dtype=np.float32)
+    np.testing.assert_allclose(any_finding(probabilities), [0.75, 1 - 0.9 * 0.8, 1, 0], rtol=1e-7)
+    assert any_finding(probabilities).dtype == np.float64

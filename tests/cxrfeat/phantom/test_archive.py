@@ -1,0 +1,282 @@
+"""What the phantoms promise: the same files from the same seed, the archive's layout."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxrfeat.errors import ConfigError, DatasetMismatchError
+from cxrfeat.labels.findings import FINDINGS, parse_findings
+from cxrfeat.phantom import archive
+from cxrfeat.phantom.archive import write_dataset
+from cxrfeat.phantom.patients import Study, cohort, make_patient, make_studies
+from cxrfeat.phantom.radiograph import draw
+
+SIZE = 64
+HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+)
+NORMAL = Study(follow_up=0, age=50, view="PA")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def images(folder: Path) -> dict[str, bytes]:
+    return {name: data for name, data in contents(folder).items() if name.endswith(".png")}
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a set of 12 images with seed 3, not to be written to."""
+    folder = tmp_path_factory.mktemp("phantoms") / "set"
+    write_dataset(folder, 12, seed=3, size=SIZE)
+    return folder
+
+
+def test_same_seed_writes_the_same_bytes_whatever_the_number_of_workers(phantoms: Path, tmp_path: Path) -> None:
+    """A set can be remade byte for byte, by one process or by two."""
+    write_dataset(tmp_path, 12, seed=3, size=SIZE, workers=2)
+    assert contents(tmp_path) == contents(phantoms)
+
+
+def test_another_seed_draws_other_pictures(phantoms: Path, tmp_path: Path) -> None:
+    """The seed matters to every picture, not just to their order."""
+    write_dataset(tmp_path, 3, seed=4, size=SIZE)
+    assert not set(images(tmp_path).values()) & set(images(phantoms).values())
+
+
+def test_a_smaller_set_is_a_prefix_of_a_larger_one(phantoms: Path, tmp_path: Path) -> None:
+    """Count 5 gives the first five images and rows of count 12."""
+    write_dataset(tmp_path, 5, seed=3, size=SIZE)
+    larger = images(phantoms)
+    assert images(tmp_path) == {name: larger[name] for name in sorted(larger)[:5]}
+    rows = (phantoms / archive.METADATA).read_text().splitlines()
+    assert (tmp_path / archive.METADATA).read_text().splitlines() == rows[:6]
+
+
+def test_a_patient_does_not_depend_on_the_patients_before() -> None:
+    """Patient k can be made without patients 1 to k - 1."""
+    walked = [(patient, study) for patient, study in cohort(5, 60) if patient.number == 20]
+    alone = make_patient(5, 20)
+    assert walked == [(alone, study) for study in make_studies(alone)]
+
+
+def test_metadata_is_laid_out_as_the_archive_s(phantoms: Path) -> None:
+    """Header, file names, labels, ages, sexes and views are the archive's vocabulary."""
+    text = (phantoms / archive.METADATA).read_text()
+    assert text.splitlines()[0] == HEADER
+    rows = list(csv.DictReader(text.splitlines()))
+    files = {path.name for path in phantoms.glob("images_001/images/*.png")}
+    assert {row["Image Index"] for row in rows} == files
+    assert len(rows) == len(files) == 12
+    for row in rows:
+        assert row["Image Index"] == f"{int(row['Patient ID']):08d}_{int(row['Follow-up #']):03d}.png"
+        assert set(parse_findings(row["Finding Labels"])) <= set(FINDINGS)
+        assert 18 <= int(row["Patient Age"]) <= 95
+        assert row["Patient Gender"] in {"M", "F"}
+        assert row["View Position"] in {"PA", "AP"}
+        assert int(row["OriginalImage[Width"]) > 0
+        assert float(row["y]"]) > 0
+
+
+def test_a_cohort_has_the_promised_mix() -> None:
+    """Half the images are normal, the rest show one to three findings, and no finding is missing."""
+    studies = list(cohort(0, 400))
+    number = [len(study.findings) for _, study in studies]
+    assert 0.4 < number.count(0) / 400 < 0.6
+    assert set(number) == {0, 1, 2, 3}
+    counts = Counter(finding for _, study in studies for finding in study.findings)
+    assert set(counts) == set(FINDINGS)
+    assert min(counts.values()) >= 4
+    assert 0.005 < np.mean([study.rgba for _, study in cohort(0, 2000)]) < 0.04
+
+
+def test_patients_come_back() -> None:
+    """A patient has one to five studies, two on average, and never grows younger."""
+    patients = [make_patient(0, number) for number in range(1, 301)]
+    studies = [make_studies(patient) for patient in patients]
+    lengths = [len(mine) for mine in studies]
+    assert {1, 2, 3, 4, 5} == set(lengths)
+    assert 1.8 < np.mean(lengths) < 2.2
+    for mine in studies:
+        assert [study.follow_up for study in mine] == list(range(len(mine)))
+        assert sorted(study.age for study in mine) == [study.age for study in mine]
+
+
+def test_a_patient_looks_more_like_himself_than_like_others() -> None:
+    """The anatomy stays from study to study while pose and exposure vary."""
+    first, second = (
+        [draw(make_patient(0, number), replace(NORMAL, follow_up=visit), SIZE).ravel() for number in range(1, 9)]
+        for visit in (0, 1)
+    )
+    likeness = np.corrcoef(first, second)[:8, 8:]
+    himself, others = likeness.diagonal(), likeness[~np.eye(8, dtype=bool)]
+    assert himself.mean() > others.mean() + 0.02
+    assert himself.max() < 0.999
+
+
+@pytest.mark.parametrize("change", [{"view": "AP"}, {"age": 85}])
+def test_view_and_age_are_visible(change: dict[str, str | int]) -> None:
+    """The same patient looks different in the other view and at another age."""
+    patient = make_patient(0, 1)
+    other = replace(NORMAL, **change)  # type: ignore[arg-type]
+    assert np.abs(draw(patient, other, SIZE).astype(float) - draw(patient, NORMAL, SIZE)).mean() > 0.5
+
+
+def test_women_have_a_breast_shadow() -> None:
+    """Nothing but the sex makes the lower chest brighter."""
+    man = replace(make_patient(0, 1), sex="M")
+    woman = replace(man, sex="F")
+    brighter = draw(woman, NORMAL, SIZE).astype(float) - draw(man, NORMAL, SIZE)
+    assert brighter[40:52, 12:24].mean() > 3
+
+
+def test_a_few_files_are_rgba_and_the_others_gray(tmp_path: Path) -> None:
+    """Studies marked as RGBA are opaque with the gray repeated, the others as 8-bit gray."""
+    seed = next(seed for seed in range(100) if any(study.rgba for _, study in cohort(seed, 5)))
+    write_dataset(tmp_path, 5, seed=seed, size=SIZE)
+    for (_, study), path in zip(cohort(seed, 5), sorted(tmp_path.rglob("*.png")), strict=True):
+        with Image.open(path) as image:
+            assert image.mode == ("RGBA" if study.rgba else "L")
+            assert image.size == (SIZE, SIZE)
+            bands = np.atleast_3d(np.asarray(image))
+        assert (bands[..., :3] == bands[..., :1]).all()
+        assert (bands[..., 3:] == 255).all()
+
+
+def test_the_lists_split_by_patient(phantoms: Path) -> None:
+    """Each image is on one list, and all images of a patient are on the same one."""
+    train_val, test = ((phantoms / name).read_text().splitlines() for name in ("train_val_list.txt", "test_list.txt"))
+    assert sorted(train_val + test) == sorted(Path(name).name for name in images(phantoms))
+    assert not {name[:8] for name in train_val} & {name[:8] for name in test}
+    assert train_val
+    assert test
+    assert {name[:8] for name in test} == {
+        f"{patient.number:08d}" for patient, _ in cohort(3, 12) if archive.is_test_patient(patient.number)
+    }
+
+
+def test_a_fifth_of_the_patients_is_for_test() -> None:
+    """The hash that decides is even."""
+    assert 0.18 < np.mean([archive.is_test_patient(number) for number in range(1, 5001)]) < 0.22
+
+
+def test_growing_keeps_what_is_there_and_heals_what_is_not(tmp_path: Path) -> None:
+    """A larger count draws only the missing images, a deleted one included, and touches no other."""
+    write_dataset(tmp_path, 4, seed=1, size=SIZE)
+    before = {path: path.stat() for path in tmp_path.rglob("*.png")}
+    lost = min(before)
+    data = lost.read_bytes()
+    lost.unlink()
+    summary = write_dataset(tmp_path, 7, seed=1, size=SIZE)
+    assert (summary.images, summary.drawn) == (7, 4)
+    assert lost.read_bytes() == data
+    for path in set(before) - {lost}:
+        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (
+            before[path].st_ino,
+            before[path].st_mtime_ns,
+        )
+    write_dataset(tmp_path / "fresh", 7, seed=1, size=SIZE)
+    fresh = contents(tmp_path / "fresh")
+    assert {name: data for name, data in contents(tmp_path).items() if not name.startswith("fresh")} == fresh
+
+
+def test_a_kill_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is under a real name is whole, and the next run finishes the set."""
+
+    def killed(self: Path, target: Path) -> Path:
+        raise KeyboardInterrupt(f"before {self} became {target}")
+
+    write_dataset(tmp_path, 1, size=SIZE)
+    whole = contents(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", killed)
+        write_dataset(tmp_path, 3, size=SIZE)
+    assert {name: data for name, data in contents(tmp_path).items() if not Path(name).name.startswith(".")} == whole
+    write_dataset(tmp_path, 3, size=SIZE)
+    assert not list(tmp_path.rglob(".*"))
+    assert len(images(tmp_path)) == 3
+
+
+def test_folders_hold_a_bounded_number_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images go on in images_002 where images_001 is full."""
+    monkeypatch.setattr(archive, "IMAGES_PER_FOLDER", 2)
+    write_dataset(tmp_path, 5, size=SIZE)
+    assert Counter(Path(name).parts[0] for name in images(tmp_path)) == {
+        "images_001": 2,
+        "images_002": 2,
+        "images_003": 1,
+    }
+
+
+def test_a_folder_with_something_else_is_refused_untouched(tmp_path: Path) -> None:
+    """Files that are no phantom set are neither overwritten nor mixed with one."""
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(DatasetMismatchError, match=r"not empty.*phantom\.json"):
+        write_dataset(tmp_path, 1, size=SIZE)
+    with pytest.raises(DatasetMismatchError, match="is a file"):
+        write_dataset(tmp_path / "thesis.txt", 1, size=SIZE)
+    assert contents(tmp_path) == {"thesis.txt": b"years of work"}
+
+
+@pytest.mark.parametrize(
+    ("count", "seed", "size", "message"),
+    [
+        (12, 8, SIZE, '"seed": 3'),
+        (12, 3, SIZE + 1, f'"size": {SIZE}'),
+        (11, 3, SIZE, "holds 1 images beyond the 11 asked for"),
+    ],
+)
+def test_another_set_is_refused_untouched(phantoms: Path, count: int, seed: int, size: int, message: str) -> None:
+    """A set with another seed or size, or a larger one, is not mixed with this one."""
+    before = contents(phantoms)
+    with pytest.raises(DatasetMismatchError, match=message):
+        write_dataset(phantoms, count, seed=seed, size=size)
+    assert contents(phantoms) == before
+
+
+@pytest.mark.parametrize("option", [{"count": 0}, {"seed": -1}, {"size": 63}, {"workers": 0}])
+def test_options_out_of_range_are_refused_before_anything_is_written(option: dict[str, int], tmp_path: Path) -> None:
+    """The message names the option, what it must be and what it was."""
+    ((name, value),) = option.items()
+    with pytest.raises(ConfigError, match=rf"{name}: expected at least \d+, got {value}"):
+        write_dataset(tmp_path / "set", **{"count": 1, "size": SIZE, **option})
+    assert not (tmp_path / "set").exists()
+
+
+def test_wrong_patients_studies_and_sizes_are_refused() -> None:
+    """The drawing itself checks what it is given."""
+    with pytest.raises(ValueError, match="Broken Heart"):
+        replace(NORMAL, findings=("Broken Heart",))
+    with pytest.raises(ValueError, match="got 0 and 0"):
+        make_patient(0, 0)
+    with pytest.raises(ValueError, match="at least 64 pixels, got 63"):
+        draw(make_patient(0, 1), NORMAL, 63)
+
+
+@pytest.mark.parametrize("size", [64, 101, 600])
+def test_a_picture_has_the_size_asked_for_and_a_chest_s_tones(size: int) -> None:
+    """Air beside the neck is black, lungs are dark, the abdomen is bright."""
+    picture = draw(make_patient(0, 1), NORMAL, size)
+    assert picture.shape == (size, size)
+    assert picture.dtype == np.uint8
+    part = size // 16
+    lung, abdomen = (picture[row * part :, 4 * part : 5 * part][:part].mean() for row in (6, 15))
+    assert picture[:part, :part].mean() < 60
+    assert lung < 165 < 200 < abdomen
+
+
+def test_full_size_files_weigh_what_the_archive_s_do(tmp_path: Path) -> None:
+    """The grain is tuned so that a 1024 x 1024 file takes 300 to 500 kB."""
+    write_dataset(tmp_path, 1, seed=0)
+    (path,) = tmp_path.rglob("*.png")
+    assert 300_000 < path.stat().st_size < 500_000

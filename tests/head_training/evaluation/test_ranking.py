@@ -1,0 +1,141 @@
+"""What the metrics promise: scikit-learn's numbers where they are defined, and None with the counts where not."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from cxrfeat.labels.findings import FINDINGS
+from head_training.evaluation.ranking import aurocs, averaged, macro_f1, mean_auroc, rank_quality
+
+
+def sample(seed: int, count: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    labels = (random.uniform(size=(count, 14)) < 0.3).astype(np.float32)
+    return labels, random.uniform(size=(count, 14)).astype(np.float32).round(1)
+
+
+@given(st.integers(0, 1000))
+def test_auroc_is_the_share_of_pairs_in_order(seed: int) -> None:
+    """Each finding's AUROC is P(positive above negative) + half of the ties, counted pair by pair."""
+    labels, scores = sample(seed, 12)
+    for column, entry in enumerate(aurocs(labels, scores)):
+        positive, negative = scores[labels[:, column] == 1, column], scores[labels[:, column] == 0, column]
+        assert (entry.finding, entry.positives, entry.negatives) == (FINDINGS[column], len(positive), len(negative))
+        if len(positive) == 0 or len(negative) == 0:
+            assert entry.auroc is None
+        else:
+            differences = positive[:, None] - negative
+            assert entry.auroc == pytest.approx(((differences > 0) + 0.5 * (differences == 0)).mean())
+
+
+def test_findings_without_a_class_are_left_out_of_the_mean() -> None:
+    """The mean says over how many findings it is; one row of a class is enough."""
+    labels, scores = sample(0)
+    labels[:, 0], labels[:, 1] = 0, 1
+    labels[:, 2], labels[:, 3] = np.eye(40)[0], 1 - np.eye(40)[0]
+    found = aurocs(labels, scores)
+    assert (found[0].auroc, found[0].positives, found[1].auroc, found[1].negatives) == (None, 0, None, 0)
+    assert {type(count) for entry in found for count in (entry.positives, entry.negatives)} == {int}, (
+        "JSON takes no other"
+    )
+    expected = np.mean([roc_auc_score(labels[:, column], scores[:, column]) for column in range(2, 14)])
+    mean, over = mean_auroc(found)
+    assert mean == pytest.approx(expected)
+    assert over == 12
+    assert mean_auroc(found[:2]) == (None, 0)
+
+
+def test_macro_f1_is_scikit_learns_at_one_half() -> None:
+    """Above 0.5 counts as found; a finding that is neither there nor found counts 0."""
+    labels, scores = sample(1)
+    labels[:, 0] = scores[:, 0] = 0
+    scores[:, 1] = np.nextafter(np.float32(0.5), np.float32(1))
+    expected = np.mean([f1_score(labels[:, c], scores[:, c] > 0.5, zero_division=0) for c in range(14)])
+    assert macro_f1(labels, scores) == pytest.approx(expected)
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    """NaN never becomes a rank; the error names the finding."""
+    labels, scores = sample(2)
+    scores[3, 13] = np.nan
+    for metric in (aurocs, macro_f1):
+        with pytest.raises(ValueError, match=r"\['Hernia'\] hold NaN or infinity"):
+            metric(labels, scores)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores"),
+    [
+        ((40, 14), (39, 14)),
+        ((39, 14), (40, 14)),
+        ((40, 3), (40, 3)),
+        ((40, 15), (40, 15)),
+        ((14,), (14,)),
+        ((40, 14, 1), (40, 14, 1)),
+    ],
+    ids=str,
+)
+def test_shapes_must_agree(labels: tuple[int, ...], scores: tuple[int, ...]) -> None:
+    """Scores of another number of rows or findings, and anything that is no matrix, are refused with both shapes."""
+    for metric in (aurocs, macro_f1):
+        with pytest.raises(ValueError, match=re.escape(f"labels {labels} and scores {scores}; expected both (N, 14)")):
+            metric(np.zeros(labels), np.zeros(scores))
+
+
+@given(st.integers(0, 1000))
+def test_rank_quality_is_scikit_learns_or_none(seed: int) -> None:
+    """Ties and all, of lists as of arrays; None for both where a class is absent, with no warning."""
+    labels, scores = (part[:, 0] for part in sample(seed, 4))
+    auroc, average_precision = rank_quality(labels.tolist(), scores.tolist())
+    assert (auroc, average_precision) == rank_quality(labels, scores)
+    if 0 < labels.sum() < 4:
+        assert auroc == roc_auc_score(labels, scores)
+        assert average_precision == average_precision_score(labels, scores)
+    else:
+        assert (auroc, average_precision) == (None, None)
+
+
+def test_averages_are_what_multi_label_papers_report() -> None:
+    """By hand: micro over all calls, macro and weighted over findings, samples over images; 0 / 0 counts 0."""
+    labels = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 0, 0]])
+    called = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0]])
+    found = averaged(labels, called)
+    for average, precision, recall, f1 in (
+        ("micro", 2 / 3, 2 / 4, 4 / 7),
+        ("macro", (1 + 0 + 0) / 3, (2 / 3) / 3, (4 / 5) / 3),
+        ("weighted", 3 / 4, (3 * 2 / 3) / 4, (3 * 4 / 5) / 4),
+        ("samples", (1 + 1 / 2) / 4, (1 / 2 + 1) / 4, (2 / 3 + 2 / 3) / 4),
+    ):
+        assert found[average] == pytest.approx({"precision": precision, "recall": recall, "f1": f1}, abs=1e-12)
+
+
+@pytest.mark.parametrize("images", [1, 6])
+def test_one_finding_alone_is_averaged_like_one_of_many(images: int) -> None:
+    """Micro, macro and weighted are the finding's own precision and recall, not a mean over yes and no."""
+    labels, called = (
+        np.array([[1], [1], [0], [0], [1], [0]])[:images],
+        np.array([[1], [0], [1], [0], [1], [1]])[:images],
+    )
+    hits, calls, positives = int((labels & called).sum()), int(called.sum()), int(labels.sum())
+    found = averaged(labels, called)
+    for average in ("micro", "macro", "weighted"):
+        assert found[average]["precision"] == hits / calls
+        assert found[average]["recall"] == hits / positives
+    assert found["samples"]["recall"] == pytest.approx(hits / images)
+
+
+def test_a_second_finding_that_nobody_has_changes_macro_alone() -> None:
+    """A reference by hand for the columns that are averaged: micro and samples don't see an empty finding."""
+    random = np.random.default_rng(0)
+    labels, called = random.integers(0, 2, (2, 40, 1))
+    alone = averaged(labels, called)
+    beside = averaged(np.pad(labels, ((0, 0), (0, 1))), np.pad(called, ((0, 0), (0, 1))))
+    assert alone["micro"] == beside["micro"]
+    assert alone["samples"] == beside["samples"]
+    assert beside["macro"]["f1"] == pytest.approx(alone["macro"]["f1"] / 2)

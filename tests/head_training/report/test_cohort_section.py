@@ -1,0 +1,172 @@
+"""The data section: every number is a count of the file, and odd files break nothing."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cxrfeat.errors import MetadataError
+from cxrfeat.labels.findings import FINDINGS, NO_FINDING, format_findings, from_multi_hot
+from cxrfeat.labels.metadata import Metadata
+from head_training.report.cohort_section import data_section
+from head_training.report.correlation import correlate, strongest_pair
+from head_training.report.page import Plot, Section, Table
+from head_training.report.report_images import Dataset, read_dataset
+from head_training.report.style import count, percent
+from tests.nih_lines import BAD, GOOD, HEADER_V2020
+
+
+def dataset(labels: list[str | None], **columns: list[object]) -> Dataset:
+    """Return a data set of one film a patient; all but the labels may be given."""
+    size = len(labels)
+    images = pd.DataFrame(
+        {
+            "image_index": [f"{row}.png" for row in range(size)],
+            "patient_id": [str(row) for row in range(size)],
+            "age_years": pd.array([50.0] * size, "Float32"),
+            "sex": ["M"] * size,
+            "view_position": ["PA"] * size,
+            "findings": pd.Series(labels, dtype=object),
+            **columns,
+        }
+    )
+    rejected = pd.DataFrame(columns=["number", "reason", "message", "line"])
+    return Dataset(Metadata(images, rejected, size), pd.Series(["train"] * size), "protocol", "source")
+
+
+def table(section: Section, title: str) -> Table:
+    (found,) = [block for block in section.blocks if isinstance(block, Table) and title in block.title]
+    return found
+
+
+@pytest.fixture(scope="module")
+def published(shared: Path) -> Dataset:
+    names = ("Data_Entry_2017_v2020.csv.gz", "train_val_list.txt", "test_list.txt")
+    return read_dataset(*(str(shared / "nih" / name) for name in names))
+
+
+def titles(section: Section) -> list[str]:
+    return [block.title for block in section.blocks]
+
+
+@pytest.mark.shared
+def test_every_count_is_that_of_the_file(shared: Path, published: Dataset) -> None:
+    """Facts, findings and splits of the full v2020 file against a direct count of its lines and of the lists."""
+    path = shared / "nih" / "Data_Entry_2017_v2020.csv.gz"
+    with gzip.open(path, "rt", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    section = data_section(published)
+    patients = {row["Patient ID"] for row in rows}
+    assert section.facts[:2] == [(count(len(rows)), "films"), (count(len(patients)), "patients")]
+    assert "All 112,120 lines of the metadata are used; none was rejected." in section.lead
+    tested = set((shared / "nih" / "test_list.txt").read_text().split())
+    found = {line[0]: line[1:] for line in table(section, "Every finding").rows}
+    for label in (*FINDINGS, NO_FINDING):
+        having = [row for row in rows if label in row["Finding Labels"].split("|")]
+        share, films, alone, people, *splits = found[label.replace("_", " ")]
+        assert share == percent(len(having) / len(rows))
+        assert films == count(len(having))
+        assert alone == count(sum(row["Finding Labels"] == label for row in having))
+        assert people == count(len({row["Patient ID"] for row in having}))
+        numbers = [int(number.replace(",", "")) for number in splits]
+        assert sum(numbers) == len(having)
+        assert numbers[2] == sum(row["Image Index"] in tested for row in having)
+    halves = {line[0]: line[1] for line in table(section, "for the test").rows}
+    assert halves == {"train": "76,193", "val": "10,331", "test": "25,596"}
+    assert titles(section)[0] == "Infiltration is on 17.7\u00a0% of films, Hernia on 0.20\u00a0%"
+    views = Counter(row["View Position"] for row in rows)
+    assert f"{percent(views['PA'] / len(rows), 0)} of films are PA" in titles(section)
+
+
+@pytest.mark.shared
+def test_correlations_are_those_published(published: Dataset) -> None:
+    """Emphysema with Pneumothorax and Effusion with Atelectasis have r of about 0.17 to 0.18, the highest of all."""
+    found = correlate(published.labels)
+    place = {finding: row for row, finding in enumerate(FINDINGS)}
+    for pair in (("Emphysema", "Pneumothorax"), ("Effusion", "Atelectasis")):
+        assert found[place[pair[0]], place[pair[1]]] == pytest.approx(0.175, abs=0.008)
+    assert strongest_pair(found, symmetric=True) == (place["Pneumothorax"], place["Emphysema"])
+
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(st.booleans(), min_size=14, max_size=14), max_size=12))
+def test_correlation_is_pearsons_or_nothing(rows: list[list[bool]]) -> None:
+    """Equal to pandas' for every pair; NaN where a finding is constant; the strongest pair is the largest."""
+    labels = np.array(rows, dtype=float).reshape(-1, 14)
+    found = correlate(labels)
+    expected = pd.DataFrame(labels).corr().to_numpy() if len(labels) > 1 else np.full((14, 14), np.nan)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    above = np.triu(np.ones((14, 14), dtype=bool), 1)
+    pair = strongest_pair(found, symmetric=True)
+    if pair is None:
+        assert np.isnan(found[above]).all()
+    else:
+        assert found[pair] == np.nanmax(found[above])
+
+
+def test_rejected_lines_are_counted_and_explained(tmp_path: Path) -> None:
+    """Every reason with its number of lines and its first message; the rest of the section is about the others."""
+    path = tmp_path / "metadata.csv"
+    lines = [line + ",1,1,1,1" if line.count(",") >= 6 else line for line in (*BAD, *GOOD)]
+    path.write_text("\n".join([HEADER_V2020, *lines]))
+    section = data_section(read_dataset(str(path)))
+    found = {row[0]: (row[1], row[3]) for row in table(section, "Rejected lines of the metadata: 13").rows}
+    reasons = Counter(reason for reason, _ in BAD.values())
+    assert {reason: number for reason, (number, _) in found.items()} == {
+        reason: str(number) for reason, number in reasons.items()
+    }
+    assert found["age-out-of-range"][1] == "age '414Y' is outside 0–123 years"
+    assert section.facts[0] == (str(len(GOOD)), "films")
+    assert (str(len(BAD)), "lines rejected") in section.facts
+
+
+def test_a_file_without_a_usable_line_is_refused(tmp_path: Path) -> None:
+    """Nothing to show: an error with the reasons, not an empty page."""
+    path = tmp_path / "metadata.csv"
+    path.write_text(HEADER_V2020 + "\na.png,Mass,0,1,414Y,M,PA,1,1,1,1\n")
+    with pytest.raises(MetadataError, match=r"none of 1 lines .* rejected: \{'age-out-of-range': 1\}"):
+        read_dataset(str(path))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (dataset([NO_FINDING]), "No film has any finding"),
+        (dataset([None, None]), "No film has any finding"),
+        (dataset(["|".join(FINDINGS)] * 3), "No two findings can be correlated"),
+        (dataset(["Mass", NO_FINDING], sex=[None, None]), "No film has both age and sex"),
+        (dataset(["Mass", NO_FINDING], view_position=[None, None]), "The view of 100\u00a0% of films is not given"),
+        (dataset(["Mass", "Mass", NO_FINDING], view_position=["PA", "$AP$", "$AP$"]), "67\u00a0% of films are $AP$"),
+        (dataset(["Mass"] * 8, view_position=list("ABCDEFGH")), "12\u00a0% of films are A"),
+        (dataset(["Mass", "Edema"], patient_id=["1", "1"]), "0\u00a0% of patients have a single film; one has 2"),
+    ],
+)
+def test_odd_data_break_no_figure(data: Dataset, expected: str) -> None:
+    """Nothing labelled, nothing positive, everything positive, nobody known: each figure is drawn and says so."""
+    section = data_section(data)
+    assert expected in titles(section)
+    assert sum(isinstance(block, Plot) for block in section.blocks) >= 6
+
+
+def test_titles_say_what_the_figures_show() -> None:
+    """The strongest pair, and the finding that is most of one view, are named in the title."""
+    random = np.random.default_rng(0)
+    labels = (random.uniform(size=(400, 14)) < 0.1).astype(float)
+    labels[:, 13] = np.where(random.uniform(size=400) < 0.8, labels[:, 2], labels[:, 13])
+    views = np.where(labels[:, 2] + (random.uniform(size=400) < 0.3) > 0, "AP", "PA").tolist()
+    section = data_section(dataset([format_findings(names) for names in from_multi_hot(labels)], view_position=views))
+    r = np.corrcoef(labels[:, 2], labels[:, 13])[0, 1]
+    assert f"Effusion and Hernia occur together (r\u00a0=\u00a0{r:.2f})" in titles(section)
+    both = (labels[:, 2] * labels[:, 13]).sum()
+    pair = ("Effusion", "Hernia") if labels[:, 2].sum() < labels[:, 13].sum() else ("Hernia", "Effusion")
+    share = percent(both / min(labels[:, 2].sum(), labels[:, 13].sum()), 0)
+    assert f"{share} of films with {pair[0]} also have {pair[1]}" in titles(section)
+    assert any(title.endswith("times as frequent on AP as on PA") for title in titles(section))

@@ -1,0 +1,144 @@
+"""Films on the page: chosen by a rule, decoded by the library, and judged as the thresholds say."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxrfeat.errors import ConfigError, PredictionsError, ReportError
+from cxrfeat.labels.findings import FINDINGS, NO_FINDING, from_multi_hot
+from head_training.report.contact_sheet import THUMBNAIL, Films, contact_sheet
+from head_training.report.page import Section, Sheet
+from head_training.report.predictions_section import EXAMPLES, predictions_section
+from head_training.report.report_images import Dataset, read_dataset
+from head_training.report.report_inputs import Metrics, read_metrics
+from head_training.report.style import spell
+from tests.head_training.evaluations import Case
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Return predictions whose films, but for every tenth, lie in the folder xrays; the first of all is damaged."""
+    case = Case(tmp_path_factory.mktemp("case"))
+    case.labels[0], case.labels[1], case.labels[2] = False, False, False
+    case.scores[:3] = 0.0
+    case.write_truth()
+    case.write_predictions(case.table())
+    case.evaluate("eval", "--resamples", "5")
+    folder = case.folder / "xrays" / "deep"
+    folder.mkdir(parents=True)
+    for number, name in enumerate(case.images):
+        if number % 10 != 9:
+            Image.fromarray(np.full((400, 500), number, dtype=np.uint8)).save(folder / name)
+    first = min(case.images[:90], key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    (folder / first).write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    return case
+
+
+def data_of(case: Case) -> Dataset:
+    rest = case.write_list("rest.txt", range(90, 180))
+    return read_dataset(str(case.truth), str(rest), str(case.test_list))
+
+
+def metrics_of(case: Case) -> Metrics:
+    return read_metrics(case.folder / "eval" / "metrics.json")
+
+
+def sheets(section: Section) -> list[Sheet]:
+    return [block for block in section.blocks if isinstance(block, Sheet)]
+
+
+def gray_of(uri: str | None) -> tuple[tuple[int, int], int]:
+    assert uri is not None
+    assert uri.startswith("data:image/jpeg;base64,")
+    with Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) as image:
+        return image.size, round(float(np.asarray(image).mean()))
+
+
+def test_a_thumbnail_is_the_film_made_small(tmp_path: Path) -> None:
+    """Same picture, 320 pixels at most; 16 bits by their full range; a damaged one is noted, not shown."""
+    Image.fromarray(np.full((400, 800), 200, dtype=np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.full((64, 64), 100 * 257, dtype=np.uint16)).save(tmp_path / "b.png")
+    (tmp_path / "c.png").write_bytes(b"")
+    films = Films(str(tmp_path))
+    assert gray_of(films.thumbnail("a.png")) == ((THUMBNAIL, THUMBNAIL // 2), 200)
+    assert gray_of(films.thumbnail("b.png")) == ((64, 64), 100)
+    assert films.thumbnail("c.png") is None
+    (tmp_path / "a.png").unlink()
+    assert films.thumbnail("a.png") is None
+    assert films.unreadable["c.png"] == "the file has 0 bytes"
+    assert "No such file" in films.unreadable["a.png"]
+    with pytest.raises(ConfigError, match="is not there"):
+        Films(str(tmp_path / "none"))
+
+
+def test_the_contact_sheet_shows_the_first_film_that_has_a_label_alone(case: Case) -> None:
+    """By name, decodable, in the folder; a label without such a film has none."""
+    films = Films(str(case.folder / "xrays"))
+    sheet = contact_sheet(data_of(case).images, films)
+    shown = {film.title: film for film in sheet.films}
+    assert list(shown) == [*map(spell, FINDINGS), NO_FINDING]
+    names = from_multi_hot(case.labels)
+    damaged = set(films.unreadable)
+    for label, finding in zip((*FINDINGS, NO_FINDING), shown, strict=True):
+        wanted = [] if label == NO_FINDING else [label]
+        having = [
+            number
+            for number, found in enumerate(names)
+            if found == wanted and number % 10 != 9 and case.images[number] not in damaged
+        ]
+        film = shown[finding]
+        assert (film.image is None) == (not having)
+        if having:
+            assert film.lines[0][0].startswith(case.images[having[0]])
+            assert gray_of(film.image)[1] == having[0]
+    assert sum(film.image is not None for film in sheet.films) >= 2
+
+
+def test_predictions_are_judged_by_their_thresholds(case: Case) -> None:
+    """Right and wrong as a count by hand says, the first ones in the order of the names' SHA-256, each with its errors."""
+    metrics, films = metrics_of(case), Films(str(case.folder / "xrays"))
+    section = predictions_section(metrics, case.predictions, data_of(case), films)
+    thresholds = np.array([metrics.content["thresholds"]["f1"][finding] for finding in FINDINGS])
+    errors = (case.scores[:90] >= thresholds) != case.labels[:90]
+    there = [number for number in range(90) if number % 10 != 9]
+    there.sort(key=lambda number: hashlib.sha256(case.images[number].encode()).hexdigest())
+    right = [number for number in there if not errors[number].any()]
+    wrong = [number for number in there if errors[number].any()]
+    kinds = ((right, "exactly right"), (wrong, "wrong in at least one finding"))
+    parts = [(part, kind) for part, kind in kinds if part]
+    assert len(right) >= 2
+    assert [sheet.title for sheet in sheets(section)] == [
+        f"{len(part)} of {len(there)} test films in the folder are {kind}" for part, kind in parts
+    ]
+    damaged = there[0]
+    for sheet, (part, _) in zip(sheets(section), parts, strict=True):
+        expected = [number for number in part if number != damaged][:EXAMPLES]
+        assert [film.lines[-1][0].split(",")[0] for film in sheet.films] == [case.images[number] for number in expected]
+        for film, number in zip(sheet.films, expected, strict=True):
+            bad = [text for text, tone in film.lines if tone == "bad"]
+            assert len(bad) == errors[number].sum()
+            for column in np.flatnonzero(errors[number]):
+                word = "missed" if case.labels[number, column] else "not labelled"
+                value = f"{case.scores[number, column]:.2f}"
+                assert f"✗ {spell(FINDINGS[column])} {value}, {word}" in bad
+    assert any(case.images[damaged] in text for text in section.lead)
+
+
+def test_predictions_without_thresholds_or_of_something_else_are_refused(case: Case, tmp_path: Path) -> None:
+    """Nothing can be called right without a threshold, nor by a column that was not evaluated."""
+    metrics, films = metrics_of(case), Films(str(case.folder / "xrays"))
+    bare = Metrics({**metrics.content, "thresholds": {}}, metrics.numbers)
+    with pytest.raises(ReportError, match="has no thresholds"):
+        predictions_section(bare, case.predictions, data_of(case), films)
+    other = Metrics(
+        {**metrics.content, "predictions": {**metrics.content["predictions"], "scale": "q"}}, metrics.numbers
+    )
+    with pytest.raises(PredictionsError, match="no finding under the prefix 'q_'"):
+        predictions_section(other, case.predictions, data_of(case), films)

@@ -1,0 +1,72 @@
+"""What the choice promises: validation alone, stated ties, and nothing that is not a number."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cxrfeat.errors import TrainingError
+from cxrfeat.head.mlp import Head
+from head_training.training.grid import Configuration
+from head_training.training.history import Best, Course, Epoch, Status
+from head_training.training.selection import Ranking, Select, choose, infer, rank
+
+
+def course(index: int, val_loss: float | None) -> Course:
+    """Make a finished course whose best epoch has this loss, or one that diverged."""
+    if val_loss is None:
+        return Course(index, Configuration(), status=Status.DIVERGED)
+    return Course(
+        index, Configuration(), best=Best(Epoch(1, 0.1, 1.0, val_loss, None, None), 0, []), status=Status.COMPLETE
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "means", "select", "chosen"),
+    [
+        ([3.0, 2.0, 1.0], [0.7, 0.9, 0.8], Select.AUROC, 1),
+        ([3.0, 2.0, 1.0], [0.7, 0.9, 0.8], Select.VAL_LOSS, 2),
+        ([3.0, 2.0, 2.0], [0.7, 0.9, 0.9], Select.AUROC, 1),
+        ([2.0, 1.0, 1.0], [0.7, 0.9, 0.9], Select.VAL_LOSS, 1),
+        ([None, 2.0, 3.0], [None, 0.4, 0.3], Select.AUROC, 1),
+        ([None, 2.0, 3.0], [None, None, 0.3], Select.AUROC, 2),
+        ([None, 2.0, 3.0], [None, None, None], Select.VAL_LOSS, 1),
+    ],
+)
+def test_the_best_is_chosen_and_of_equals_the_first(
+    losses: list[float | None], means: list[float | None], select: Select, chosen: int
+) -> None:
+    """By mean AUROC or by loss; configurations without a value don't take part."""
+    courses = [course(index, loss) for index, loss in enumerate(losses)]
+    rankings = [
+        None if c.best is None else Ranking([], mean, int(mean is not None))
+        for c, mean in zip(courses, means, strict=True)
+    ]
+    assert choose(courses, rankings, select) == chosen
+
+
+def test_nothing_to_choose_from_is_an_error() -> None:
+    """The message says how the configurations ended and what to try."""
+    with pytest.raises(TrainingError, match=r"none of 2 configurations can be ranked by auroc.*'diverged'.*lower"):
+        choose([course(0, None), course(1, None)], [None, None], Select.AUROC)
+    with pytest.raises(TrainingError, match=r"\['complete', 'diverged'\]\. No finding has both classes in val"):
+        choose([course(0, 1.0), course(1, None)], [Ranking([], None, 0), None], Select.AUROC)
+
+
+def test_logits_are_the_heads_own_in_blocks() -> None:
+    """A long split gets what its rows would get alone."""
+    head, inputs = Head(3, (4,)), torch.randn(5000, 3)
+    logits = infer(head, inputs)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, head(inputs).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_ranking_describes_itself_with_counts() -> None:
+    """Null where a class is absent, beside the counts that say why."""
+    labels = np.zeros((4, 14), dtype=np.float32)
+    labels[:2, 1] = 1
+    described = rank(labels, np.linspace(1, 0, 56, dtype=np.float32).reshape(4, 14)).describe()
+    assert (described["mean_auroc"], described["mean_over_findings"]) == (1.0, 1)
+    assert described["findings"]["Atelectasis"] == {"auroc": None, "positives": 0, "negatives": 4}
+    assert described["findings"]["Cardiomegaly"] == {"auroc": 1.0, "positives": 2, "negatives": 2}

@@ -1,0 +1,299 @@
+"""What training promises: each configuration of a stack gets what torch would give it alone, and ends when it should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from cxrfeat.device import Precision
+from cxrfeat.errors import ConfigError
+from cxrfeat.labels.findings import FINDINGS
+from head_training.evaluation.ranking import aurocs, macro_f1, mean_auroc
+from head_training.training.grid import Configuration
+from head_training.training.history import PRECISIONS, Course, Monitor, Settings, Status
+from head_training.training.stack import Stack
+from head_training.training.trainer import Examples, _derive, initial_head, train
+
+WIDTH = 9
+
+
+def examples(count: int, *, seed: int, dtype: torch.dtype = torch.float64) -> Examples:
+    """Make inputs that say something about every finding, with label weights that all differ."""
+    random = np.random.default_rng(seed)
+    truth = np.random.default_rng(0).normal(size=(WIDTH, len(FINDINGS)))
+    inputs = random.normal(size=(count, WIDTH))
+    labels = inputs @ truth + 2 * random.normal(size=(count, len(FINDINGS))) > 1
+    weights = np.linspace(0.5, 4, 28).reshape(2, 14)
+    return Examples(*(torch.tensor(array, dtype=dtype) for array in (inputs, labels.astype(float), weights)))
+
+
+def train_alone(
+    configuration: Configuration, data: Examples, val: Examples, settings: Settings
+) -> tuple[list[tuple[float, float, float]], int, list[torch.Tensor]]:
+    """Train one configuration as torch's documentation would: the reference.
+
+    Returns (lr, train loss, val loss) of each epoch, the best epoch, and its parameters.
+    """
+    head = initial_head(WIDTH, configuration.hidden, settings.seed).to(data.inputs.dtype)
+    optimizer = torch.optim.Adam(
+        head.parameters(), lr=configuration.lr, weight_decay=configuration.weight_decay, betas=(0.9, 0.999), eps=1e-8
+    )
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="min", factor=0.2, patience=1)
+    shuffle = torch.Generator().manual_seed(_derive(settings.seed, "batches"))
+    history: list[tuple[float, float, float]] = []
+    best, best_epoch, kept = np.inf, 0, []
+    for epoch in range(1, settings.epochs + 1):
+        lr, losses = optimizer.param_groups[0]["lr"], []
+        for rows in torch.randperm(len(data.inputs), generator=shuffle).split(settings.batch_size):  # type: ignore[no-untyped-call]
+            optimizer.zero_grad()
+            loss = loss_of(head(data.inputs[rows]), data.labels[rows], data)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses += [loss.item()] * len(rows)
+        with torch.no_grad():
+            val_loss = loss_of(head(val.inputs), val.labels, val).item()
+        history.append((lr, float(np.mean(losses)), val_loss))
+        schedule.step(val_loss)
+        if val_loss < best:
+            best, best_epoch, kept = val_loss, epoch, [p.detach().clone() for p in head.parameters()]
+        if settings.early_stop is not None and epoch - best_epoch >= settings.early_stop:
+            break
+    return history, best_epoch, kept
+
+
+def loss_of(logits: torch.Tensor, labels: torch.Tensor, data: Examples) -> torch.Tensor:
+    return F.binary_cross_entropy_with_logits(logits, labels, data.weigh(labels))
+
+
+def gradients_of(stack: Stack, number: int) -> list[torch.Tensor]:
+    """Return a head's gradients, layer by layer weight and bias, padding included."""
+    layers = len(stack.weights)
+    pairs = zip(stack.gradients[:layers], stack.gradients[layers:], strict=True)
+    return [gradient[number] for pair in pairs for gradient in pair]
+
+
+CONFIGURATIONS = [
+    Configuration((8, 5), 0.0, lr, weight_decay)
+    for lr, weight_decay in ((3e-4, 1e-5), (3e-3, 0.0), (3e-2, 1e-2), (0.3, 1e-5), (1.0, 1e-3))
+] + [Configuration((6,), 0.0, lr, 1e-4) for lr in (1e-3, 1e-1)]
+SETTINGS = Settings(epochs=14, batch_size=16, early_stop=4, seed=3)
+
+
+def assert_as_alone(courses: Sequence[Course], data: Examples, val: Examples, tolerance: float) -> None:
+    for course in courses:
+        history, best_epoch, kept = train_alone(course.configuration, data, val, SETTINGS)
+        assert course.best is not None
+        assert (len(course.history), course.best.epoch.epoch) == (len(history), best_epoch)
+        found = [(epoch.lr, epoch.train_loss, epoch.val_loss) for epoch in course.history]
+        np.testing.assert_allclose(found, history, rtol=tolerance)
+        for parameter, reference in zip(course.best.parameters, kept, strict=True):
+            torch.testing.assert_close(parameter, reference, rtol=tolerance, atol=tolerance)
+
+
+def test_every_configuration_ends_as_it_would_alone() -> None:
+    """float64 to 1e-9: weights, losses, learning rates, best epoch and end, with plateau steps and early stops."""
+    data, val = examples(150, seed=1), examples(60, seed=2)
+    courses = train(data, val, CONFIGURATIONS, SETTINGS)
+    assert_as_alone(courses, data, val, 1e-9)
+    ends = {course.status for course in courses}
+    assert ends == {Status.COMPLETE, Status.STOPPED_EARLY}
+    assert min(len(course.history) for course in courses) >= 5
+    assert sum(course.history[-1].lr < course.configuration.lr for course in courses) >= 2, "no plateau step"
+
+
+def test_float32_stays_close_to_alone() -> None:
+    """float32 to 1e-4 of torch's own float32: the same sums in another order."""
+    data = examples(150, seed=1, dtype=torch.float32)
+    val = examples(60, seed=2, dtype=torch.float32)
+    assert_as_alone(train(data, val, CONFIGURATIONS[:3], SETTINGS), data, val, 1e-4)
+
+
+def test_neighbours_do_not_matter_with_dropout_either() -> None:
+    """A configuration draws the same dropout alone as between others of its shape, and dropout changes its course."""
+    data, val = examples(150, seed=1), examples(60, seed=2)
+    settings = Settings(epochs=3, batch_size=16)
+    grid = [Configuration((8, 5), dropout) for dropout in (0.0, 0.2, 0.5)]
+    together = train(data, val, grid, settings)
+    for course in together:
+        (alone,) = train(data, val, [course.configuration], settings)
+        for left, right in zip(alone.history, course.history, strict=True):
+            np.testing.assert_allclose(left.val_loss, right.val_loss, rtol=1e-9)
+    assert len({round(course.history[-1].val_loss, 6) for course in together}) == 3
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
+    """Units are zero as often as asked, and the others are scaled so that the expectation stays."""
+    head = initial_head(WIDTH, (64,), 0)
+    stack = Stack([head, head], [0.0, 0.4], torch.device("cpu"), torch.float32, torch.float32)
+    inputs = stack._to_operand(torch.ones(2000, WIDTH))
+    hidden, slopes = stack._hidden(inputs, torch.Generator().manual_seed(1))
+    clean, dropped = hidden[0]
+    active = clean[:, 0] > 0
+    torch.testing.assert_close((dropped[active] == 0).float().mean(), torch.tensor(0.4), atol=0.01, rtol=0)
+    torch.testing.assert_close(dropped[active].mean(), clean[active].mean(), rtol=0.03, atol=0)
+    assert set(slopes[0][0].flatten().tolist()) == {0.0, 1.0}
+
+
+def test_bf16_rounds_the_first_products_alone() -> None:
+    """Logits and gradients are those of weights and inputs that were rounded, and the weights themselves are not."""
+    data = examples(20, seed=4, dtype=torch.float32)
+    head = initial_head(WIDTH, (8, 5), 0)
+    rounded = initial_head(WIDTH, (8, 5), 0)
+    rounded.layers[0].weight.data = rounded.layers[0].weight.data.bfloat16().float()
+    stack = Stack([head], [0.0], torch.device("cpu"), torch.float32, torch.bfloat16)
+    inputs = data.inputs.bfloat16().float()
+    torch.testing.assert_close(stack.logits(data.inputs)[0], rounded(inputs).detach(), rtol=0.02, atol=0.02)
+    assert not torch.equal(stack.logits(data.inputs)[0], head(data.inputs))
+    stack.backward(data.inputs, data.labels, data.weigh(data.labels), torch.Generator())
+    loss_of(rounded(inputs), data.labels, data).backward()  # type: ignore[no-untyped-call]
+    for mine, original in zip(stack.parameters(0), head.parameters(), strict=True):
+        torch.testing.assert_close(mine, original.data, rtol=0, atol=0)
+    for gradient, theirs in zip(gradients_of(stack, 0), rounded.parameters(), strict=True):
+        torch.testing.assert_close(gradient[..., : theirs.shape[-1]], theirs.grad, rtol=0.05, atol=0.002)
+
+
+def test_bf16_ends_close_to_fp32_but_not_at_it() -> None:
+    """The option reaches the training: other weights, nearly the same validation loss."""
+    data, val = (examples(count, seed=count, dtype=torch.float32) for count in (300, 100))
+    losses = {}
+    for precision in PRECISIONS:
+        (course,) = train(data, val, [Configuration((8, 5), lr=3e-3)], Settings(epochs=5, precision=precision))
+        losses[precision] = course.history[-1].val_loss
+    fp32, bf16 = losses.values()
+    assert fp32 != bf16
+    assert abs(fp32 - bf16) < 0.01 * fp32
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_the_gradients_are_those_of_autograd(dropout: float) -> None:
+    """The hand-written backward pass agrees with autograd through the same forward pass, dropout included."""
+    data = examples(20, seed=4)
+    heads = [initial_head(WIDTH, (8, 5), seed).double() for seed in (0, 1)]
+    stack = Stack(heads, [dropout, 0.0], torch.device("cpu"), torch.float64, torch.float64)
+    losses = stack.backward(data.inputs, data.labels, data.weigh(data.labels), torch.Generator().manual_seed(5))
+    for member, head in enumerate(heads):
+        noise = torch.Generator().manual_seed(5)
+        hidden, rate = data.inputs, (dropout, 0.0)[member]
+        for layer in list(head.layers)[:-1]:
+            hidden = torch.relu(layer(hidden))
+            draw = torch.rand(hidden.T.shape, generator=noise, dtype=torch.float64)
+            hidden = hidden * (rate <= draw.T) / (1 - rate)
+        loss = loss_of(head.layers[-1](hidden), data.labels, data)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.testing.assert_close(losses[member], loss.detach())
+        for gradient, theirs in zip(gradients_of(stack, member), head.parameters(), strict=True):
+            torch.testing.assert_close(gradient[..., : theirs.shape[-1]], theirs.grad)
+            assert not gradient[..., theirs.shape[-1] :].any(), "the padding has a gradient"
+
+
+def test_the_finished_leave_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work shrinks with the number of configurations that still run."""
+    sizes = []
+    original = Stack.backward
+
+    def watch(self: Stack, *batch: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(self))
+        return original(self, *batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Stack, "backward", watch)
+    courses = train(examples(150, seed=1), examples(60, seed=2), CONFIGURATIONS[:5], SETTINGS)
+    assert sum(sizes) == sum(10 * len(course.history) for course in courses)
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < sizes[0] == 5
+
+
+def test_a_diverging_configuration_leaves_and_the_others_go_on() -> None:
+    """NaN in one head ends that head alone; what it had before is kept."""
+    data, val = examples(150, seed=1), examples(60, seed=2)
+    settings = Settings(epochs=3, batch_size=16)
+    grid = [Configuration((8, 5)), Configuration((8, 5), lr=1e308)]
+    good, bad = train(data, val, grid, settings)
+    assert (good.status, bad.status) == (Status.COMPLETE, Status.DIVERGED)
+    assert bad.best is None
+    (alone,) = train(data, val, grid[:1], settings)
+    assert [epoch.val_loss for epoch in good.history] == pytest.approx([epoch.val_loss for epoch in alone.history])
+
+
+@pytest.mark.parametrize("monitor", list(Monitor))
+def test_the_monitor_decides_the_best_epoch(monitor: Monitor) -> None:
+    """The kept epoch is the first best one by the monitored value, and its parameters are those that had it."""
+    data, val = examples(150, seed=1), examples(60, seed=2)
+    (course,) = train(data, val, [Configuration((8, 5), lr=0.1)], Settings(epochs=8, batch_size=16, monitor=monitor))
+    values = [
+        {Monitor.VAL_LOSS: -epoch.val_loss, Monitor.AUROC: epoch.val_auroc, Monitor.F1: epoch.val_f1}[monitor]
+        for epoch in course.history
+    ]
+    assert course.best is not None
+    assert course.best.epoch.epoch == 1 + int(np.argmax(values))  # type: ignore[arg-type]
+    with torch.no_grad():
+        logits = course.head()(val.inputs)
+    scores, labels = logits.sigmoid().numpy(), val.labels.numpy()
+    again = {
+        Monitor.VAL_LOSS: -loss_of(logits, val.labels, val).item(),
+        Monitor.AUROC: mean_auroc(aurocs(labels, scores))[0],
+        Monitor.F1: macro_f1(labels, scores),
+    }
+    assert course.best.value == pytest.approx(again[monitor])
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
+    """Training is deterministic, and the seed matters."""
+    data, val = (examples(n, seed=n, dtype=torch.float32) for n in (150, 60))
+    ends = []
+    for seed in (0, 0, 1):
+        (course,) = train(data, val, [Configuration((8, 5), 0.3)], Settings(epochs=2, batch_size=16, seed=seed))
+        assert course.best is not None
+        ends.append([parameter.numpy().tobytes() for parameter in course.best.parameters])
+    assert ends[0] == ends[1] != ends[2]
+
+
+def test_ctrl_c_keeps_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt in the middle of an epoch leaves what the epochs before it found."""
+    data, val = examples(150, seed=1), examples(60, seed=2)
+    steps = 0
+
+    def interrupt(rows: int) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 25:
+            raise KeyboardInterrupt
+
+    courses = train(data, val, CONFIGURATIONS[:2], Settings(batch_size=16), on_step=interrupt)
+    whole = train(data, val, CONFIGURATIONS[:2], Settings(epochs=2, batch_size=16))
+    for course, expected in zip(courses, whole, strict=True):
+        assert course.status == Status.INTERRUPTED
+        assert course.history == expected.history
+        assert course.best is not None
+        assert expected.best is not None
+        assert course.best.epoch == expected.best.epoch
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Settings(epochs=0), "epochs is 0; expected at least 1"),
+        (lambda: Settings(batch_size=0), "batch_size is 0; expected at least 1"),
+        (lambda: Settings(precision=Precision.AUTO), r"precision is auto; expected one of \['fp32', 'bf16'\]"),
+        (lambda: Settings(early_stop=0), "early_stop is 0; expected at least 1"),
+        (lambda: Settings(seed=-1), "seed is -1; expected at least 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make: Callable[[], Settings], message: str) -> None:
+    """Each number that can't be carried out is refused with its name."""
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_batch_size_and_epochs_change_the_course() -> None:
+    """Every shared setting has an effect."""
+    data, val = examples(150, seed=1), examples(60, seed=2)
+    (base,) = train(data, val, [Configuration((8, 5))], Settings(epochs=2, batch_size=16))
+    (longer,) = train(data, val, [Configuration((8, 5))], Settings(epochs=3, batch_size=16))
+    (larger,) = train(data, val, [Configuration((8, 5))], Settings(epochs=2, batch_size=50))
+    assert longer.history[:2] == base.history
+    assert len(longer.history) == 3
+    assert larger.history[0].val_loss != base.history[0].val_loss
