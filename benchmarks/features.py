@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cxrfeat.backbones.encoder import round_to_bits
 from cxrfeat.head.bundle import Bundle, save_bundle
 from cxrfeat.head.calibration import identity
-from cxrfeat.head.inputs import EXTRAS, Inputs
+from cxrfeat.head.inputs import COVARIATES, Inputs
 from cxrfeat.head.mlp import Head
 from cxrfeat.head.thresholds import DEFAULT_RULE
 from cxrfeat.io.schema import EMBEDDINGS, Split
@@ -32,10 +32,10 @@ _ROWS_AT_ONCE = 2048
 
 def make_head(folder: Path, extractor: str, dim: int) -> Path:
     """Write a bundle of an untrained head of the default shape."""
-    inputs = Inputs(np.zeros(dim, np.float32), np.ones(dim, np.float32), dict.fromkeys(EXTRAS, 0.5))
+    inputs = Inputs(np.zeros(dim, np.float32), np.ones(dim, np.float32), dict.fromkeys(COVARIATES, 0.5))
     thresholds = {DEFAULT_RULE: dict.fromkeys((*FINDINGS, ANY_FINDING), 0.5)}
     hidden = Configuration().hidden
-    head = Head(dim + len(EXTRAS), hidden).eval()
+    head = Head(dim + len(COVARIATES), hidden).eval()
     save_bundle(Bundle(head, inputs, hidden, extractor, identity(), thresholds, {}), folder)
     return folder
 

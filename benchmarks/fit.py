@@ -36,13 +36,13 @@ from benchmarks.features import DIM, SHAPE, make
 from cxrfeat.device import Precision
 from cxrfeat.io.schema import Split
 from head_training.training.grid import DEFAULT_GRID, Configuration, expand
-from head_training.training.history import Settings
+from head_training.training.history import TrainingSettings
 from head_training.training.trainer import Examples, initial_head, train
 
 EXTRAS = 2
 CACHE_LINE = 16
-SETTINGS = Settings(epochs=1)
-BF16 = Settings(epochs=1, precision=Precision.BF16)
+SETTINGS = TrainingSettings(epochs=1)
+BF16 = TrainingSettings(epochs=1, precision=Precision.BF16)
 
 
 def examples(count: int, width: int, seed: int, device: torch.device) -> Examples:
@@ -51,12 +51,14 @@ def examples(count: int, width: int, seed: int, device: torch.device) -> Example
     return Examples(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
-def fit(data: Examples, val: Examples, grid: Sequence[Configuration], settings: Settings = SETTINGS) -> None:
+def fit(data: Examples, val: Examples, grid: Sequence[Configuration], settings: TrainingSettings = SETTINGS) -> None:
     """Train some configurations together for an epoch by our code."""
     train(data, val, grid, settings)
 
 
-def fit_one_by_one(data: Examples, val: Examples, grid: Sequence[Configuration], settings: Settings = SETTINGS) -> None:
+def fit_one_by_one(
+    data: Examples, val: Examples, grid: Sequence[Configuration], settings: TrainingSettings = SETTINGS
+) -> None:
     """Train them one after the other."""
     for configuration in grid:
         fit(data, val, [configuration], settings)

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from benchmarks import machine
 from benchmarks.films import replicate
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
-from cxrfeat.backbones.registry import find_weights, get_backbone
+from cxrfeat.backbones.registry import get_backbone
+from cxrfeat.backbones.weights import find_weights
 from cxrfeat.device import Precision
 from cxrfeat.images import png_jpeg
 from cxrfeat.io import storage

@@ -16,7 +16,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cxrfeat.backbones.encoder import EncoderSpec, fold_batchnorm
-from cxrfeat.backbones.registry import get_backbone, load_network
+from cxrfeat.backbones.registry import get_backbone
+from cxrfeat.backbones.weights import load_network
 from cxrfeat.device import resolve_precision, to_dtype
 from cxrfeat.images.preprocess import SIDE
 

@@ -25,9 +25,9 @@ from benchmarks import machine
 from benchmarks.features import DIM, SHAPE, write
 from cxrfeat.device import Device
 from cxrfeat.head.bundle import load_bundle
-from cxrfeat.head.inputs import EXTRAS
+from cxrfeat.head.inputs import COVARIATES
 from head_training.features.matrix import load_features
-from head_training.training.history import Settings
+from head_training.training.history import TrainingSettings
 from head_training.training.run import FitConfig, fit
 
 _MIB = 2**20
@@ -38,7 +38,7 @@ def measure(contestant: str, features: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.perf_counter()
     if contestant == "ours":
-        matrix = load_features(features, EXTRAS).matrix.nbytes / _MIB
+        matrix = load_features(features, COVARIATES).matrix.nbytes / _MIB
     elif contestant == "fit":
         matrix = fit_once(features) / _MIB
     else:
@@ -50,7 +50,7 @@ def measure(contestant: str, features: str) -> None:
 def fit_once(features: str) -> int:
     """Fit the default head for one epoch, all tables and the bundle included, and return the bytes of its matrix."""
     with tempfile.TemporaryDirectory() as folder:
-        config = FitConfig(features, Path(folder), settings=Settings(epochs=1), device=Device.CPU, quiet=True)
+        config = FitConfig(features, Path(folder), settings=TrainingSettings(epochs=1), device=Device.CPU, quiet=True)
         fit(config)
         bundle = load_bundle(config.head)
     rows: int = sum(bundle.training["rows"].values())

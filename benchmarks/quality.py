@@ -24,9 +24,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from cxrfeat.backbones.encoder import EncoderSpec, load_encoder
-from cxrfeat.backbones.registry import find_weights, get_backbone
+from cxrfeat.backbones.registry import get_backbone
+from cxrfeat.backbones.weights import find_weights
 from cxrfeat.device import Precision
-from cxrfeat.head.inputs import EXTRAS
+from cxrfeat.head.inputs import COVARIATES
 from cxrfeat.images import png_jpeg
 from cxrfeat.io import storage
 from cxrfeat.io.schema import HANDLE
@@ -36,9 +37,9 @@ from cxrfeat.pipeline.embed import embed_batches
 from head_training.evaluation.ranking import aurocs
 from head_training.features.input_statistics import measure_inputs
 from head_training.training.grid import DEFAULT_GRID, expand
-from head_training.training.history import Settings
+from head_training.training.history import TrainingSettings
 from head_training.training.loss import LossWeighting, label_weights
-from head_training.training.selection import Select, choose, infer, rank
+from head_training.training.selection import SelectionMetric, choose, infer, rank
 from head_training.training.trainer import Examples, train
 
 FOLDS = 5
@@ -66,9 +67,9 @@ def head_scores(
         Examples(torch.from_numpy(inputs), torch.from_numpy(hot), torch.from_numpy(weights))
         for inputs, hot in zip(rows, labels, strict=True)
     )
-    courses = train(data, val, expand(DEFAULT_GRID, {}), Settings(early_stop=10, precision=precision))
+    courses = train(data, val, expand(DEFAULT_GRID, {}), TrainingSettings(early_stop=10, precision=precision))
     rankings = [rank(labels[1], infer(course.head(), val.inputs)) if course.best else None for course in courses]
-    return infer(courses[choose(courses, rankings, Select.AUROC)].head(), test.inputs)
+    return infer(courses[choose(courses, rankings, SelectionMetric.AUROC)].head(), test.inputs)
 
 
 def logistic_scores(rows: list[Floats], labels: list[Floats]) -> Floats:
@@ -120,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for val, test in draw_folds(patients, options.drawings):
         parts = [np.setdiff1d(np.arange(len(rows)), np.concatenate([val, test])), val, test]
         split = [rows[part] for part in parts]
-        inputs = measure_inputs(split[0], EXTRAS, standardise=True)
+        inputs = measure_inputs(split[0], COVARIATES, standardise=True)
         for part in split:
             inputs.apply(part)
         hot = [labels[part] for part in parts]

@@ -35,7 +35,7 @@ from sklearn.neural_network import MLPClassifier
 from benchmarks import machine
 from benchmarks.features import DIM, EXTRACTOR, SHAPE, make_head, write
 from cxrfeat.head.bundle import Bundle, load_bundle
-from cxrfeat.head.inputs import EXTRAS, SEX_CODES
+from cxrfeat.head.inputs import COVARIATES, SEX_CODES
 from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.spark.score import ScoreConfig, score
 from cxrfeat.spark.session import open_session
@@ -76,7 +76,7 @@ def _score_row_group(job: tuple[Path, int], bundle: Bundle, output: Path) -> Non
 
 def make_classifier(dim: int) -> MLPClassifier:
     """Return scikit-learn's network with the layers of :func:`make_head`; what it learned does not matter here."""
-    inputs, labels = np.zeros((2, dim + len(EXTRAS)), np.float32), np.eye(2, len(FINDINGS), dtype=int)
+    inputs, labels = np.zeros((2, dim + len(COVARIATES)), np.float32), np.eye(2, len(FINDINGS), dtype=int)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return MLPClassifier((128, 32), max_iter=1).fit(inputs, labels)

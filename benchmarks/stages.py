@@ -37,7 +37,8 @@ from numpy.typing import NDArray
 from benchmarks import limits, machine
 from benchmarks.results import STAGES
 from cxrfeat.backbones.encoder import Encoder, EncoderSpec, load_encoder
-from cxrfeat.backbones.registry import find_weights, get_backbone
+from cxrfeat.backbones.registry import get_backbone
+from cxrfeat.backbones.weights import find_weights
 from cxrfeat.images import png_jpeg, preprocess
 from cxrfeat.io import storage
 from cxrfeat.io.schema import EMBEDDED, HANDLE, Augmentation
@@ -138,10 +139,10 @@ def _ways_to_compute(files: Sequence[str], root: str, spec: EncoderSpec, device:
     films = [film for film in prepared if film.model_input is not None]
     inputs = np.stack([film.model_input for film in films if film.model_input is not None])
     encoder, ready, count = load_encoder(spec, device, 1), _Ready(len(films), spec), len(films)
-    batch = embed._embed_films(films, ready, [Augmentation.NONE])
+    batch = embed._embed_images(films, ready, [Augmentation.NONE])
     ways = [
         Way("network", "ours", lambda: encoder.embed(inputs), count),
-        Way("Arrow", "ours", lambda: embed._embed_films(films, ready, [Augmentation.NONE]), count),
+        Way("Arrow", "ours", lambda: embed._embed_images(films, ready, [Augmentation.NONE]), count),
         Way("Arrow", "zero-copy list", lambda: pa.FixedSizeListArray.from_arrays(ready.flat, ready.dim), count),
         Way("write", "ours: zstd", lambda: _write([batch], "zstd"), count),
         Way("write", "not compressed", lambda: _write([batch], "none"), count),

@@ -29,7 +29,8 @@ import torch
 from benchmarks import machine
 from benchmarks.features import make_head
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
-from cxrfeat.backbones.registry import BACKBONES, RANDOM, find_weights
+from cxrfeat.backbones.registry import BACKBONES
+from cxrfeat.backbones.weights import RANDOM, find_weights
 from cxrfeat.head.bundle import load_bundle
 from cxrfeat.head.inputs import AGE, SEX
 from cxrfeat.head.predictor import Predictor

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrfeat.backbones.registry import BACKBONES, RANDOM, find_weights
+from cxrfeat.backbones.registry import BACKBONES
+from cxrfeat.backbones.weights import RANDOM, find_weights
 from cxrfeat.errors import WeightsError
 
 _EXTRACT, _SCORE = "spark_jobs/extract.py", "spark_jobs/score.py"

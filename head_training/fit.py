@@ -11,18 +11,18 @@ from typing import Any
 
 from cxrfeat import exits
 from cxrfeat.device import Device, Precision
-from cxrfeat.head.inputs import EXTRAS
+from cxrfeat.head.inputs import COVARIATES
 from cxrfeat.labels.findings import FINDINGS
 from head_training.evaluation.bootstrap import RESAMPLES
 from head_training.evaluation.measurement import evaluate
 from head_training.evaluation.sources import open_run
 from head_training.report.build import ReportConfig, write_report
-from head_training.training.fit_calibration import MIN_FILMS, Method
+from head_training.training.fit_calibration import MIN_IMAGES, CalibrationMethod
 from head_training.training.grid import DEFAULT_GRID, KEYS, Configuration, expand, read_grid
-from head_training.training.history import PRECISIONS, Monitor, Settings
+from head_training.training.history import PRECISIONS, Monitor, TrainingSettings
 from head_training.training.loss import LossWeighting
 from head_training.training.run import FitConfig, FitResult, fit
-from head_training.training.selection import Select
+from head_training.training.selection import SelectionMetric
 
 EXIT_CODES = {
     exits.FAILED: "failed on the way: no GPU, or no configuration that can be ranked",
@@ -34,7 +34,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "batch_size": 10,
         "standardise": False,
         "loss_weighting": LossWeighting.FREQUENCY,
-        "select": Select.VAL_LOSS,
+        "select": SelectionMetric.VAL_LOSS,
     },
 }
 """Where the system of 2018 differs from our defaults; an option that is given wins over its preset."""
@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("data").add_argument
     add("--features", required=True, metavar="DIR_OR_URI", help="OUT/embeddings, or any folder of such Parquet")
     add("--output", required=True, type=Path, metavar="RUN", help="folder for the bundle and the tables")
-    add("--without", type=_extras, default=(), metavar="age,sex", help="leave out age, sex, or both")
+    add("--without", type=_covariates, default=(), metavar="age,sex", help="leave out age, sex, or both")
     add("--no-standardise", dest="standardise", action="store_false", help="take the embedding as it is")
     _add_configuration(parser)
     _add_training(parser)
@@ -105,9 +105,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--select",
-        type=Select,
-        choices=list(Select),
-        default=Select.AUROC,
+        type=SelectionMetric,
+        choices=list(SelectionMetric),
+        default=SelectionMetric.AUROC,
         help="what the chosen configuration is best in, on validation: mean AUROC (default), or val_loss as in 2018",
     )
     add("--seed", type=int, default=0, metavar="N", help="of initial weights, batches and dropout (default 0)")
@@ -126,10 +126,10 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--no-report", dest="report", action="store_false", help="write no RUN/evaluation and no RUN/report.html")
 
 
-def _extras(names: str) -> tuple[str, ...]:
+def _covariates(names: str) -> tuple[str, ...]:
     given = tuple(name.strip() for name in names.split(","))
-    if not set(given) <= set(EXTRAS):
-        raise argparse.ArgumentTypeError(f"{names!r}; expected some of {','.join(EXTRAS)}")
+    if not set(given) <= set(COVARIATES):
+        raise argparse.ArgumentTypeError(f"{names!r}; expected some of {','.join(COVARIATES)}")
     return given
 
 
@@ -150,8 +150,8 @@ def parse(argv: Sequence[str] | None) -> tuple[FitConfig, bool]:
         features=options.features,
         output=options.output,
         configurations=expand(grid, given),
-        settings=Settings(**{name: getattr(options, name) for name in _SETTINGS}),
-        extras=tuple(name for name in EXTRAS if name not in options.without),
+        settings=TrainingSettings(**{name: getattr(options, name) for name in _SETTINGS}),
+        covariates=tuple(name for name in COVARIATES if name not in options.without),
         standardise=options.standardise,
         loss_weighting=options.loss_weighting,
         select=options.select,
@@ -191,18 +191,18 @@ def _measure(run: Path) -> None:
     write_report(ReportConfig(run, run=run, evaluation=evaluation))
 
 
-def format_result(result: FitResult, select: Select) -> str:
+def format_result(result: FitResult, select: SelectionMetric) -> str:
     """Return what a user wants to know at the end."""
     counts = Counter(str(course.status) for course in result.courses)
     best = result.course
-    calibrated = sum(method != Method.NONE for method in result.methods)
+    calibrated = sum(method != CalibrationMethod.NONE for method in result.methods)
     why = (
         ""
         if calibrated == len(FINDINGS)
-        else f"; the rest have under {MIN_FILMS} films of a class in val, or are better as they are"
+        else f"; the rest have under {MIN_IMAGES} films of a class in val, or are better as they are"
     )
     settings = best.configuration
-    by = {Select.AUROC: "mean AUROC on val", Select.VAL_LOSS: "val loss"}[select]
+    by = {SelectionMetric.AUROC: "mean AUROC on val", SelectionMetric.VAL_LOSS: "val loss"}[select]
     lines = [
         "configurations: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())),
         *(f"left out: {count} rows {reason}" for reason, count in result.left_out.items() if count),

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxrfeat.backbones.encoder import Encoder, EncoderSpec
-from cxrfeat.backbones.registry import Backbone, Weights
+from cxrfeat.backbones.registry import Backbone
 from cxrfeat.backbones.resnet import ResNet
+from cxrfeat.backbones.weights import Weights
 from cxrfeat.head.bundle import Bundle
 from cxrfeat.head.calibration import Calibration
-from cxrfeat.head.inputs import EXTRAS, Inputs
+from cxrfeat.head.inputs import COVARIATES, Inputs
 from cxrfeat.head.mlp import Head
 from cxrfeat.io.schema import HANDLE
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
@@ -176,15 +177,17 @@ def save_weights(path: Path, state: object) -> Weights:
     return Weights(path, "0" * 64)
 
 
-def bundle(dim: int, *, extras: tuple[str, ...] = EXTRAS, extractor: str = "fake:0:fake", seed: int = 0) -> Bundle:
+def bundle(
+    dim: int, *, covariates: tuple[str, ...] = COVARIATES, extractor: str = "fake:0:fake", seed: int = 0
+) -> Bundle:
     """Make a bundle of an untrained head with statistics, calibration and thresholds that all matter."""
     random = np.random.default_rng(seed)
     mean, scale = random.normal(size=dim).astype(np.float32), random.uniform(0.5, 2, dim).astype(np.float32)
-    imputed = {name: {"age": 46.875, "sex": 0.5625}[name] for name in extras}
+    imputed = {name: {"age": 46.875, "sex": 0.5625}[name] for name in covariates}
     torch.manual_seed(seed)
     thresholds: dict[str, float | None] = {**dict.fromkeys(FINDINGS, 0.5), "Hernia": None, ANY_FINDING: 0.9}
     return Bundle(
-        head=Head(dim + len(extras), (5, 4)).eval(),
+        head=Head(dim + len(covariates), (5, 4)).eval(),
         inputs=Inputs(mean, scale, imputed),
         hidden=(5, 4),
         extractor=extractor,

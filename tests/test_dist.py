@@ -14,9 +14,10 @@ import pyarrow.dataset as pads
 import pytest
 
 from cxrfeat import __version__
-from cxrfeat.backbones.registry import RANDOM, find_weights, fingerprint, get_backbone
+from cxrfeat.backbones.registry import get_backbone
+from cxrfeat.backbones.weights import RANDOM, find_weights, fingerprint
 from cxrfeat.head.bundle import save_bundle
-from cxrfeat.phantom.archive import write_dataset
+from cxrfeat.phantom.archive import write_archive
 from tests import fakes, third_party
 
 PACKAGES = ("cxrfeat", "head_training")
@@ -98,7 +99,7 @@ def test_programs_run_from_zip_and_wheel(dist: tuple[Path, Path], python: Path, 
         code = tmp_path / "installed"
         options = ("--quiet", "--no-index", "--no-deps", "--target", str(code))
         subprocess.run([sys.executable, "-m", "pip", "install", *options, str(wheel)], check=True)
-    write_dataset(tmp_path / "phantoms", 3, size=64)
+    write_archive(tmp_path / "phantoms", 3, size=64)
     command = [str(python), "-m", "head_training.report", "--metadata", "phantoms/Data_Entry_2017_v2020.csv"]
     run(python, *command, "--output", "report", cwd=tmp_path, PYTHONPATH=str(code))
     style = (zipfile.Path(shipped) / "head_training" / "report" / "style.css").read_text()
@@ -109,7 +110,7 @@ def test_programs_run_from_zip_and_wheel(dist: tuple[Path, Path], python: Path, 
 @pytest.mark.spark
 def test_a_job_runs_with_the_zip_alone(root: Path, dist: tuple[Path, Path], python: Path, tmp_path: Path) -> None:
     """Films are embedded and scored in an executor, a process of its own, that gets its code from --py-files alone."""
-    write_dataset(tmp_path / "phantoms", 3, size=64)
+    write_archive(tmp_path / "phantoms", 3, size=64)
     backbone = get_backbone("resnet50")
     extractor = fingerprint(backbone, find_weights(backbone, RANDOM))
     save_bundle(fakes.bundle(2048, extractor=extractor), tmp_path / "head")

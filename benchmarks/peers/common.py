@@ -25,7 +25,8 @@ from torchvision import transforms
 
 from benchmarks.steady import mark
 from cxrfeat.backbones.encoder import Encoder, EncoderSpec, load_encoder
-from cxrfeat.backbones.registry import BACKBONES, find_weights, get_backbone, load_network
+from cxrfeat.backbones.registry import BACKBONES, get_backbone
+from cxrfeat.backbones.weights import find_weights, load_network
 from cxrfeat.images import png_jpeg, preprocess
 from cxrfeat.io import storage
 from cxrfeat.io.schema import HANDLE

@@ -16,7 +16,8 @@ from torch import nn
 from benchmarks.peers import bare
 from benchmarks.peers.common import SIZE, Function, Task, parse
 from cxrfeat.backbones.encoder import EncoderSpec, fold_batchnorm
-from cxrfeat.backbones.registry import get_backbone, load_network
+from cxrfeat.backbones.registry import get_backbone
+from cxrfeat.backbones.weights import load_network
 from cxrfeat.device import has_native_bf16
 from cxrfeat.images import preprocess
 

@@ -19,9 +19,10 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cxrfeat.backbones.gray_stem import count_planes, fold_standardisation, to_planes
-from cxrfeat.backbones.registry import Weights, fingerprint, get_backbone, load_network
+from cxrfeat.backbones.registry import get_backbone
 from cxrfeat.backbones.resnet import ResNet
 from cxrfeat.backbones.resnet_fused import Trunk, can_fuse, fuse_trunk
+from cxrfeat.backbones.weights import Weights, fingerprint, load_network
 from cxrfeat.device import Precision, open_device, resolve_precision, to_dtype
 from cxrfeat.errors import ConfigError
 from cxrfeat.images import preprocess

@@ -9,6 +9,7 @@ Source: He et al., Deep Residual Learning for Image Recognition, CVPR 2016; torc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -83,6 +84,18 @@ class ResNet(nn.Module):
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
         result: torch.Tensor = self.fc(self.avgpool(maps).flatten(1))
         return result
+
+
+def resnet50_v1() -> ResNet:
+    """Build the original layout, the stride of a stage in its first 1×1 convolution (torchvision: in the 3×3).
+
+    Source: He et al., Deep Residual Learning, CVPR 2016; Keras' and Caffe's ResNet50.
+    """
+    network = ResNet()
+    for stage in (network.layer2, network.layer3, network.layer4):
+        first: Any = stage[0]
+        first.conv1.stride, first.conv2.stride = (2, 2), (1, 1)
+    return network
 
 
 def _stage(inputs: int, width: int, outputs: int, count: int, *, stride: int) -> nn.Sequential:

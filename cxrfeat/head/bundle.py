@@ -24,7 +24,7 @@ import torch
 from cxrfeat import __version__
 from cxrfeat.errors import BundleError
 from cxrfeat.head.calibration import Calibration
-from cxrfeat.head.inputs import EXTRAS, Inputs
+from cxrfeat.head.inputs import COVARIATES, Inputs
 from cxrfeat.head.mlp import Head
 from cxrfeat.io import storage
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
@@ -235,7 +235,7 @@ def _describe_use(bundle: Bundle) -> dict[str, Any]:
     """Return what decides the answers beside weights and extractor."""
     lines = (bundle.calibration.slope, bundle.calibration.intercept)
     return {
-        "imputed": {name: bundle.inputs.imputed[name] for name in bundle.inputs.extras},
+        "imputed": {name: bundle.inputs.imputed[name] for name in bundle.inputs.covariates},
         "calibration": {
             name: dict(zip(FINDINGS, line.tolist(), strict=True)) for name, line in zip(_LINES, lines, strict=True)
         },
@@ -260,8 +260,8 @@ def _check_description(folder: str, description: Any, weights: bytes) -> None:
         raise BundleError(f"{folder}/{_DESCRIPTION}: dims lack {sorted(missing)}")
     if description["labels"] != list(FINDINGS):
         raise BundleError(f"{folder} has labels {description['labels']}; expected {list(FINDINGS)} in this order")
-    if not set(description["imputed"]) <= set(EXTRAS):
-        raise BundleError(f"{folder} uses the inputs {sorted(description['imputed'])}; known are {list(EXTRAS)}")
+    if not set(description["imputed"]) <= set(COVARIATES):
+        raise BundleError(f"{folder} uses the inputs {sorted(description['imputed'])}; known are {list(COVARIATES)}")
     digest = hashlib.sha256(weights).hexdigest()
     if digest != description["sha256"]:
         raise BundleError(f"{folder}/{_WEIGHTS} has sha256 {digest}, but {_DESCRIPTION} says {description['sha256']}")

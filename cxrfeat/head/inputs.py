@@ -9,16 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 AGE, SEX = "age", "sex"
-EXTRAS = (AGE, SEX)
+COVARIATES = (AGE, SEX)
 """Inputs beside the embedding, in the order of their columns."""
 
 SEX_CODES: Mapping[str, float] = {"M": 1.0, "F": 0.0}
-
-MAX_AGE_YEARS = 123
-"""Nobody has lived longer; the 2018 system dropped such ages too."""
 
 AGE_SCALE = 100.0
 """Years by which an age is divided: 0–1.23 for every age that the metadata accepts."""
@@ -34,7 +33,7 @@ class Inputs:
     Attributes:
         mean: (D,) float32, subtracted from the embedding.
         scale: (D,) float32, above 0, divides it then.
-        imputed: for each extra input in use, what stands in for a missing value: age in years, share of men.
+        imputed: for each covariate in use, what stands in for a missing value: age in years, share of men.
     """
 
     mean: NDArray[np.float32]
@@ -42,9 +41,9 @@ class Inputs:
     imputed: Mapping[str, float]
 
     @property
-    def extras(self) -> tuple[str, ...]:
-        """Names of the extra inputs in use, in the order of their columns."""
-        return tuple(name for name in EXTRAS if name in self.imputed)
+    def covariates(self) -> tuple[str, ...]:
+        """Names of the covariates in use, in the order of their columns."""
+        return tuple(name for name in COVARIATES if name in self.imputed)
 
     @property
     def width(self) -> int:
@@ -72,10 +71,18 @@ class Inputs:
             embedding -= self.mean
             embedding /= self.scale
         counts = {}
-        for column, name in enumerate(self.extras, start=dim):
+        for column, name in enumerate(self.covariates, start=dim):
             missing = np.isnan(rows[:, column])
             rows[missing, column] = self.imputed[name]
             counts[name] = int(missing.sum())
             if name == AGE:
                 rows[:, column] /= AGE_SCALE
         return counts
+
+
+def encode_sexes(sexes: pa.Array) -> NDArray[np.float32]:
+    """Turn N texts into (N,) float32: M = 1, F = 0; null and unknown ones are NaN: they are never guessed."""
+    codes = pa.array(SEX_CODES.values(), pa.float32())
+    known = codes.take(pc.index_in(sexes, pa.array(SEX_CODES, pa.string())))
+    numbers: NDArray[np.float32] = known.to_numpy(zero_copy_only=False)
+    return numbers

@@ -25,7 +25,7 @@ class Predictions:
     Attributes:
         probabilities: (N, 14) float32, calibrated.
         any_finding: (N,) float32 scores that there is any finding, see :func:`cxrfeat.labels.findings.any_finding`.
-        imputed: for each extra input of the head (N,) bool, where it was missing.
+        imputed: for each covariate of the head (N,) bool, where it was missing.
     """
 
     probabilities: NDArray[np.float32]
@@ -61,18 +61,18 @@ class Predictor:
         self._any_threshold = chosen[ANY_FINDING]
 
     @torch.inference_mode()
-    def predict(self, embeddings: NDArray[np.float32], extras: Mapping[str, NDArray[np.float32]]) -> Predictions:
+    def predict(self, embeddings: NDArray[np.float32], covariates: Mapping[str, NDArray[np.float32]]) -> Predictions:
         """Answer for N films.
 
         Args:
             embeddings: (N, dim) float32, raw.
-            extras: for each extra input of the head (N,) float32: age in years, sex (M = 1, F = 0); NaN = missing.
+            covariates: for each covariate of the head (N,) float32: age in years, sex (M = 1, F = 0); NaN = missing.
 
         Raises:
             ValueError: embeddings of another length.
         """
-        columns = self._columns(embeddings, extras)
-        missing = {name: np.isnan(extras[name]) for name in self.bundle.inputs.extras}
+        columns = self._columns(embeddings, covariates)
+        missing = {name: np.isnan(covariates[name]) for name in self.bundle.inputs.covariates}
         probabilities = np.empty((len(embeddings), len(FINDINGS)), dtype=np.float32)
         for start in range(0, len(embeddings), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
@@ -83,13 +83,13 @@ class Predictor:
         return Predictions(probabilities, any_finding(probabilities).astype(np.float32), missing)
 
     def gradients(
-        self, embeddings: NDArray[np.float32], extras: Mapping[str, NDArray[np.float32]]
+        self, embeddings: NDArray[np.float32], covariates: Mapping[str, NDArray[np.float32]]
     ) -> NDArray[np.float32]:
         """Return how the logits of N films answer to their embeddings.
 
         Args:
             embeddings: as for :meth:`predict`.
-            extras: as for :meth:`predict`.
+            covariates: as for :meth:`predict`.
 
         Returns:
             (N, 14, dim) float32: derivatives of the head's logits, before calibration, with respect to the raw embedding.
@@ -97,7 +97,7 @@ class Predictor:
         Raises:
             ValueError: embeddings of another length.
         """
-        rows = np.concatenate(self._columns(embeddings, extras), axis=1)
+        rows = np.concatenate(self._columns(embeddings, covariates), axis=1)
         self.bundle.inputs.apply(rows)
         with torch.no_grad():  # of the weights; the rows have theirs from jacrev
             jacobians = torch.func.vmap(torch.func.jacrev(self.bundle.head))(torch.from_numpy(rows))
@@ -105,19 +105,19 @@ class Predictor:
         return gradients
 
     def _columns(
-        self, embeddings: NDArray[np.float32], extras: Mapping[str, NDArray[np.float32]]
+        self, embeddings: NDArray[np.float32], covariates: Mapping[str, NDArray[np.float32]]
     ) -> list[NDArray[np.float32]]:
         """Return what stands side by side in the rows that :meth:`cxrfeat.head.inputs.Inputs.apply` takes."""
-        return [embeddings, *(extras[name][:, np.newaxis] for name in self.bundle.inputs.extras)]
+        return [embeddings, *(covariates[name][:, np.newaxis] for name in self.bundle.inputs.covariates)]
 
     def to_columns(self, predictions: Predictions) -> dict[str, pa.Array]:
-        """Return what the predictions say as columns of :data:`cxrfeat.io.schema.PREDICTIONS`."""
+        """Return what the predictions say as columns of :func:`cxrfeat.io.schema.predictions_schema`."""
         count = len(predictions.probabilities)
         columns = {
             f"probability_{finding}": pa.array(np.ascontiguousarray(column))
             for finding, column in zip(FINDINGS, predictions.probabilities.T, strict=True)
         }
-        missing = [predictions.imputed[name] for name in self.bundle.inputs.extras]
+        missing = [predictions.imputed[name] for name in self.bundle.inputs.covariates]
         imputed = np.stack(missing, axis=1) if missing else np.zeros((count, 0), dtype=bool)
         known = self._any_threshold is not None
         any_positive = predictions.any_finding >= np.float32(_or_never(self._any_threshold))
@@ -125,7 +125,7 @@ class Predictor:
             ANY_FINDING: pa.array(predictions.any_finding),
             "positives": _to_names(predictions.probabilities >= self._thresholds, FINDINGS),
             "any_finding_positive": pa.array(any_positive, mask=np.full(count, not known)),
-            "imputed": _to_names(imputed, self.bundle.inputs.extras),
+            "imputed": _to_names(imputed, self.bundle.inputs.covariates),
         }
 
 

@@ -8,7 +8,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cxrfeat.errors import VectorsError
-from cxrfeat.head.inputs import SEX_CODES
 from cxrfeat.io.schema import Reason
 
 
@@ -51,11 +50,3 @@ def to_matrix(vectors: pa.Array, dim: int) -> NDArray[np.float32]:
         if len(odd):
             raise VectorsError(Reason.NOT_FINITE, f"{len(odd)} embeddings hold NaN, null or infinity", odd.tolist())
     return matrix
-
-
-def encode_sexes(sexes: pa.Array) -> NDArray[np.float32]:
-    """Turn N texts into (N,) float32: M = 1, F = 0; null and unknown ones are NaN: they are never guessed."""
-    codes = pa.array(SEX_CODES.values(), pa.float32())
-    known = codes.take(pc.index_in(sexes, pa.array(SEX_CODES, pa.string())))
-    numbers: NDArray[np.float32] = known.to_numpy(zero_copy_only=False)
-    return numbers

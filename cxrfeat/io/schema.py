@@ -6,11 +6,10 @@ is nullable, as Spark makes them when it reads: a file that was written anew has
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 import pyarrow as pa
-
-from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
 
 
 class Status(StrEnum):
@@ -115,26 +114,29 @@ EMBEDDINGS = pa.schema(
 )
 """``OUT/embeddings``: what a worker made of each image, joined with its metadata."""
 
-GRID = pa.schema(
-    [
-        pa.field("index", pa.int32()),  # place in the grid, from 0
-        pa.field("name", pa.string()),  # index and hash of the settings
-        pa.field("hidden", pa.list_(pa.field("element", pa.int32()))),
-        pa.field("dropout", pa.float64()),
-        pa.field("lr", pa.float64()),
-        pa.field("weight_decay", pa.float64()),
-        pa.field("status", pa.string()),  # how the training ended
-        pa.field("epochs", pa.int32()),
-        pa.field("best_epoch", pa.int32()),  # null, like all below, where no epoch can be ranked
-        pa.field("train_loss", pa.float64()),
-        pa.field("val_loss", pa.float64()),
-        pa.field("val_auroc", pa.float64()),  # mean over val_auroc_findings findings
-        pa.field("val_auroc_findings", pa.int32()),
-        pa.field("selected", pa.bool_()),
-        *(pa.field(f"val_auroc_{finding}", pa.float64()) for finding in FINDINGS),  # null where a class is absent
-    ]
-)
-"""``RUN/grid.parquet``: one row a configuration, as it was at its best epoch."""
+
+def grid_schema(findings: Sequence[str]) -> pa.Schema:
+    """Return the schema of ``RUN/grid.parquet``: one row per configuration, at its best epoch."""
+    return pa.schema(
+        [
+            pa.field("index", pa.int32()),  # place in the grid, from 0
+            pa.field("name", pa.string()),  # index and hash of the settings
+            pa.field("hidden", pa.list_(pa.field("element", pa.int32()))),
+            pa.field("dropout", pa.float64()),
+            pa.field("lr", pa.float64()),
+            pa.field("weight_decay", pa.float64()),
+            pa.field("status", pa.string()),  # how the training ended
+            pa.field("epochs", pa.int32()),
+            pa.field("best_epoch", pa.int32()),  # null, like all below, where no epoch can be ranked
+            pa.field("train_loss", pa.float64()),
+            pa.field("val_loss", pa.float64()),
+            pa.field("val_auroc", pa.float64()),  # mean over val_auroc_findings findings
+            pa.field("val_auroc_findings", pa.int32()),
+            pa.field("selected", pa.bool_()),
+            *(pa.field(f"val_auroc_{finding}", pa.float64()) for finding in findings),  # null where a class is absent
+        ]
+    )
+
 
 HISTORY = pa.schema(
     [
@@ -161,40 +163,47 @@ ROW_GROUP = pa.schema(
 )
 """A row group of a drop on its way to be scored: where it is, never its numbers."""
 
-PREDICTIONS = pa.schema(
-    [
-        pa.field("image_index", pa.string()),
-        pa.field("patient_id", pa.string()),
-        pa.field("augmentation", pa.string()),
-        pa.field("drop_file", pa.string()),  # relative to the drops, or to the images: the key with row_group
-        pa.field("row_group", pa.int32()),  # null for an image, and for a file in quarantine as a whole
-        pa.field("extractor", pa.string()),
-        pa.field("head", pa.string()),  # fingerprint
-        *(pa.field(f"probability_{finding}", pa.float32()) for finding in FINDINGS),
-        pa.field(ANY_FINDING, pa.float32()),  # a score: it ranks films
-        pa.field("positives", pa.list_(pa.field("element", pa.string()))),  # findings at or above their thresholds
-        pa.field("any_finding_positive", pa.bool_()),
-        pa.field("imputed", pa.list_(pa.field("element", pa.string()))),  # inputs that were missing: age, sex
-        pa.field("rows", pa.int64()),  # 1; in quarantine what the row stands for, null where nobody knows
-        pa.field("reason", pa.string()),  # null unless in quarantine, like the next
-        pa.field("message", pa.string()),
-        pa.field("round", pa.int32()),
-        pa.field("status", pa.string()),  # ok or quarantined
-    ]
-)
-"""``PRED/predictions``: one row for each row of a drop, or for each row group or file in quarantine."""
 
-SCORED = pa.schema([field for field in PREDICTIONS if field.name != "round"])
-"""Predictions as workers make them: the round is the folder's name."""
+def predictions_schema(findings: Sequence[str]) -> pa.Schema:
+    """Return the schema of ``PRED/predictions``: one row per row of a drop, or per quarantined row group or file."""
+    return pa.schema(
+        [
+            pa.field("image_index", pa.string()),
+            pa.field("patient_id", pa.string()),
+            pa.field("augmentation", pa.string()),
+            pa.field("drop_file", pa.string()),  # relative to the drops, or to the images: the key with row_group
+            pa.field("row_group", pa.int32()),  # null for an image, and for a file in quarantine as a whole
+            pa.field("extractor", pa.string()),
+            pa.field("head", pa.string()),  # fingerprint
+            *(pa.field(f"probability_{finding}", pa.float32()) for finding in findings),
+            pa.field("any_finding", pa.float32()),  # a score: it ranks films
+            pa.field("positives", pa.list_(pa.field("element", pa.string()))),  # findings at or above their thresholds
+            pa.field("any_finding_positive", pa.bool_()),
+            pa.field("imputed", pa.list_(pa.field("element", pa.string()))),  # inputs that were missing: age, sex
+            pa.field("rows", pa.int64()),  # 1; in quarantine what the row stands for, null where nobody knows
+            pa.field("reason", pa.string()),  # null unless in quarantine, like the next
+            pa.field("message", pa.string()),
+            pa.field("round", pa.int32()),
+            pa.field("status", pa.string()),  # ok or quarantined
+        ]
+    )
 
-HEAD_PREDICTIONS = pa.schema(
-    [
-        *(METADATA.field(name) for name in ("image_index", "patient_id", "split", "findings")),
-        *(pa.field(f"score_{finding}", pa.float32()) for finding in FINDINGS),  # sigmoid of the logit, as trained
-        *(pa.field(f"probability_{finding}", pa.float32()) for finding in FINDINGS),  # calibrated on val
-    ]
-)
-"""``RUN/predictions.parquet``: what the chosen head says of val and test."""
+
+def scored_schema(findings: Sequence[str]) -> pa.Schema:
+    """Return the schema that workers write: predictions without ``round``, which is the name of the folder."""
+    return pa.schema([field for field in predictions_schema(findings) if field.name != "round"])
+
+
+def head_predictions_schema(findings: Sequence[str]) -> pa.Schema:
+    """Return the schema of ``RUN/predictions.parquet``: predictions of the chosen head on val and test."""
+    return pa.schema(
+        [
+            *(METADATA.field(name) for name in ("image_index", "patient_id", "split", "findings")),
+            *(pa.field(f"score_{finding}", pa.float32()) for finding in findings),  # sigmoid of the logit, as trained
+            *(pa.field(f"probability_{finding}", pa.float32()) for finding in findings),  # calibrated on val
+        ]
+    )
+
 
 METRICS = pa.schema(
     [

@@ -21,6 +21,9 @@ HEADERS: Mapping[str, tuple[str, ...]] = {
 }
 """Our name → the header's names."""
 
+MAX_AGE_YEARS = 123
+"""Oldest accepted age: nobody has lived longer. The 2018 system dropped such ages too."""
+
 AGE_PATTERN = r"^(-?\d+(?:\.\d+)?)([YMWD]?)$"
 """Number and unit of an age: ``58``, ``058Y``, ``006M``."""
 

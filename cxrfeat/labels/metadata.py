@@ -14,11 +14,10 @@ import pandas as pd
 import pyarrow as pa
 
 from cxrfeat.errors import MetadataError
-from cxrfeat.head.inputs import MAX_AGE_YEARS
 from cxrfeat.io import storage
 from cxrfeat.io.schema import Split
 from cxrfeat.labels import splits
-from cxrfeat.labels.columns import AGE_PATTERN, HEADERS, UNITS_PER_YEAR, find_columns, split_fields
+from cxrfeat.labels.columns import AGE_PATTERN, HEADERS, MAX_AGE_YEARS, UNITS_PER_YEAR, find_columns, split_fields
 from cxrfeat.labels.findings import FINDINGS, NO_FINDING, SEPARATOR, format_findings
 
 _CONTENT = ("patient_id", "follow_up", "age_years", "sex", "view_position", "findings")
@@ -53,7 +52,7 @@ def read_metadata(location: str) -> Metadata:
     """
     raw = read_raw(location)
     parsed = parse(raw)
-    verdicts = _reject_repeats(raw, parsed, judge(raw, parsed))
+    verdicts = _reject_repeats(raw, parsed, validate_rows(raw, parsed))
     rejected = pd.concat([raw[["number"]], verdicts, raw[["line"]]], axis="columns")[verdicts["reason"].notna()]
     images = parsed.loc[verdicts["reason"].isna(), _KEY]
     return Metadata(images.reset_index(drop=True), rejected.reset_index(drop=True), len(raw))
@@ -178,7 +177,7 @@ def _parse_label(label: str) -> str:
     return format_findings(names - {NO_FINDING})
 
 
-def judge(raw: pd.DataFrame, parsed: pd.DataFrame, forgiven: Collection[str] = ()) -> pd.DataFrame:
+def validate_rows(raw: pd.DataFrame, parsed: pd.DataFrame, forgiven: Collection[str] = ()) -> pd.DataFrame:
     """Return reason and message of the first check that a line fails by itself, or None.
 
     Args:

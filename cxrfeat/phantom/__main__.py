@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrfeat import exits
-from cxrfeat.phantom.archive import write_dataset
+from cxrfeat.phantom.archive import write_archive
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
 
     def draw() -> int:
-        print(write_dataset(options.pop("output"), options.pop("count"), **options))
+        print(write_archive(options.pop("output"), options.pop("count"), **options))
         return exits.DONE
 
     return exits.run(draw, interrupted="the same command goes on")

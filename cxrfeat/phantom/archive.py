@@ -39,8 +39,8 @@ _COMPRESSION = 4  # on film grain, higher levels cost time and save nothing
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What :func:`write_dataset` left in the folder.
+class ArchiveSummary:
+    """What :func:`write_archive` left in the folder.
 
     Attributes:
         output: the folder.
@@ -79,7 +79,7 @@ class _Sheet:
         return ",".join(map(str, [*cells, patient.sex, study.view, _DETECTORS[study.view]]))
 
 
-def write_dataset(output: Path, count: int, *, seed: int = 0, size: int = 1024, workers: int = 1) -> Summary:
+def write_archive(output: Path, count: int, *, seed: int = 0, size: int = 1024, workers: int = 1) -> ArchiveSummary:
     """Write the first ``count`` images of the phantom set with this ``seed``, or grow one to that count.
 
     Images that are there already are kept as they are. Every file appears whole or not at all.
@@ -116,7 +116,7 @@ def write_dataset(output: Path, count: int, *, seed: int = 0, size: int = 1024, 
     missing = [sheet for sheet in sheets if not sheet.path.exists()]
     _draw_all(missing, size, workers)
     test = _write_tables(output, sheets)
-    return Summary(output, count, len(missing), sheets[-1].patient.number, test)
+    return ArchiveSummary(output, count, len(missing), sheets[-1].patient.number, test)
 
 
 def is_test_patient(number: int) -> bool:

@@ -32,7 +32,7 @@ _AUGMENT: dict[Augmentation, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] =
 
 
 @dataclass(frozen=True)
-class Film:
+class PreparedImage:
     """One file on its way: either a model input, or the reason for its quarantine.
 
     Attributes:
@@ -70,10 +70,10 @@ def embed_batches(
     """
     uris = (uri for batch in batches for uri in batch.column("uri").to_pylist())
     for films in _group(_prepare_ahead(uris, root, decode_threads, 2 * encoder.batch_size), encoder.batch_size):
-        yield _embed_films(films, encoder, augmentations)
+        yield _embed_images(films, encoder, augmentations)
 
 
-def prepare(uri: str, root: str) -> Film:
+def prepare(uri: str, root: str) -> PreparedImage:
     """Read, decode and resize one file; an error that belongs to the file becomes its quarantine.
 
     Raises:
@@ -84,10 +84,10 @@ def prepare(uri: str, root: str) -> Film:
     try:
         data = _read(uri)
         radiograph = png_jpeg.decode(data)
-        return Film(image_path, preprocess.to_model_input(radiograph.pixels), radiograph.pixel_format)
+        return PreparedImage(image_path, preprocess.to_model_input(radiograph.pixels), radiograph.pixel_format)
     except ImageError as error:
         sha256 = None if data is None else hashlib.sha256(data).hexdigest()
-        return Film(image_path, reason=error.reason, message=str(error), sha256=sha256)
+        return PreparedImage(image_path, reason=error.reason, message=str(error), sha256=sha256)
 
 
 def _read(uri: str) -> bytes:
@@ -103,9 +103,9 @@ def _read(uri: str) -> bytes:
         raise ImageError(reason, str(error)) from error
 
 
-def _prepare_ahead(uris: Iterator[str], root: str, threads: int, depth: int) -> Iterator[Film]:
+def _prepare_ahead(uris: Iterator[str], root: str, threads: int, depth: int) -> Iterator[PreparedImage]:
     """Prepare films in threads, at most ``depth`` ahead of the consumer, and yield them in order."""
-    pending: deque[Future[Film]] = deque()
+    pending: deque[Future[PreparedImage]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:
             for uri in uris:
@@ -118,9 +118,9 @@ def _prepare_ahead(uris: Iterator[str], root: str, threads: int, depth: int) -> 
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _group(films: Iterator[Film], batch_size: int) -> Iterator[list[Film]]:
+def _group(films: Iterator[PreparedImage], batch_size: int) -> Iterator[list[PreparedImage]]:
     """Cut groups with ``batch_size`` films that can be embedded each; those in quarantine ride along."""
-    group: list[Film] = []
+    group: list[PreparedImage] = []
     embeddable = 0
     for film in films:
         group.append(film)
@@ -132,7 +132,9 @@ def _group(films: Iterator[Film], batch_size: int) -> Iterator[list[Film]]:
         yield group
 
 
-def _embed_films(films: Sequence[Film], encoder: Encoder, augmentations: Sequence[Augmentation]) -> pa.RecordBatch:
+def _embed_images(
+    films: Sequence[PreparedImage], encoder: Encoder, augmentations: Sequence[Augmentation]
+) -> pa.RecordBatch:
     inputs = [film.model_input for film in films if film.model_input is not None]
     embeddings = np.empty((0, encoder.dim), dtype=np.float32)
     if inputs:
@@ -150,7 +152,7 @@ def _embed_films(films: Sequence[Film], encoder: Encoder, augmentations: Sequenc
     return pa.RecordBatch.from_arrays([columns[name] for name in EMBEDDED.names], schema=EMBEDDED)
 
 
-def _row(film: Film, augmentation: Augmentation, encoder: Encoder) -> dict[str, str | None]:
+def _row(film: PreparedImage, augmentation: Augmentation, encoder: Encoder) -> dict[str, str | None]:
     embedded = film.model_input is not None
     return {
         "image_index": film.image_path.rsplit("/", 1)[-1],

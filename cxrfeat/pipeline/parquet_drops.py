@@ -56,7 +56,7 @@ def open_drop(uri: str, predictor: Predictor) -> pa.RecordBatch:
 
 
 def score_row_group(handle: Mapping[str, object], root: str, predictor: Predictor) -> Iterator[pa.RecordBatch]:
-    """Score a row group, or put it in quarantine, and return :data:`cxrfeat.io.schema.PREDICTIONS` without ``round``.
+    """Score a row group, or put it in quarantine, and return :func:`cxrfeat.io.schema.predictions_schema` without ``round``.
 
     Nothing is returned before the last of its rows is read and checked.
 

@@ -9,10 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cxrfeat.head.inputs import AGE, MAX_AGE_YEARS, SEX
+from cxrfeat.head.inputs import AGE, SEX, encode_sexes
 from cxrfeat.head.predictor import Predictor
-from cxrfeat.io.arrow import encode_sexes, to_matrix
-from cxrfeat.io.schema import SCORED, Augmentation, Status
+from cxrfeat.io.arrow import to_matrix
+from cxrfeat.io.schema import Augmentation, Status, scored_schema
+from cxrfeat.labels.columns import MAX_AGE_YEARS
+from cxrfeat.labels.findings import FINDINGS
+
+SCORED = scored_schema(FINDINGS)
+"""Schema of the rows that workers return."""
 
 
 def score_rows(batch: pa.RecordBatch, place: Mapping[str, pa.Array], predictor: Predictor) -> pa.RecordBatch:
@@ -24,7 +29,7 @@ def score_rows(batch: pa.RecordBatch, place: Mapping[str, pa.Array], predictor: 
         predictor: the head.
 
     Returns:
-        :data:`cxrfeat.io.schema.SCORED`.
+        :func:`cxrfeat.io.schema.scored_schema`.
 
     Raises:
         VectorsError: embeddings that are no matrix of finite numbers.
@@ -45,12 +50,12 @@ def score_rows(batch: pa.RecordBatch, place: Mapping[str, pa.Array], predictor: 
 
 
 def quarantine(values: Mapping[str, object]) -> pa.RecordBatch:
-    """Return one row of :data:`cxrfeat.io.schema.SCORED` in quarantine, from those of its columns that are known."""
+    """Return one row of :func:`cxrfeat.io.schema.scored_schema` in quarantine, from those of its columns that are known."""
     row = {**values, "status": Status.QUARANTINED.value}
     return _to_batch({name: repeat(name, value, 1) for name, value in row.items()}, 1)
 
 
-def score_films(batch: pa.RecordBatch, predictor: Predictor) -> list[pa.RecordBatch]:
+def score_images(batch: pa.RecordBatch, predictor: Predictor) -> list[pa.RecordBatch]:
     """Score films that were just embedded and joined with their metadata: each is a drop of its own.
 
     Args:
@@ -74,7 +79,7 @@ def score_films(batch: pa.RecordBatch, predictor: Predictor) -> list[pa.RecordBa
 
 
 def repeat(name: str, value: object, count: int) -> pa.Array:
-    """Return a column of :data:`cxrfeat.io.schema.SCORED` that holds one value."""
+    """Return a column of :func:`cxrfeat.io.schema.scored_schema` that holds one value."""
     return pa.repeat(pa.scalar(value, SCORED.field(name).type), count)
 
 

@@ -13,7 +13,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from cxrfeat.backbones.encoder import EncoderSpec, default_batch_size
-from cxrfeat.backbones.registry import RANDOM, find_weights, get_backbone, load_network
+from cxrfeat.backbones.registry import get_backbone
+from cxrfeat.backbones.weights import RANDOM, find_weights, load_network
 from cxrfeat.device import Device, Precision
 from cxrfeat.io import storage
 from cxrfeat.io.schema import EMBEDDED

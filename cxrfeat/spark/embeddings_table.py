@@ -25,7 +25,7 @@ ROWS_PER_FILE = 2048
 """9 MB of 2048-d vectors. A default round makes two such files, so that a second core has something to write."""
 
 
-class Dataset:
+class EmbeddingsTable:
     """The tables of one output folder."""
 
     def __init__(self, spark: SparkSession, output: str) -> None:
@@ -40,18 +40,18 @@ class Dataset:
         """Return all rows of all rounds: :data:`cxrfeat.io.schema.EMBEDDINGS`."""
         return read_table(self._spark, self._embeddings, EMBEDDINGS)
 
-    def count_films(self, status: Status | None = None) -> int:
+    def count_images(self, status: Status | None = None) -> int:
         """Count the files that have a row, or one of that status."""
         if not storage.exists(self._embeddings):
             return 0  # Spark would need half a second to say so
-        films = self.films()
-        return films.count() if status is None else films.where(F.col("status") == status.value).count()
+        images = self.images()
+        return images.count() if status is None else images.where(F.col("status") == status.value).count()
 
     def has_metadata(self) -> bool:
         """Say whether there is a metadata table."""
         return storage.exists(self._metadata)
 
-    def films(self) -> DataFrame:
+    def images(self) -> DataFrame:
         """Return one row a file, embedded or in quarantine."""
         return self.embeddings().where(F.col("augmentation") == Augmentation.NONE.value)
 

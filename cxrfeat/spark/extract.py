@@ -15,14 +15,14 @@ from cxrfeat.io import storage
 from cxrfeat.io.schema import Augmentation, Status
 from cxrfeat.labels.splits import SplitLevel, SplitRule
 from cxrfeat.spark.embedding import EmbeddingConfig, embed_files, prepare_encoder
-from cxrfeat.spark.embeddings_table import Dataset
-from cxrfeat.spark.job_progress import Progress
-from cxrfeat.spark.manifest import claim, describe_split
+from cxrfeat.spark.embeddings_table import EmbeddingsTable
+from cxrfeat.spark.job_progress import JobProgress
+from cxrfeat.spark.manifest import check_manifest, describe_split
 from cxrfeat.spark.metadata_reader import read_metadata
 from cxrfeat.spark.rounds import Rounds, run_rounds
 from cxrfeat.spark.session import check_connectors
 from cxrfeat.spark.split_columns import assign_splits
-from cxrfeat.spark.summary import Summary, write_summary
+from cxrfeat.spark.summary import ExtractionSummary, write_summary
 from cxrfeat.spark.worker import EmbedTask
 
 _LOG = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class ExtractConfig:
         return (Augmentation.NONE, *self.augment)
 
 
-def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory = load_encoder) -> Summary:
+def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory = load_encoder) -> ExtractionSummary:
     """Embed every image that has not been embedded yet, and return the summary of the whole output.
 
     Args:
@@ -83,7 +83,7 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
     Raises:
         CxrfeatError: settings, weights or metadata that can't be used, or an output of other settings.
         WorkerError: a task failed; run again to go on.
-        DatasetIntegrityError: the output breaks a promise; see :meth:`Dataset.check`.
+        DatasetIntegrityError: the output breaks a promise; see :meth:`EmbeddingsTable.check`.
     """
     images, metadata = config.embedding.images, config.embedding.metadata
     inputs = (metadata, config.split.train_val_list, config.split.test_list)
@@ -96,16 +96,16 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
     for location in filter(None, inputs):
         storage.check_file(location)
     spec = prepare_encoder(spark, config.embedding)
-    claim(config.output, _settings(config, spec))
-    dataset = Dataset(spark, config.output)
+    check_manifest(config.output, _settings(config, spec))
+    dataset = EmbeddingsTable(spark, config.output)
     dataset.finish_replay()
     if metadata is not None:
         _LOG.info("reading metadata %s", metadata)
         dataset.write_metadata(assign_splits(spark, read_metadata(spark, metadata), config.split))
     total = None if config.watch else len(listed)
     _LOG.info("embedding with %s", spec.fingerprint)
-    done = dataset.count_films(Status.OK if config.replay_quarantine else None)
-    with Progress(spark.sparkContext, total=total, done=done, watching=config.watch is not None) as progress:
+    done = dataset.count_images(Status.OK if config.replay_quarantine else None)
+    with JobProgress(spark.sparkContext, total=total, done=done, watching=config.watch is not None) as progress:
         device = config.embedding.device
         task = EmbedTask(images, spec, config.augmentations, device, factory, progress.done, progress.quarantined)
 

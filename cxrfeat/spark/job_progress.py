@@ -13,7 +13,7 @@ from tqdm import tqdm
 _REFRESH_S = 1.0
 
 
-class Progress:
+class JobProgress:
     """Counts that workers add to when a task ends, and the bar that shows them; use it as a context manager.
 
     Only for the eye: a task that Spark repeats is counted again. What is true is in the table.
@@ -49,7 +49,7 @@ class Progress:
         self._watching = watching
         self._shown: tuple[int, int] | None = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> JobProgress:
         """Show the bar."""
         self._bar: tqdm[Any] = self._make_bar()
         self._thread.start()

@@ -16,7 +16,7 @@ NAME = "dataset.json"
 FORMAT = 1
 
 
-def claim(output: str, settings: Mapping[str, object]) -> None:
+def check_manifest(output: str, settings: Mapping[str, object]) -> None:
     """Write settings into a new output folder's ``dataset.json``; in an old one, check that none differs.
 
     Raises:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F  # noqa: N812
 
-from cxrfeat.head.inputs import MAX_AGE_YEARS
 from cxrfeat.io import storage
 from cxrfeat.io.schema import METADATA, Status
-from cxrfeat.labels.columns import AGE_PATTERN, HEADERS, UNITS_PER_YEAR, find_columns, split_fields
+from cxrfeat.labels.columns import AGE_PATTERN, HEADERS, MAX_AGE_YEARS, UNITS_PER_YEAR, find_columns, split_fields
 from cxrfeat.labels.findings import FINDINGS, NO_FINDING, SEPARATOR
 
 _MALFORMED = "_malformed"

@@ -11,9 +11,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from cxrfeat.errors import DatasetIntegrityError
-from cxrfeat.head.inputs import EXTRAS
+from cxrfeat.head.inputs import COVARIATES
 from cxrfeat.io import storage
-from cxrfeat.io.schema import PREDICTIONS, Reason
+from cxrfeat.io.schema import Reason, predictions_schema
 from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.spark.summary import list_counts, list_findings
 from cxrfeat.spark.table import read_table, round_folder, write_partition
@@ -21,7 +21,7 @@ from cxrfeat.spark.table import read_table, round_folder, write_partition
 SUMMARY = "summary.json"
 
 
-class Predictions:
+class PredictionsTable:
     """The table of one output folder."""
 
     def __init__(self, spark: SparkSession, output: str) -> None:
@@ -31,11 +31,11 @@ class Predictions:
         self._location = storage.join(output, "predictions")
 
     def table(self) -> DataFrame:
-        """Return all rows of all rounds: :data:`cxrfeat.io.schema.PREDICTIONS`."""
-        return read_table(self._spark, self._location, PREDICTIONS)
+        """Return all rows of all rounds: :func:`cxrfeat.io.schema.predictions_schema`."""
+        return read_table(self._spark, self._location, predictions_schema(FINDINGS))
 
     def write_round(self, rows: DataFrame, round_id: int) -> None:
-        """Commit a round's rows of :data:`cxrfeat.io.schema.SCORED`, in place of any earlier attempt at the round."""
+        """Commit a round's rows of :func:`cxrfeat.io.schema.scored_schema`, in place of any earlier attempt at the round."""
         write_partition(rows, round_folder(self._location, round_id))
 
     def count(self) -> pd.DataFrame:
@@ -53,7 +53,7 @@ class Predictions:
                 F.sum("rows").alias("rows"),  # null: a file of unknown length
                 F.min("round").alias("first_round"),
                 F.max("round").alias("last_round"),
-                *(F.count_if(F.array_contains("imputed", name)).alias(name) for name in EXTRAS),
+                *(F.count_if(F.array_contains("imputed", name)).alias(name) for name in COVARIATES),
                 *(F.count_if(F.array_contains("positives", finding)).alias(finding) for finding in FINDINGS),
             )
             .toArrow()
@@ -66,19 +66,19 @@ class Predictions:
             return 0  # Spark would need half a second to say so
         return self.table().select("drop_file").distinct().count()
 
-    def write_summary(self, summary: PredictionSummary) -> None:
+    def write_summary(self, summary: ScoringSummary) -> None:
         """Write ``summary.json``."""
         storage.write_text(storage.join(self._output, SUMMARY), json.dumps(summary, indent=2) + "\n")
 
 
-PredictionSummary = Mapping[str, Any]
+ScoringSummary = Mapping[str, Any]
 
 
 def check(counts: pd.DataFrame, listed: Sequence[str]) -> None:
     """Check that each file that was listed is in exactly one round.
 
     Args:
-        counts: of :meth:`Predictions.count`.
+        counts: of :meth:`PredictionsTable.count`.
         listed: files relative to their root.
 
     Raises:
@@ -92,8 +92,8 @@ def check(counts: pd.DataFrame, listed: Sequence[str]) -> None:
             raise DatasetIntegrityError(f"{len(broken)} files {promise}; the first: {broken[:5]}")
 
 
-def summarise(counts: pd.DataFrame, head: str) -> PredictionSummary:
-    """Add up the counts of :meth:`Predictions.count`; ``head`` is the fingerprint."""
+def summarise(counts: pd.DataFrame, head: str) -> ScoringSummary:
+    """Add up the counts of :meth:`PredictionsTable.count`; ``head`` is the fingerprint."""
     scored = counts[counts["reason"].isna()]
     quarantined = counts[counts["reason"].notna()]
     # What the extraction had refused is known already: it is listed, but no new trouble of the drops.
@@ -114,23 +114,23 @@ def summarise(counts: pd.DataFrame, head: str) -> PredictionSummary:
             "files_of_unknown_length": int(quarantined["rows"].isna().sum()),
         },
         "reasons": {str(reason): int(rows) for reason, rows in of_reason.sort_values(ascending=False).items()},
-        "imputed": {name: int(scored[name].sum()) for name in EXTRAS},
+        "imputed": {name: int(scored[name].sum()) for name in COVARIATES},
         "positives": {finding: int(scored[finding].sum()) for finding in FINDINGS},
     }
 
 
-def quarantined_share(summary: PredictionSummary) -> float:
+def quarantined_share(summary: ScoringSummary) -> float:
     """Return the share of listed files of which something went into quarantine here, 0 to 1."""
     files = summary["files"]
     return float(files["with_quarantine"] / files["listed"]) if files["listed"] else 0.0
 
 
-def format_summary(summary: PredictionSummary) -> str:
+def format_summary(summary: ScoringSummary) -> str:
     """Lay the summary out for a terminal."""
     return "\n".join(_lines(summary))
 
 
-def _lines(summary: PredictionSummary) -> Iterator[str]:
+def _lines(summary: ScoringSummary) -> Iterator[str]:
     files, rows = summary["files"], summary["rows"]
     yield f"head        {summary['head']}"
     yield (

@@ -16,17 +16,18 @@ from cxrfeat.head.predictor import Predictor
 from cxrfeat.head.thresholds import DEFAULT_RULE
 from cxrfeat.images import png_jpeg
 from cxrfeat.io import storage
-from cxrfeat.io.schema import METADATA_LINES, ROW_GROUP, SCORED, Augmentation
+from cxrfeat.io.schema import METADATA_LINES, ROW_GROUP, Augmentation
 from cxrfeat.pipeline import parquet_drops
+from cxrfeat.pipeline.score import SCORED
 from cxrfeat.spark.embedding import EmbeddingConfig, embed_files, prepare_encoder
 from cxrfeat.spark.embeddings_table import join_metadata
-from cxrfeat.spark.job_progress import Progress
-from cxrfeat.spark.manifest import claim
+from cxrfeat.spark.job_progress import JobProgress
+from cxrfeat.spark.manifest import check_manifest
 from cxrfeat.spark.metadata_reader import read_metadata
-from cxrfeat.spark.predictions_table import Predictions, PredictionSummary, check, summarise
+from cxrfeat.spark.predictions_table import PredictionsTable, ScoringSummary, check, summarise
 from cxrfeat.spark.rounds import Rounds, run_rounds, to_handles
 from cxrfeat.spark.session import check_connectors, count_slots
-from cxrfeat.spark.worker import EmbedTask, OpenDropsTask, ScoreFilmsTask, ScoreRowGroupsTask, ShippedHead
+from cxrfeat.spark.worker import EmbedTask, OpenDropsTask, ScoreImagesTask, ScoreRowGroupsTask, ShippedHead
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class ScoreConfig:
         return parquet_drops.SUFFIXES if self.embedding is None else png_jpeg.SUFFIXES
 
 
-def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = load_encoder) -> PredictionSummary:
+def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = load_encoder) -> ScoringSummary:
     """Score every file that has not been scored yet, and return the summary of the whole output.
 
     Args:
@@ -99,16 +100,16 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = lo
     files = read_bundle(config.head)
     head = Predictor(parse_bundle(files), config.operating_point)  # here an error is one line
     shipped = ShippedHead(spark.sparkContext.broadcast(files), config.operating_point)
-    predictions = Predictions(spark, config.output)
+    predictions = PredictionsTable(spark, config.output)
     watching = config.watch is not None
     if config.embedding is None:
-        progress = Progress(spark.sparkContext, unit="row", watching=watching)  # how many rows, nobody knows
+        progress = JobProgress(spark.sparkContext, unit="row", watching=watching)  # how many rows, nobody knows
         to_rows = _drops_scorer(spark, config.source, shipped, progress)
     else:
         total = None if watching else len(listed)
-        progress = Progress(spark.sparkContext, total=total, done=predictions.count_files(), watching=watching)
+        progress = JobProgress(spark.sparkContext, total=total, done=predictions.count_files(), watching=watching)
         to_rows = _images_scorer(spark, config.embedding, head, shipped, progress, factory=factory)
-    claim(config.output, _settings(config, head))
+    check_manifest(config.output, _settings(config, head))
     _LOG.info("scoring %s with %s", config.source, head.fingerprint)
 
     def commit(files: Sequence[str], round_id: int) -> None:
@@ -138,10 +139,10 @@ def _settings(config: ScoreConfig, head: Predictor) -> Mapping[str, object]:
 
 
 _Scorer = Callable[[Sequence[str]], DataFrame]
-"""From the files of a round to its lazy table of :data:`cxrfeat.io.schema.SCORED`."""
+"""From the files of a round to its lazy table of :func:`cxrfeat.io.schema.scored_schema`."""
 
 
-def _drops_scorer(spark: SparkSession, root: str, head: ShippedHead, progress: Progress) -> _Scorer:
+def _drops_scorer(spark: SparkSession, root: str, head: ShippedHead, progress: JobProgress) -> _Scorer:
     """Score row groups where they lie: only their handles pass through the JVM on the way in."""
     slots = count_slots(spark)
     open_drops = OpenDropsTask(head)
@@ -160,7 +161,7 @@ def _images_scorer(
     config: EmbeddingConfig,
     head: Predictor,
     shipped: ShippedHead,
-    progress: Progress,
+    progress: JobProgress,
     *,
     factory: EncoderFactory,
 ) -> _Scorer:
@@ -175,7 +176,7 @@ def _images_scorer(
     embed = EmbedTask(
         config.images, spec, (Augmentation.NONE,), config.device, factory, progress.done, progress.quarantined
     )
-    score_films = ScoreFilmsTask(shipped)
+    score_films = ScoreImagesTask(shipped)
 
     def to_rows(files: Sequence[str]) -> DataFrame:
         films = join_metadata(embed_files(spark, files, embed), lines)

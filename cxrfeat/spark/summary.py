@@ -13,15 +13,15 @@ from pyspark.sql import functions as F  # noqa: N812
 from cxrfeat.io import storage
 from cxrfeat.io.schema import Augmentation, Split, Status
 from cxrfeat.labels.findings import FINDINGS, NO_FINDING
-from cxrfeat.spark.embeddings_table import Dataset
+from cxrfeat.spark.embeddings_table import EmbeddingsTable
 
 NAME = "summary.json"
 WITHOUT_IMAGE = "metadata_without_image.txt"
 
-Summary = Mapping[str, Any]
+ExtractionSummary = Mapping[str, Any]
 
 
-def write_summary(dataset: Dataset, extractor: str) -> Summary:
+def write_summary(dataset: EmbeddingsTable, extractor: str) -> ExtractionSummary:
     """Count everything, write ``summary.json`` and ``metadata_without_image.txt``, and return the summary."""
     # Without metadata there is nothing to ask Spark, which would take most of a second to say so.
     without_image = _list_without_image(dataset) if dataset.has_metadata() else []
@@ -35,13 +35,13 @@ def write_summary(dataset: Dataset, extractor: str) -> Summary:
     return summary
 
 
-def quarantined_share(summary: Summary) -> float:
+def quarantined_share(summary: ExtractionSummary) -> float:
     """Return the share of listed images that are in quarantine, 0 to 1."""
     images = summary["images"]
     return float(images["quarantined"] / images["listed"]) if images["listed"] else 0.0
 
 
-def _summarise_images(dataset: Dataset) -> dict[str, Any]:
+def _summarise_images(dataset: EmbeddingsTable) -> dict[str, Any]:
     by = (
         "status",
         "reason",
@@ -52,9 +52,9 @@ def _summarise_images(dataset: Dataset) -> dict[str, Any]:
     )
     rows = dataset.embeddings().groupBy(*by).count().collect()
     films = [row for row in rows if row.augmentation == Augmentation.NONE]
-    ok = dataset.films().where(F.col("status") == Status.OK.value)
+    ok = dataset.images().where(F.col("status") == Status.OK.value)
     splits = ok.groupBy("split").agg(F.count("*").alias("rows"), F.count_distinct("patient_id").alias("patients"))
-    listed_in = dataset.films().groupBy("image_index").agg(F.count_distinct("image_path").alias("folders"))
+    listed_in = dataset.images().groupBy("image_index").agg(F.count_distinct("image_path").alias("folders"))
     return {
         "listed": sum(row["count"] for row in films),
         "ok": _tally(films, "status")[Status.OK],
@@ -69,13 +69,13 @@ def _summarise_images(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _list_without_image(dataset: Dataset) -> list[str]:
+def _list_without_image(dataset: EmbeddingsTable) -> list[str]:
     lines = dataset.metadata().where(F.col("status") == Status.OK.value)
-    absent = lines.join(dataset.films(), "image_index", "left_anti").select("image_index")
+    absent = lines.join(dataset.images(), "image_index", "left_anti").select("image_index")
     return [row.image_index for row in absent.orderBy("image_index").collect()]
 
 
-def _count_lines(dataset: Dataset) -> list[Row]:
+def _count_lines(dataset: EmbeddingsTable) -> list[Row]:
     """Return counts of the metadata's lines by status, and of each by split and by reason."""
     # One question for all, and for each split and each reason alone: Spark plans a question longer than it counts these.
     counts = {
@@ -145,12 +145,12 @@ def _sorted(tally: Counter[Any]) -> dict[str, int]:
     return dict(tally.most_common())
 
 
-def format_summary(summary: Summary) -> str:
+def format_summary(summary: ExtractionSummary) -> str:
     """Lay the summary out for a terminal."""
     return "\n".join(_lines(summary))
 
 
-def _lines(summary: Summary) -> Iterator[str]:
+def _lines(summary: ExtractionSummary) -> Iterator[str]:
     images, metadata = summary["images"], summary["metadata"]
     yield f"extractor   {summary['extractor']}"
     yield (

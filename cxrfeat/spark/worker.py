@@ -16,14 +16,14 @@ import torch
 from pyspark import Accumulator, Broadcast, SparkFiles, TaskContext
 
 from cxrfeat.backbones.encoder import EncoderFactory, EncoderSpec
-from cxrfeat.backbones.registry import Weights
+from cxrfeat.backbones.weights import Weights
 from cxrfeat.device import Device
 from cxrfeat.head.bundle import BundleFiles, parse_bundle
 from cxrfeat.head.predictor import Predictor
 from cxrfeat.io.schema import Augmentation, Status
 from cxrfeat.pipeline import parquet_drops
 from cxrfeat.pipeline.embed import embed_batches
-from cxrfeat.pipeline.score import score_films
+from cxrfeat.pipeline.score import score_images
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class ScoreRowGroupsTask:
     quarantined: Accumulator[int]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Turn :data:`cxrfeat.io.schema.ROW_GROUP` batches into :data:`cxrfeat.io.schema.SCORED` ones."""
+        """Turn :data:`cxrfeat.io.schema.ROW_GROUP` batches into :func:`cxrfeat.io.schema.scored_schema` ones."""
         predictor = self.head.load()
         _spare_from_collection()
         for batch in batches:
@@ -131,16 +131,16 @@ class ScoreRowGroupsTask:
 
 
 @dataclass(frozen=True)
-class ScoreFilmsTask:
+class ScoreImagesTask:
     """Scores films that were embedded and joined with their metadata, for ``mapInArrow``."""
 
     head: ShippedHead
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Turn :data:`cxrfeat.io.schema.EMBEDDINGS` batches into :data:`cxrfeat.io.schema.SCORED` ones."""
+        """Turn :data:`cxrfeat.io.schema.EMBEDDINGS` batches into :func:`cxrfeat.io.schema.scored_schema` ones."""
         predictor = self.head.load()
         for batch in batches:
-            yield from score_films(batch, predictor)
+            yield from score_images(batch, predictor)
 
 
 @functools.cache

@@ -20,8 +20,8 @@ from cxrfeat.device import Precision
 from cxrfeat.errors import ConfigError
 from cxrfeat.head.thresholds import DEFAULT_RULE, RULES
 from cxrfeat.web.app import load_app
-from cxrfeat.web.request_queue import Limits
-from cxrfeat.web.service import Settings, open_service
+from cxrfeat.web.request_queue import RequestLimits
+from cxrfeat.web.service import ServiceSettings, open_service
 
 EXIT_CODES = {exits.DONE: "stopped", exits.FAILED: "failed on the way, such as a port that is taken"}
 
@@ -33,7 +33,7 @@ _WORKER_START_S = 120
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    defaults = Limits()
+    defaults = RequestLimits()
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog="python -m cxrfeat.web",
@@ -85,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse(argv: Sequence[str] | None) -> tuple[Settings, Limits, argparse.Namespace]:
+def parse(argv: Sequence[str] | None) -> tuple[ServiceSettings, RequestLimits, argparse.Namespace]:
     """Turn the command line into what is to be served.
 
     Raises:
@@ -98,7 +98,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, Limits, argparse.Namesp
             raise ConfigError(f"--{name.replace('_', '-')} {value}; expected more than 0")
     if not 0 <= options.port <= _PORTS:
         raise ConfigError(f"--port {options.port}; expected 0 (any free one) to {_PORTS}")
-    settings = Settings(
+    settings = ServiceSettings(
         head=options.head,
         weights=options.weights,
         backbone=options.backbone,
@@ -107,7 +107,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, Limits, argparse.Namesp
         evaluation=options.evaluation,
         threads=options.threads or max(1, (os.cpu_count() or 1) // options.workers),
     )
-    limits = Limits(upload_bytes=int(options.max_upload_mb * 2**20), in_flight=options.in_flight)
+    limits = RequestLimits(upload_bytes=int(options.max_upload_mb * 2**20), in_flight=options.in_flight)
     return settings, limits, options
 
 
@@ -141,7 +141,7 @@ def check_address(host: str, port: int) -> None:
         raise OSError(f"--host {host} --port {port} can't be listened on: {cause}") from error
 
 
-def serve(settings: Settings, limits: Limits, options: argparse.Namespace) -> None:
+def serve(settings: ServiceSettings, limits: RequestLimits, options: argparse.Namespace) -> None:
     """Serve until stopped.
 
     Raises:

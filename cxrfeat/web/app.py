@@ -17,12 +17,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cxrfeat import NOTICE, __version__
-from cxrfeat.head.inputs import MAX_AGE_YEARS
+from cxrfeat.labels.columns import MAX_AGE_YEARS
 from cxrfeat.web import problems
 from cxrfeat.web.examples import draw_example, list_examples
-from cxrfeat.web.request_queue import MEDIA_TYPES, Desk, Limits
+from cxrfeat.web.request_queue import MEDIA_TYPES, RequestLimits, RequestQueue
 from cxrfeat.web.schemas import Answer, Example, Health, ModelCard
-from cxrfeat.web.service import Service, Settings, open_service
+from cxrfeat.web.service import Service, ServiceSettings, open_service
 
 _HERE = Path(__file__).parent
 
@@ -49,12 +49,12 @@ _REFUSALS = {
 router = APIRouter()
 
 
-def _desk(request: Request) -> Desk:
-    desk: Desk = request.app.state.desk
-    return desk
+def _request_queue(request: Request) -> RequestQueue:
+    queue: RequestQueue = request.app.state.queue
+    return queue
 
 
-AtDesk = Annotated[Desk, Depends(_desk)]
+Queue = Annotated[RequestQueue, Depends(_request_queue)]
 Age = Annotated[float | None, Query(ge=0, le=MAX_AGE_YEARS, allow_inf_nan=False, description="years, if known")]
 Sex = Annotated[Literal["M", "F"] | None, Query(description="if known")]
 
@@ -65,15 +65,15 @@ Sex = Annotated[Literal["M", "F"] | None, Query(description="if known")]
     responses=problems.document(_REFUSALS),
     openapi_extra={"requestBody": {"required": True, "description": "the PNG or JPEG file itself", "content": _BODY}},
 )
-async def predict(request: Request, desk: AtDesk, age: Age = None, sex: Sex = None) -> Answer:
+async def predict(request: Request, queue: Queue, age: Age = None, sex: Sex = None) -> Answer:
     """Answer for the film that is the request's body. Nothing of it is stored or logged."""
-    return await desk.predict(request, age, sex)
+    return await queue.predict(request, age, sex)
 
 
 @router.get("/api/model", summary="The model card")
-async def model(desk: AtDesk) -> ModelCard:
+async def model(queue: Queue) -> ModelCard:
     """Return what answers here, what it was trained on and how good it is."""
-    return desk.service.card
+    return queue.service.card
 
 
 @router.get("/api/examples", summary="Films for visitors without one")
@@ -83,9 +83,9 @@ async def examples() -> list[Example]:
 
 
 @router.get("/healthz", summary="For operators")
-async def health(desk: AtDesk) -> Health:
+async def health(queue: Queue) -> Health:
     """Return that the process is ready, and how busy it is."""
-    return Health(head=desk.service.card.head, in_flight=desk.in_flight, answered=desk.answered)
+    return Health(head=queue.service.card.head, in_flight=queue.in_flight, answered=queue.answered)
 
 
 @router.get("/examples/{name}.png", include_in_schema=False)
@@ -96,25 +96,25 @@ async def example(name: str) -> Response:
     return Response(draw_example(name), media_type="image/png")
 
 
-def create_app(service: Service, limits: Limits | None = None) -> ASGIApp:
+def create_app(service: Service, limits: RequestLimits | None = None) -> ASGIApp:
     """Put a service on the web.
 
     Args:
         service: who answers.
         limits: what is taken in; None for the defaults.
     """
-    desk = Desk(service, limits or Limits())
+    queue = RequestQueue(service, limits or RequestLimits())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await desk.warm_up()
+        await queue.warm_up()
         yield
-        desk.close()
+        queue.close()
 
     app = FastAPI(
         title="cxrfeat", version=__version__, description=NOTICE, docs_url=None, redoc_url=None, lifespan=lifespan
     )
-    app.state.desk = desk
+    app.state.queue = queue
     app.include_router(router)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     problems.install(app)
@@ -126,7 +126,7 @@ def create_app(service: Service, limits: Limits | None = None) -> ASGIApp:
     return SecurityHeaders(app)  # around all of it: the framework answers unknown errors outside its own middleware
 
 
-def load_app(settings: Settings, limits: Limits) -> ASGIApp:
+def load_app(settings: ServiceSettings, limits: RequestLimits) -> ASGIApp:
     """Load a service and put it on the web: what each worker process does.
 
     Raises:

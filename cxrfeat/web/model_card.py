@@ -14,15 +14,15 @@ from cxrfeat.errors import BundleError, ConfigError
 from cxrfeat.head.bundle import Bundle
 from cxrfeat.io.schema import METRICS_FORMAT, Split
 from cxrfeat.labels.findings import FINDINGS
-from cxrfeat.web.schemas import FindingCard, Interval, ModelCard
+from cxrfeat.web.schemas import AurocInterval, FindingCard, ModelCard
 
 _MACRO = "macro"
 
-_UNKNOWN = Interval(auroc=None, low=None, high=None, positives=None)
+_UNKNOWN = AurocInterval(auroc=None, low=None, high=None, positives=None)
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class RecordedEvaluation:
     """How well a head ranks.
 
     Attributes:
@@ -31,12 +31,12 @@ class Evaluation:
         head: fingerprint of the head that was measured; None where the evaluation does not know.
     """
 
-    intervals: Mapping[str, Interval]
+    intervals: Mapping[str, AurocInterval]
     source: str
     head: str | None = None
 
 
-def read_evaluation(path: Path) -> Evaluation:
+def read_evaluation(path: Path) -> RecordedEvaluation:
     """Read ``metrics.json`` of ``python -m head_training.evaluate``, or the folder that holds it.
 
     Raises:
@@ -51,12 +51,14 @@ def read_evaluation(path: Path) -> Evaluation:
     if found != METRICS_FORMAT:
         raise ConfigError(f"the evaluation {file} has format {found!r}; expected {METRICS_FORMAT}")
     try:
-        return Evaluation(_measured(metrics), _describe(metrics), metrics["predictions"].get("head"))
+        return RecordedEvaluation(_measured(metrics), _describe(metrics), metrics["predictions"].get("head"))
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"the evaluation {file} lacks what the model card needs: {error!r}") from error
 
 
-def make_card(bundle: Bundle, precision: str, operating_point: str, evaluation: Evaluation | None = None) -> ModelCard:
+def make_card(
+    bundle: Bundle, precision: str, operating_point: str, evaluation: RecordedEvaluation | None = None
+) -> ModelCard:
     """Put together what is known; what the bundle's record lacks is null.
 
     Args:
@@ -77,11 +79,13 @@ def make_card(bundle: Bundle, precision: str, operating_point: str, evaluation: 
         raise BundleError(f"the training record of head {bundle.fingerprint} can't be read: {error!r}") from error
 
 
-def _make_card(bundle: Bundle, precision: str, operating_point: str, evaluation: Evaluation | None) -> ModelCard:
+def _make_card(
+    bundle: Bundle, precision: str, operating_point: str, evaluation: RecordedEvaluation | None
+) -> ModelCard:
     training = bundle.training
     films: Mapping[str, int] = training.get("rows", {})
     positives: Mapping[str, int] = training.get("train_positives", {})
-    evaluation = evaluation or Evaluation(_recorded(training), _RECORD)
+    evaluation = evaluation or RecordedEvaluation(_recorded(training), _RECORD)
     thresholds = bundle.thresholds[operating_point]
     train = films.get(Split.TRAIN.value, 0)
     methods: Mapping[str, str] | None = training.get("calibrated_by")
@@ -91,7 +95,7 @@ def _make_card(bundle: Bundle, precision: str, operating_point: str, evaluation:
         head=bundle.fingerprint,
         precision=precision,
         operating_point=operating_point,
-        inputs=["embedding", *bundle.inputs.extras],
+        inputs=["embedding", *bundle.inputs.covariates],
         hidden=list(bundle.hidden),
         films=dict(films),
         patients=dict(training.get("patients", {})),
@@ -124,19 +128,19 @@ def _describe(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _recorded(training: Mapping[str, Any]) -> dict[str, Interval]:
+def _recorded(training: Mapping[str, Any]) -> dict[str, AurocInterval]:
     """Return the AUROCs of the bundle's own record, by finding; the mean is under macro."""
     test = training.get(Split.TEST.value)
     if test is None:
         return {}
     found = {
-        finding: Interval(auroc=entry["auroc"], low=None, high=None, positives=entry["positives"])
+        finding: AurocInterval(auroc=entry["auroc"], low=None, high=None, positives=entry["positives"])
         for finding, entry in test["findings"].items()
     }
-    return found | {_MACRO: Interval(auroc=test["mean_auroc"], low=None, high=None, positives=None)}
+    return found | {_MACRO: AurocInterval(auroc=test["mean_auroc"], low=None, high=None, positives=None)}
 
 
-def _measured(metrics: Mapping[str, Any]) -> dict[str, Interval]:
+def _measured(metrics: Mapping[str, Any]) -> dict[str, AurocInterval]:
     """Return the AUROCs of the predictions on all of test, by scope."""
     wanted = {
         "split": Split.TEST.value,
@@ -146,7 +150,7 @@ def _measured(metrics: Mapping[str, Any]) -> dict[str, Interval]:
         "scale": metrics["predictions"]["scale"],
     }
     return {
-        row["scope"]: Interval(
+        row["scope"]: AurocInterval(
             auroc=_finite(row["value"]), low=_finite(row["low"]), high=_finite(row["high"]), positives=row["positives"]
         )
         for row in metrics["numbers"]

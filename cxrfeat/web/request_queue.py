@@ -24,7 +24,7 @@ _RETRY_AFTER_S = 1
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """What one process takes.
 
     Attributes:
@@ -38,7 +38,7 @@ class Limits:
     upload_s: float = 60.0
 
 
-class Desk:
+class RequestQueue:
     """Takes films in and hands answers out.
 
     Attributes:
@@ -48,7 +48,7 @@ class Desk:
         answered: films since its start.
     """
 
-    def __init__(self, service: Service, limits: Limits) -> None:
+    def __init__(self, service: Service, limits: RequestLimits) -> None:
         self.service = service
         self.limits = limits
         self.in_flight = 0

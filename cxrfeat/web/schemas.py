@@ -11,7 +11,7 @@ from cxrfeat import NOTICE
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Film(BaseModel):
+class ImageInfo(BaseModel):
     """The film as it was decoded; the model sees the whole of it, squeezed to 224 × 224 pixels."""
 
     width: int = Field(description="pixels")
@@ -59,13 +59,13 @@ class Answer(BaseModel):
     head: str = Field(description="fingerprint of the head")
     precision: str = Field(description="of the network: fp32 or bf16")
     operating_point: str = Field(description="rule that chose the thresholds on validation")
-    film: Film
+    film: ImageInfo
     any_finding: AnyFinding
     findings: list[Finding] = Field(description="all 14, in the order of ChestX-ray14", min_length=14, max_length=14)
     assumptions: list[Assumption]
 
 
-class Interval(BaseModel):
+class AurocInterval(BaseModel):
     """An area under the ROC curve; all of it is null where it is not defined or not recorded."""
 
     auroc: Share | None
@@ -81,7 +81,7 @@ class FindingCard(BaseModel):
     train_positives: int | None = Field(description="training films with it; null where the head has no record")
     prevalence: Share | None = Field(description="train_positives as a share of training films")
     threshold: Share | None = Field(description="of the operating point")
-    test: Interval = Field(description="on the test split")
+    test: AurocInterval = Field(description="on the test split")
 
 
 class ModelCard(BaseModel):
@@ -101,7 +101,7 @@ class ModelCard(BaseModel):
         description="findings whose probabilities were fitted to films of val; null where the head has no record"
     )
     findings: list[FindingCard] = Field(description="all 14, in the order of ChestX-ray14")
-    mean: Interval = Field(description="of the AUROC over the findings that have one")
+    mean: AurocInterval = Field(description="of the AUROC over the findings that have one")
     source: str = Field(description="where the AUROCs come from, in a sentence")
     version: str = Field(description="of cxrfeat")
 

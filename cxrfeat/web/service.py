@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
-from cxrfeat.backbones.registry import find_weights, get_backbone
+from cxrfeat.backbones.registry import get_backbone
+from cxrfeat.backbones.weights import find_weights
 from cxrfeat.device import Precision
 from cxrfeat.head.bundle import load_bundle
 from cxrfeat.head.heatmap import heat_maps
@@ -20,11 +21,11 @@ from cxrfeat.head.thresholds import DEFAULT_RULE
 from cxrfeat.images import png_jpeg, preprocess
 from cxrfeat.labels.findings import ANY_FINDING
 from cxrfeat.web.model_card import make_card, read_evaluation
-from cxrfeat.web.schemas import Answer, AnyFinding, Assumption, Film, Finding, ModelCard
+from cxrfeat.web.schemas import Answer, AnyFinding, Assumption, Finding, ImageInfo, ModelCard
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServiceSettings:
     """What is to be served; it travels to other processes.
 
     Attributes:
@@ -78,20 +79,20 @@ class Service:
         film = png_jpeg.decode(data)
         model_input = preprocess.to_model_input(film.pixels)
         embeddings, feature_maps = self._encoder.embed_with_maps(model_input[np.newaxis])
-        extras = {
+        covariates = {
             AGE: np.array([np.nan if age is None else age], dtype=np.float32),
             SEX: np.array([np.nan if sex is None else SEX_CODES[sex]], dtype=np.float32),
         }
-        predictions = self._predictor.predict(embeddings, extras)
+        predictions = self._predictor.predict(embeddings, covariates)
         row = {name: column[0].as_py() for name, column in self._predictor.to_columns(predictions).items()}
-        maps = heat_maps(self._predictor.gradients(embeddings, extras), feature_maps)[0]
+        maps = heat_maps(self._predictor.gradients(embeddings, covariates), feature_maps)[0]
         height, width = film.pixels.shape
         return Answer(
             extractor=self.card.extractor,
             head=self.card.head,
             precision=self.card.precision,
             operating_point=self.card.operating_point,
-            film=Film(width=width, height=height, pixel_format=film.pixel_format),
+            film=ImageInfo(width=width, height=height, pixel_format=film.pixel_format),
             any_finding=AnyFinding(
                 score=row[ANY_FINDING],
                 threshold=self._predictor.bundle.thresholds[self.card.operating_point][ANY_FINDING],
@@ -132,7 +133,7 @@ _STAND_IN: Mapping[str, Callable[[float], str]] = {
 }
 
 
-def open_service(settings: Settings) -> Service:
+def open_service(settings: ServiceSettings) -> Service:
     """Load what answers.
 
     Raises:

@@ -9,21 +9,21 @@ import pandas as pd
 import pyarrow as pa
 
 from cxrfeat.errors import MetadataError
-from cxrfeat.head.inputs import MAX_AGE_YEARS
 from cxrfeat.io.schema import METADATA
+from cxrfeat.labels.columns import MAX_AGE_YEARS
 from cxrfeat.labels.findings import parse_findings
-from cxrfeat.labels.metadata import judge, parse, read_raw
+from cxrfeat.labels.metadata import parse, read_raw, validate_rows
 
 COLUMNS = ("image_index", "patient_id", "age_years", "sex", "view_position", "findings")
 
 _UNNEEDED = ("follow_up",)
 
-_FORGIVEN = ("follow-up-unreadable", "age-unreadable", "age-out-of-range", "sex-unknown")
+_IGNORED_REASONS = ("follow-up-unreadable", "age-unreadable", "age-out-of-range", "sex-unknown")
 """An image with such a value is measured like any other; the value is null."""
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """Labels and metadata of images.
 
     Attributes:
@@ -35,7 +35,7 @@ class Truth:
     ages_unusable: int = 0
 
 
-def read_truth(path: Path) -> Truth:
+def read_ground_truth(path: Path) -> GroundTruth:
     """Read a metadata CSV, plain or gzipped.
 
     Raises:
@@ -50,11 +50,11 @@ def read_truth(path: Path) -> Truth:
     findings = parsed["findings"].map({label: parse_findings(label) for label in parsed["findings"].unique()})
     schema = pa.schema([METADATA.field(name) for name in COLUMNS])
     table = pa.Table.from_pandas(parsed.assign(age_years=ages, findings=findings), schema, preserve_index=False)
-    return Truth(table.replace_schema_metadata(), int((raw["age"].notna() & ages.isna()).sum()))
+    return GroundTruth(table.replace_schema_metadata(), int((raw["age"].notna() & ages.isna()).sum()))
 
 
 def _check_lines(path: Path, raw: pd.DataFrame, parsed: pd.DataFrame) -> None:
-    messages = judge(raw, parsed, _FORGIVEN)["message"]
+    messages = validate_rows(raw, parsed, _IGNORED_REASONS)["message"]
     messages = messages.mask(messages.isna() & parsed["findings"].isna(), "Finding Labels is empty")
     bad = messages.dropna()
     if len(bad):

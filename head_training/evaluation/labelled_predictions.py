@@ -16,7 +16,7 @@ from pyarrow import csv
 from cxrfeat.errors import PredictionsError
 from cxrfeat.io.schema import Split
 from cxrfeat.labels.findings import FINDINGS, to_multi_hot
-from head_training.evaluation.ground_truth import Truth
+from head_training.evaluation.ground_truth import GroundTruth
 
 PREFIXES = ("probability_", "prob_", "score_", "")
 """Of the columns, in the order in which they are preferred; another prefix is taken where it is the only one."""
@@ -29,7 +29,7 @@ NAMED = 5
 
 
 @dataclass(frozen=True)
-class Predictions:
+class PredictionTable:
     """A table of predictions.
 
     Attributes:
@@ -46,11 +46,11 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Judged:
+class LabelledPredictions:
     """The rows of one split, with all that is known about them.
 
     Attributes:
-        table: one row an image, the columns of :class:`head_training.evaluation.ground_truth.Truth`.
+        table: one row an image, the columns of :class:`head_training.evaluation.ground_truth.GroundTruth`.
         labels: (N, F) bool.
         scales: prefix → (N, F) float64.
         no_finding: (N,) bool: none of all 14 findings, whichever are predicted.
@@ -70,7 +70,7 @@ class Judged:
         return names
 
 
-def read_predictions(path: Path, prefix: str | None = None) -> Predictions:
+def read_predictions(path: Path, prefix: str | None = None) -> PredictionTable:
     """Read a Parquet or CSV table with one column a finding, in [0, 1], and ``image_index`` or ``Image Index``.
 
     Args:
@@ -95,7 +95,7 @@ def read_predictions(path: Path, prefix: str | None = None) -> Predictions:
         for found, columns in chosen.items()
     }
     split = table["split"].combine_chunks().cast(pa.string()) if "split" in table.column_names else None
-    return Predictions(images, findings, scales, split)
+    return PredictionTable(images, findings, scales, split)
 
 
 def assign(images: pa.Array, lists: Mapping[Split, Sequence[str]]) -> pa.Array:
@@ -113,7 +113,9 @@ def assign(images: pa.Array, lists: Mapping[Split, Sequence[str]]) -> pa.Array:
     return pa.array([split_of.get(name) for name in images.to_pylist()], pa.string())
 
 
-def join(predictions: Predictions, truth: Truth, splits: pa.Array, sizes: Mapping[Split, int]) -> dict[Split, Judged]:
+def join(
+    predictions: PredictionTable, truth: GroundTruth, splits: pa.Array, sizes: Mapping[Split, int]
+) -> dict[Split, LabelledPredictions]:
     """Put each prediction of val and test beside its truth; a split without a prediction has no entry.
 
     Args:
@@ -142,7 +144,7 @@ def join(predictions: Predictions, truth: Truth, splits: pa.Array, sizes: Mappin
         if not len(rows):
             continue
         lines = places.take(pa.array(rows)).to_numpy()
-        judged[split] = Judged(
+        judged[split] = LabelledPredictions(
             table=truth.table.take(lines),
             labels=labels[np.ix_(lines, predicted)],
             scales={scale: values[rows] for scale, values in predictions.scales.items()},

@@ -73,11 +73,11 @@ from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
 from head_training.evaluation.baselines import fit_baselines
 from head_training.evaluation.bootstrap import CONFIDENCE
 from head_training.evaluation.curves import BINS, precision_recall_points, roc_points
-from head_training.evaluation.labelled_predictions import Judged
+from head_training.evaluation.labelled_predictions import LabelledPredictions
 from head_training.evaluation.literature import RESULTS
-from head_training.evaluation.metrics import Number, Sample, at_point, calibration, ranking, reliabilities
+from head_training.evaluation.metrics import MetricRow, Sample, at_point, calibration, ranking, reliabilities
 from head_training.evaluation.sources import Sources, count_labels
-from head_training.evaluation.subgroups import SplitSamples
+from head_training.evaluation.subgroups import SplitSubgroups
 
 FIXED = {"fixed_0.20": 0.2}
 """What multi-label papers use whatever the finding."""
@@ -117,7 +117,7 @@ def evaluate(sources: Sources, *, resamples: int, seed: int) -> Evaluation:
         seed: of the resamples.
     """
     views = {
-        split: SplitSamples(split, rows, sources.findings, resamples=resamples, seed=seed)
+        split: SplitSubgroups(split, rows, sources.findings, resamples=resamples, seed=seed)
         for split, rows in sources.judged.items()
     }
     thresholds = _thresholds(views.get(Split.VAL), sources.findings)
@@ -153,7 +153,7 @@ def evaluate(sources: Sources, *, resamples: int, seed: int) -> Evaluation:
     return Evaluation(metrics)
 
 
-def _thresholds(val: SplitSamples | None, findings: Sequence[str]) -> Thresholds:
+def _thresholds(val: SplitSubgroups | None, findings: Sequence[str]) -> Thresholds:
     """Choose every threshold on val; without val there are only the fixed ones."""
     points: Thresholds = {point: dict.fromkeys(findings, value) for point, value in FIXED.items()}
     for rules, scopes, sample in (
@@ -171,7 +171,7 @@ def _choose(sample: Sample, rule: str) -> dict[str, float | None]:
     return {finding: choose_threshold(labels, values, rule) for finding, labels, values in columns}
 
 
-def _measure(view: SplitSamples, thresholds: Thresholds) -> Iterator[Number]:
+def _measure(view: SplitSubgroups, thresholds: Thresholds) -> Iterator[MetricRow]:
     """Yield the numbers of the predictions on one split."""
     sample = view.sample(view.scale)
     yield from ranking(sample)
@@ -188,7 +188,7 @@ def _measure(view: SplitSamples, thresholds: Thresholds) -> Iterator[Number]:
         yield from ranking(subgroup)
 
 
-def _measure_baselines(views: Iterable[SplitSamples], sources: Sources) -> Iterator[Number]:
+def _measure_baselines(views: Iterable[SplitSubgroups], sources: Sources) -> Iterator[MetricRow]:
     """Yield how well models rank that know less: metadata alone, and the head before training."""
     baselines = fit_baselines(sources.train, sources.findings) if len(sources.train) else {}
     for view in views:
@@ -203,7 +203,7 @@ def _measure_baselines(views: Iterable[SplitSamples], sources: Sources) -> Itera
                 yield sample.number(scope, "auroc", value, note="as fit recorded it")
 
 
-def _describe_split(rows: Judged) -> dict[str, Any]:
+def _describe_split(rows: LabelledPredictions) -> dict[str, Any]:
     return {
         "images": len(rows.table),
         "patients": len(rows.table["patient_id"].unique()),
@@ -212,7 +212,7 @@ def _describe_split(rows: Judged) -> dict[str, Any]:
     }
 
 
-def _curves(view: SplitSamples) -> dict[str, Any]:
+def _curves(view: SplitSubgroups) -> dict[str, Any]:
     sample, triage = view.sample(view.scale), view.triage()
     columns = dict(zip(sample.findings, zip(sample.labels.T, sample.probabilities.T, strict=True), strict=True))
     if len(sample.findings) > 1:
@@ -233,7 +233,7 @@ def _precision_recall(labels: NDArray[np.bool_], scores: NDArray[np.float64]) ->
     return {"recall": _rounded(recall), "precision": _rounded(precision)}
 
 
-def _reliability(view: SplitSamples) -> dict[str, Any]:
+def _reliability(view: SplitSubgroups) -> dict[str, Any]:
     return {
         scale: {
             finding: {

@@ -22,7 +22,7 @@ NO_DENOMINATOR = "nothing to divide by"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Number:
+class MetricRow:
     """One number; :mod:`head_training.evaluation.measurement` says what the words mean."""
 
     split: str
@@ -44,7 +44,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Name:
+class SampleKey:
     """What all numbers of a sample have in common."""
 
     split: str
@@ -65,7 +65,7 @@ class Sample:
         resamples: of the N images' patients.
     """
 
-    name: Name
+    name: SampleKey
     findings: tuple[str, ...]
     labels: NDArray[np.bool_]
     probabilities: Floats
@@ -81,10 +81,10 @@ class Sample:
         note: str | None = None,
         point: str | None = None,
         threshold: float | None = None,
-    ) -> Number:
+    ) -> MetricRow:
         """Return a number of one finding, or of all where the scope is none of them; no value, no interval."""
         labels = self.labels[:, self.findings.index(scope)] if scope in self.findings else self.labels
-        number = Number(
+        number = MetricRow(
             **asdict(self.name),
             scope=scope,
             metric=metric,
@@ -102,7 +102,7 @@ class Sample:
         return replace(number, low=found.low, high=found.high, resamples=found.resamples)
 
 
-def ranking(sample: Sample) -> Iterator[Number]:
+def ranking(sample: Sample) -> Iterator[MetricRow]:
     """Yield AUROC and average precision of each finding, their means, and of all findings in one ranking."""
     metrics = ("auroc", "average_precision")
     defined: dict[str, list[tuple[float, Floats]]] = {metric: [] for metric in metrics}
@@ -121,7 +121,7 @@ def ranking(sample: Sample) -> Iterator[Number]:
         yield sample.number("micro", metric, value, replicates, note=NO_CLASS if value is None else None)
 
 
-def at_point(sample: Sample, point: str, thresholds: Mapping[str, float | None]) -> Iterator[Number]:
+def at_point(sample: Sample, point: str, thresholds: Mapping[str, float | None]) -> Iterator[MetricRow]:
     """Yield counts and rates of each finding at its threshold, and the averages of multi-label papers.
 
     Findings without a threshold have rows without a value, and the averages are over the others.
@@ -146,7 +146,7 @@ def at_point(sample: Sample, point: str, thresholds: Mapping[str, float | None])
 
 def _finding_at_point(
     sample: Sample, finding: str, point: str, threshold: float | None, counts: Floats | None
-) -> Iterator[Number]:
+) -> Iterator[MetricRow]:
     metrics = ("sensitivity", "specificity", "ppv", "npv", "f1", "accuracy")
     if threshold is None or counts is None:
         yield from (sample.number(finding, metric, None, point=point, note=NO_THRESHOLD) for metric in metrics)
@@ -188,7 +188,7 @@ def _averaged_replicates(sample: Sample, cells: NDArray[np.bool_], counts: Float
     }
 
 
-def calibration(sample: Sample) -> Iterator[Number]:
+def calibration(sample: Sample) -> Iterator[MetricRow]:
     """Yield the Brier score and the ECE of each finding and their means; an ECE's interval is biased upwards.
 
     Noise makes every bin's gap larger in a resample than in the sample, so the interval of a well calibrated finding
@@ -214,7 +214,7 @@ def reliabilities(sample: Sample) -> dict[str, Reliability]:
     return {finding: reliability(labels, probabilities) for finding, labels, probabilities in columns}
 
 
-def _macro(sample: Sample, metric: str, defined: Sequence[tuple[float, Floats]]) -> Number:
+def _macro(sample: Sample, metric: str, defined: Sequence[tuple[float, Floats]]) -> MetricRow:
     """Return the mean over the findings for which a metric is defined; a resample that lacks one of them has no mean."""
     note = f"mean over {len(defined)} of {len(sample.findings)} findings"
     if not defined:

@@ -18,8 +18,15 @@ from cxrfeat.io.schema import COHORT, Split
 from cxrfeat.labels.findings import FINDINGS, NO_FINDING, format_findings
 from cxrfeat.labels.metadata import read_list
 from cxrfeat.labels.splits import OFFICIAL_TEST_DIGEST, digest_names, split_by_hash
-from head_training.evaluation.ground_truth import COLUMNS, Truth, read_truth
-from head_training.evaluation.labelled_predictions import NAMED, Judged, Predictions, assign, join, read_predictions
+from head_training.evaluation.ground_truth import COLUMNS, GroundTruth, read_ground_truth
+from head_training.evaluation.labelled_predictions import (
+    NAMED,
+    LabelledPredictions,
+    PredictionTable,
+    assign,
+    join,
+    read_predictions,
+)
 
 
 @dataclass(frozen=True)
@@ -39,9 +46,9 @@ class Sources:
 
     predictions_file: Path
     truth_file: Path
-    predictions: Predictions
-    truth: Truth
-    judged: Mapping[Split, Judged]
+    predictions: PredictionTable
+    truth: GroundTruth
+    judged: Mapping[Split, LabelledPredictions]
     train: pa.Table
     protocol: Mapping[str, Any]
     untrained: Mapping[str, Any]
@@ -110,7 +117,7 @@ def open_run(run: Path, *, test_list: Path | None = None) -> Sources:
     listed = read_list(str(test_list)) if test_list else None
     if listed:
         sizes[Split.TEST] = len(listed)
-    truth = Truth(cohort.select(COLUMNS))
+    truth = GroundTruth(cohort.select(COLUMNS))
     judged = join(predictions, truth, predictions.split, sizes)
     return Sources(
         predictions_file=files["predictions.parquet"],
@@ -132,7 +139,7 @@ def open_files(
 
     Args:
         predictions_file: see :func:`head_training.evaluation.labelled_predictions.read_predictions`.
-        truth_file: see :func:`head_training.evaluation.ground_truth.read_truth`.
+        truth_file: see :func:`head_training.evaluation.ground_truth.read_ground_truth`.
         test_list: names of the test images; None: the predictions have a column ``split``.
         val_list: names of images to choose thresholds on.
         prefix: of the columns; None finds it.
@@ -141,7 +148,7 @@ def open_files(
         ConfigError: neither list nor column, or a list for val alone.
         PredictionsError, MetadataError: files that can't be used, or don't fit each other.
     """
-    predictions, truth = read_predictions(predictions_file, prefix), read_truth(truth_file)
+    predictions, truth = read_predictions(predictions_file, prefix), read_ground_truth(truth_file)
     if test_list is None:
         if predictions.split is None or val_list is not None:
             raise ConfigError(
@@ -179,13 +186,13 @@ def count_labels(table: pa.Table) -> dict[str, int]:
     return {NO_FINDING: none or 0, **{finding: found.get(finding, 0) for finding in FINDINGS}}
 
 
-def _splits_of(judged: Mapping[Split, Judged], truth: Truth) -> pa.Array:
+def _splits_of(judged: Mapping[Split, LabelledPredictions], truth: GroundTruth) -> pa.Array:
     return assign(
         truth.table["image_index"], {split: rows.table["image_index"].to_pylist() for split, rows in judged.items()}
     )
 
 
-def _check_known(lists: Mapping[Split, Sequence[str]], paths: Mapping[Split, Path], truth: Truth) -> None:
+def _check_known(lists: Mapping[Split, Sequence[str]], paths: Mapping[Split, Path], truth: GroundTruth) -> None:
     known = set(truth.table["image_index"].to_pylist())
     for split, names in lists.items():
         unknown = [name for name in names if name not in known]
@@ -196,7 +203,9 @@ def _check_known(lists: Mapping[Split, Sequence[str]], paths: Mapping[Split, Pat
             )
 
 
-def _protocol(known: pa.Table, test_list: Sequence[str] | None, judged: Mapping[Split, Judged]) -> dict[str, Any]:
+def _protocol(
+    known: pa.Table, test_list: Sequence[str] | None, judged: Mapping[Split, LabelledPredictions]
+) -> dict[str, Any]:
     """Say how images were divided, from what can be checked: rows with image_index, patient_id and split."""
     pairs = set(zip(known["patient_id"].to_pylist(), known["split"].to_pylist(), strict=True))
     test = known["image_index"].filter(pc.equal(known["split"], Split.TEST.value)).to_pylist()

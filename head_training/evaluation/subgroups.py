@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from cxrfeat.io.schema import Split
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS, any_finding
 from head_training.evaluation.bootstrap import PatientBootstrap
-from head_training.evaluation.labelled_predictions import Judged
-from head_training.evaluation.metrics import Name, Sample
+from head_training.evaluation.labelled_predictions import LabelledPredictions
+from head_training.evaluation.metrics import Sample, SampleKey
 
 AGE_BANDS = (("0-17", 0, 18), ("18-39", 18, 40), ("40-59", 40, 60), ("60-79", 60, 80), ("80+", 80, np.inf))
 """Name, first year, and the year after the last."""
 
 
-class SplitSamples:
+class SplitSubgroups:
     """One split with its resamples.
 
     Attributes:
@@ -28,7 +28,9 @@ class SplitSamples:
         scale: the one that is evaluated.
     """
 
-    def __init__(self, split: Split, rows: Judged, findings: tuple[str, ...], *, resamples: int, seed: int) -> None:
+    def __init__(
+        self, split: Split, rows: LabelledPredictions, findings: tuple[str, ...], *, resamples: int, seed: int
+    ) -> None:
         """Draw resamples of the split's patients."""
         self.split, self.rows, self.findings = split, rows, findings
         self.scale = next(iter(rows.scales))
@@ -37,12 +39,12 @@ class SplitSamples:
 
     def sample(self, scale: str) -> Sample:
         """Return all images on a scale."""
-        name = Name(self.split.value, scale=scale)
+        name = SampleKey(self.split.value, scale=scale)
         return Sample(name, self.findings, self.rows.labels, self.rows.scales[scale], self._resamples)
 
     def other(self, model: str, probabilities: NDArray[np.float64]) -> Sample:
         """Return what another model says of the same images: (N, F) probabilities."""
-        name = Name(self.split.value, model=model)
+        name = SampleKey(self.split.value, model=model)
         return Sample(name, self.findings, self.rows.labels, probabilities, self._resamples)
 
     def triage(self) -> Sample | None:
@@ -50,7 +52,7 @@ class SplitSamples:
         if self.findings != FINDINGS:
             return None
         probabilities = any_finding(self.rows.scales[self.scale])[:, None]
-        name = Name(self.split.value, scale=self.scale)
+        name = SampleKey(self.split.value, scale=self.scale)
         return Sample(name, (ANY_FINDING,), ~self.rows.no_finding[:, None], probabilities, self._resamples)
 
     def subgroups(self) -> Iterator[Sample]:
@@ -58,7 +60,7 @@ class SplitSamples:
         for group, inside in _groups(self.rows.table):
             resamples = PatientBootstrap(self.rows.patients[inside], **self._draws)
             labels, probabilities = self.rows.labels[inside], self.rows.scales[self.scale][inside]
-            name = Name(self.split.value, group, scale=self.scale)
+            name = SampleKey(self.split.value, group, scale=self.scale)
             yield Sample(name, self.findings, labels, probabilities, resamples)
 
 

@@ -50,7 +50,7 @@ class ParquetFile:
 
 
 @dataclass(frozen=True)
-class Index:
+class FeatureIndex:
     """The rows to train, choose and test with, in order of split, image and augmentation.
 
     Attributes:
@@ -76,7 +76,7 @@ class Index:
         return slice(int(inside[0]), int(inside[-1]) + 1)
 
 
-def read_index(features: str) -> Index:
+def read_index(features: str) -> FeatureIndex:
     """Read and check everything but the embeddings.
 
     Rows in quarantine, without findings or split, and augmented rows outside training are left out, and counted.
@@ -116,7 +116,7 @@ def read_index(features: str) -> Index:
     table = table.sort_by([(key, "ascending") for key in (_ORDER, "image_index", "augmentation")]).combine_chunks()
     places = np.full(len(everything), -1, dtype=np.int64)
     places[table[_SOURCE].to_numpy()] = np.arange(len(table))
-    return Index(files, table.drop_columns([_ORDER, _SOURCE]), places, left_out)
+    return FeatureIndex(files, table.drop_columns([_ORDER, _SOURCE]), places, left_out)
 
 
 def _read_columns(name: str, file: pq.ParquetFile) -> pa.Table:

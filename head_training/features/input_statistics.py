@@ -13,20 +13,20 @@ _CONSTANT = 1e-6
 """Standard deviations below this share of the mean are rounding: such a column carries nothing and is not blown up."""
 
 
-def measure_inputs(train: NDArray[np.float32], extras: tuple[str, ...], *, standardise: bool) -> Inputs:
-    """Measure how inputs are made: mean and standard deviation of the embedding, means of the extra inputs.
+def measure_inputs(train: NDArray[np.float32], covariates: tuple[str, ...], *, standardise: bool) -> Inputs:
+    """Measure how inputs are made: mean and standard deviation of the embedding, means of the covariates.
 
     Args:
-        train: (N, D + extras) float32 raw rows of the training set, NaN = missing among the extras.
-        extras: names of the last columns.
+        train: (N, D + covariates) float32 raw rows of the training set, NaN = missing among the covariates.
+        covariates: names of the last columns.
         standardise: False leaves the embedding as it is.
 
     Raises:
-        FeaturesError: an extra input that no training row has.
+        FeaturesError: an covariate that no training row has.
     """
-    dim = train.shape[1] - len(extras)
+    dim = train.shape[1] - len(covariates)
     imputed = {}
-    for name, column in zip(extras, train[:, dim:].T, strict=True):
+    for name, column in zip(covariates, train[:, dim:].T, strict=True):
         known = column[~np.isnan(column)]
         if not len(known):
             raise FeaturesError(f"none of the {len(train)} training rows has {name}; train --without {name}")

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cxrfeat.errors import FeaturesError, VectorsError
-from cxrfeat.head.inputs import SEX
-from cxrfeat.io.arrow import encode_sexes, to_matrix
+from cxrfeat.head.inputs import SEX, encode_sexes
+from cxrfeat.io.arrow import to_matrix
 from cxrfeat.io.schema import Split
 from cxrfeat.labels.findings import FINDINGS
-from head_training.features.index import NAMED, Index, ParquetFile, read_index
+from head_training.features.index import NAMED, FeatureIndex, ParquetFile, read_index
 
 _BATCH_ROWS = 2048
 """16 MB of 2048-d vectors: big enough for full speed, small beside the matrix."""
@@ -36,7 +36,7 @@ class Features:
     """Labelled embeddings in memory, in order of split, image and augmentation.
 
     Attributes:
-        matrix: (N, D + extras) float32: embedding, then age in years and sex (M = 1, F = 0) as far as they are in
+        matrix: (N, D + covariates) float32: embedding, then age in years and sex (M = 1, F = 0) as far as they are in
             use, NaN = missing.
         labels: (N, 14) float32 of 0 and 1.
         index: the other columns, and what was left out.
@@ -44,7 +44,7 @@ class Features:
 
     matrix: NDArray[np.float32]
     labels: NDArray[np.float32]
-    index: Index
+    index: FeatureIndex
 
     def rows(self, split: Split) -> slice:
         """Return where a split's rows are: one block."""
@@ -59,12 +59,12 @@ class _RowGroup:
     places: NDArray[np.int64]  # rows of the matrix, -1 = left out
 
 
-def load_features(features: str, extras: tuple[str, ...]) -> Features:
+def load_features(features: str, covariates: tuple[str, ...]) -> Features:
     """Read all that can be trained on.
 
     Args:
         features: folder or URI of Parquet files, see :func:`head_training.features.index.read_index`.
-        extras: which of ``age`` and ``sex`` become columns.
+        covariates: which of ``age`` and ``sex`` become columns.
 
     Raises:
         FeaturesError: see there; also vectors of different lengths, and NaN or infinity, with their rows.
@@ -72,17 +72,17 @@ def load_features(features: str, extras: tuple[str, ...]) -> Features:
     index = read_index(features)
     groups = [group for group in _row_groups(index) if (group.places >= 0).any()]
     dim = _first_length(groups[0])
-    matrix = np.empty((len(index.table), dim + len(extras)), dtype=np.float32)
+    matrix = np.empty((len(index.table), dim + len(covariates)), dtype=np.float32)
     threads = min(os.cpu_count() or 1, _MAX_THREADS)
     with ThreadPoolExecutor(threads, thread_name_prefix="load") as pool:
         for _ in pool.map(lambda group: _read_into(matrix[:, :dim], group), groups):
             pass
-    for column, name in enumerate(extras, start=dim):
+    for column, name in enumerate(covariates, start=dim):
         matrix[:, column] = _extra(index.table, name)
     return Features(matrix, _labels(index.table), index)
 
 
-def _row_groups(index: Index) -> Iterator[_RowGroup]:
+def _row_groups(index: FeatureIndex) -> Iterator[_RowGroup]:
     start = 0
     for file in index.files:
         first_row = 0

@@ -10,12 +10,12 @@ from cxrfeat.io import storage
 from head_training.report.calibration_section import calibration_section
 from head_training.report.cohort_section import data_section
 from head_training.report.comparison_section import baselines_section, literature_section, subgroup_section
-from head_training.report.contact_sheet import Films, contact_sheet
+from head_training.report.contact_sheet import ImageFolder, contact_sheet
 from head_training.report.evaluation_section import evaluation_section
 from head_training.report.page import Section, render
 from head_training.report.predictions_section import predictions_section
-from head_training.report.report_images import Dataset, read_cohort, read_dataset
-from head_training.report.report_inputs import Metrics, read_metrics, read_run
+from head_training.report.report_images import ReportImages, read_cohort, read_report_images
+from head_training.report.report_inputs import EvaluationMetrics, read_metrics, read_run
 from head_training.report.thresholds_section import operating_section, triage_section
 from head_training.report.training_section import training_section
 
@@ -92,7 +92,7 @@ def _subtitle(config: ReportConfig) -> str:
 
 
 def _sections(config: ReportConfig) -> list[Section]:
-    films = Films(config.images) if config.images is not None else None
+    films = ImageFolder(config.images) if config.images is not None else None
     data = _read_data(config)
     if films is not None and data is not None and set(films.names).isdisjoint(data.images["image_index"]):
         raise ConfigError(
@@ -112,11 +112,11 @@ def _sections(config: ReportConfig) -> list[Section]:
     return sections
 
 
-def _read_data(config: ReportConfig) -> Dataset | None:
+def _read_data(config: ReportConfig) -> ReportImages | None:
     if config.metadata is not None:
-        return read_dataset(config.metadata, config.train_val_list, config.test_list)
+        return read_report_images(config.metadata, config.train_val_list, config.test_list)
     return read_cohort(config.run / "cohort.parquet") if config.run is not None else None
 
 
-def _read_metrics(path: Path) -> Metrics:
+def _read_metrics(path: Path) -> EvaluationMetrics:
     return read_metrics(path / "metrics.json" if path.is_dir() else path)

@@ -13,7 +13,7 @@ from cxrfeat.labels.findings import FINDINGS
 from head_training.report import style
 from head_training.report.charts import unit_square
 from head_training.report.page import Block, Multiples, Plot, Section
-from head_training.report.report_inputs import Metrics
+from head_training.report.report_inputs import EvaluationMetrics
 from head_training.report.style import decimal, spell
 
 _SCALES = {"score": "the head's score", "probability": "calibrated probability"}
@@ -21,7 +21,7 @@ _SIDES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 _ERRORS = {"ece": "ECE", "brier": "Brier score"}
 
 
-def calibration_section(metrics: Metrics) -> Section:
+def calibration_section(metrics: EvaluationMetrics) -> Section:
     """Return ECE, Brier score and reliability of each finding on every scale; no block where nothing was computed."""
     bins = metrics.content["reliability"].get("test", {})
     scales = [scale for scale in metrics.content["predictions"]["scales"] if bins.get(scale)]
@@ -37,7 +37,7 @@ def calibration_section(metrics: Metrics) -> Section:
     return Section("Calibration", blocks, lead)
 
 
-def _errors(metrics: Metrics, scales: list[str], metric: str) -> Plot:
+def _errors(metrics: EvaluationMetrics, scales: list[str], metric: str) -> Plot:
     """Show an error of each finding, before and after calibration where both are there."""
     values = {
         scale: np.array([metrics.number(metric, finding, scale=scale).value for finding in FINDINGS])
@@ -81,7 +81,7 @@ def _dumbbell(values: dict[str, NDArray[np.float64]], name: str, title: str) -> 
     return style.draw(plot, f"{name} of each finding. {title}", height=4.3)
 
 
-def _reliability(metrics: Metrics, bins: dict[str, dict[str, Any]], scales: list[str]) -> Multiples:
+def _reliability(metrics: EvaluationMetrics, bins: dict[str, dict[str, Any]], scales: list[str]) -> Multiples:
     panels = []
     for finding in FINDINGS:
         series = {scale: bins[scale][finding] for scale in scales if finding in bins[scale]}

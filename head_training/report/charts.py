@@ -10,7 +10,7 @@ from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 
 from cxrfeat.labels.findings import FINDINGS
-from head_training.report.report_inputs import Number
+from head_training.report.report_inputs import MetricValue
 from head_training.report.style import BLUE, CONTEXT, INK, MUTED, VERMILLION, count, percent, spell
 
 
@@ -62,7 +62,7 @@ def heat_map(
     axes.spines["bottom"].set_visible(False)
 
 
-def forest(axes: Axes, names: Sequence[str], numbers: Sequence[Number], *, bold: Sequence[int] = ()) -> None:
+def forest(axes: Axes, names: Sequence[str], numbers: Sequence[MetricValue], *, bold: Sequence[int] = ()) -> None:
     """Draw values with their intervals, the first on top, each written out at the right edge.
 
     Args:

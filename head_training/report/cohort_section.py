@@ -16,7 +16,7 @@ from head_training.report import style
 from head_training.report.charts import heat_map, labelled_bars
 from head_training.report.correlation import correlate, strongest_pair
 from head_training.report.page import Block, Plot, Section, Sheet, Table
-from head_training.report.report_images import Dataset
+from head_training.report.report_images import ReportImages
 from head_training.report.style import count, decimal, percent, spell
 
 _AGE_STEP = 5
@@ -29,7 +29,7 @@ _ENOUGH = 10
 _WEAK = 0.1
 
 
-def data_section(data: Dataset, sheet: Sheet | None = None) -> Section:
+def data_section(data: ReportImages, sheet: Sheet | None = None) -> Section:
     """Return counts, prevalence, people, views, co-occurrence, correlation, splits, rejected lines and, if given, films."""
     images, rejected = data.images, data.metadata.rejected
     unlabelled = len(images) - len(data.labels)
@@ -64,7 +64,7 @@ def data_section(data: Dataset, sheet: Sheet | None = None) -> Section:
     return Section("Data", [block for block in blocks if block is not None], lead, facts)
 
 
-def _prevalence(data: Dataset) -> Plot:
+def _prevalence(data: ReportImages) -> Plot:
     counts = data.labels.sum(axis=0).astype(int)
     order = np.argsort(counts, kind="stable")
     shares = counts / max(len(data.labels), 1)
@@ -142,7 +142,7 @@ def _view_counts(images: pd.DataFrame) -> pd.Series:
     return images["view_position"].fillna(_UNKNOWN_VIEW).astype(str).value_counts()
 
 
-def _views(data: Dataset) -> Plot:
+def _views(data: ReportImages) -> Plot:
     """Show the shares of view positions as one bar each; rare ones are summed up."""
     counts = _view_counts(data.images)
     shown = counts.head(_VIEWS_SHOWN)
@@ -159,7 +159,7 @@ def _views(data: Dataset) -> Plot:
     return Plot(title, svg, "PA: standing, the beam from behind. AP: from the front, mostly at the bedside.")
 
 
-def _co_occurrence(data: Dataset) -> Plot:
+def _co_occurrence(data: ReportImages) -> Plot:
     together = data.labels.T.astype(float) @ data.labels
     counts = np.diag(together)
     with np.errstate(invalid="ignore"):  # a finding that no film has: 0/0, shown as not defined
@@ -180,7 +180,7 @@ def _co_occurrence(data: Dataset) -> Plot:
     return Plot(title, style.draw(plot, f"Co-occurrence of findings. {title}", height=5.0), caption, dense=True)
 
 
-def _correlation(data: Dataset) -> Plot:
+def _correlation(data: ReportImages) -> Plot:
     correlations = correlate(data.labels)
     np.fill_diagonal(correlations, np.nan)
     pair = strongest_pair(np.abs(correlations), symmetric=True)
@@ -203,7 +203,7 @@ def _correlation(data: Dataset) -> Plot:
     return Plot(title, style.draw(plot, f"Correlation of findings. {title}", height=5.0), caption, dense=True)
 
 
-def _view_and_findings(data: Dataset) -> Plot | None:
+def _view_and_findings(data: ReportImages) -> Plot | None:
     """Show each finding's prevalence in the two most frequent views; None where there is but one."""
     views = _view_counts(data.images).index[:2]
     if len(views) < 2:
@@ -240,7 +240,7 @@ def _view_and_findings(data: Dataset) -> Plot | None:
     return Plot(title, style.draw(plot, f"Prevalence by view. {title}", height=4.3), caption)
 
 
-def _finding_table(data: Dataset) -> Table:
+def _finding_table(data: ReportImages) -> Table:
     """Show how often each finding is there, by itself, in patients and in each split."""
     found = data.labels == 1
     columns = [*found.T, ~found.any(axis=1)]
@@ -257,7 +257,7 @@ def _finding_table(data: Dataset) -> Table:
     return Table("Every finding in numbers", header, rows, caption, wide=True, emphasis=(len(FINDINGS),))
 
 
-def _split_table(data: Dataset) -> Table:
+def _split_table(data: ReportImages) -> Table:
     """Show films and patients of each split."""
     parts = {split.value: data.images[(data.splits == split.value).to_numpy()] for split in Split}
     rows = [

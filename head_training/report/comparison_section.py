@@ -12,7 +12,7 @@ from head_training.report import style
 from head_training.report.charts import forest
 from head_training.report.evaluation_section import label_and_split, provenance
 from head_training.report.page import Block, Plot, Section, Table
-from head_training.report.report_inputs import PREDICTIONS, Metrics
+from head_training.report.report_inputs import PREDICTIONS, EvaluationMetrics
 from head_training.report.style import count, decimal, spell
 
 _MODELS = {
@@ -24,7 +24,7 @@ _MODELS = {
 }
 
 
-def baselines_section(metrics: Metrics) -> Section:
+def baselines_section(metrics: EvaluationMetrics) -> Section:
     """Return what can be had without looking at a film."""
     models = [model for model in metrics.values("model") if metrics.number("auroc", "macro", model=model).defined]
     note = metrics.content["baselines"].get("note")
@@ -42,7 +42,7 @@ def _name(model: str) -> str:
     return _MODELS.get(model, model)
 
 
-def _baselines_plot(metrics: Metrics, models: list[str]) -> Plot:
+def _baselines_plot(metrics: EvaluationMetrics, models: list[str]) -> Plot:
     numbers = {model: metrics.number("auroc", "macro", model=model) for model in models}
     order = sorted(models, key=lambda model: numbers[model].value, reverse=True)
     best = next(model for model in order if model != PREDICTIONS)
@@ -58,7 +58,7 @@ def _baselines_plot(metrics: Metrics, models: list[str]) -> Plot:
     return Plot(title, svg, "Logistic regressions and the head before its training; dotted: chance.")
 
 
-def _baselines_table(metrics: Metrics, models: list[str]) -> Table:
+def _baselines_table(metrics: EvaluationMetrics, models: list[str]) -> Table:
     rows = [
         (
             "mean" if scope == "macro" else spell(scope),
@@ -69,7 +69,7 @@ def _baselines_table(metrics: Metrics, models: list[str]) -> Table:
     return Table("AUROC beside its baselines", ("", *map(_name, models)), rows, emphasis=(len(FINDINGS),))
 
 
-def subgroup_section(metrics: Metrics) -> Section:
+def subgroup_section(metrics: EvaluationMetrics) -> Section:
     """Return how well the model ranks within sexes, ages and views."""
     groups = [group for group in metrics.values("group") if group != "all"]
     lead = ["Numbers of small groups are uncertain: look at the interval and the number of patients first."]
@@ -86,7 +86,7 @@ def _group_name(group: str) -> str:
     return names.get(value, f"{key} {value}") if key == "sex" else f"{key} {value}".replace("-", "–")
 
 
-def _groups_plot(metrics: Metrics, groups: list[str]) -> Plot:
+def _groups_plot(metrics: EvaluationMetrics, groups: list[str]) -> Plot:
     numbers = {group: metrics.number("auroc", "macro", group=group) for group in ("all", *groups)}
     # A group without an interval is too small to be what a title is about, unless all are.
     certain = [group for group in groups if math.isfinite(numbers[group].low)] or groups
@@ -106,7 +106,7 @@ def _groups_plot(metrics: Metrics, groups: list[str]) -> Plot:
     return Plot(title, style.draw(plot, f"Subgroups. {title}", height=1.0 + 0.36 * len(numbers)), caption)
 
 
-def _groups_table(metrics: Metrics, groups: list[str]) -> Table:
+def _groups_table(metrics: EvaluationMetrics, groups: list[str]) -> Table:
     rows = []
     for group in ("all", *groups):
         number = metrics.number("auroc", "macro", group=group)
@@ -121,7 +121,7 @@ def _groups_table(metrics: Metrics, groups: list[str]) -> Table:
     return Table("Who is in the groups", ("", "films", "patients", "mean AUROC"), rows, emphasis=(0,))
 
 
-def _groups_by_finding(metrics: Metrics, groups: list[str]) -> Table:
+def _groups_by_finding(metrics: EvaluationMetrics, groups: list[str]) -> Table:
     rows = []
     for finding in FINDINGS:
         numbers = [metrics.number("auroc", finding, group=group) for group in ("all", *groups)]
@@ -131,7 +131,7 @@ def _groups_by_finding(metrics: Metrics, groups: list[str]) -> Table:
     return Table("AUROC of each finding in each group", header, rows, caption, wide=True)
 
 
-def literature_section(metrics: Metrics) -> Section:
+def literature_section(metrics: EvaluationMetrics) -> Section:
     """Return published results, those on the official split and those on random ones in tables of their own."""
     entries = metrics.content["literature"]
     protocols = sorted({entry["protocol"] for entry in entries})  # official, random
@@ -155,7 +155,7 @@ def _shares(ours: str, protocol: str) -> bool:
     return ours.startswith("official") and protocol.startswith("official")
 
 
-def _literature_table(metrics: Metrics, entries: list[dict[str, Any]], protocol: str) -> Table:
+def _literature_table(metrics: EvaluationMetrics, entries: list[dict[str, Any]], protocol: str) -> Table:
     with_ours = _shares(metrics.content["protocol"]["name"], protocol)
     names = [f"{entry['name']} ({entry['year']}){'' if entry['verified'] else ' *'}" for entry in entries]
     rows = []

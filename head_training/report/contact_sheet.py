@@ -15,14 +15,14 @@ from cxrfeat.errors import ImageError
 from cxrfeat.images import png_jpeg
 from cxrfeat.io import storage
 from cxrfeat.labels.findings import FINDINGS, NO_FINDING
-from head_training.report.page import Film, Sheet
+from head_training.report.page import ImageTile, Sheet
 from head_training.report.style import count, spell
 
 THUMBNAIL = 320
 """Pixels of the longer side: sharp at 160 CSS pixels on a dense screen."""
 
 
-class Films:
+class ImageFolder:
     """The films below a folder or URI, by file name; of equal names the first path counts.
 
     Attributes:
@@ -61,7 +61,7 @@ class Films:
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def contact_sheet(images: pd.DataFrame, films: Films) -> Sheet:
+def contact_sheet(images: pd.DataFrame, films: ImageFolder) -> Sheet:
     """Return one film of each finding and of No Finding: the first by name that has it alone and can be decoded."""
     there = images[images["image_index"].isin(list(films.names))].sort_values("image_index")
     examples = []
@@ -70,7 +70,7 @@ def contact_sheet(images: pd.DataFrame, films: Films) -> Sheet:
         shown = ((row, films.thumbnail(row["image_index"])) for row in rows)
         row, image = next((pair for pair in shown if pair[1] is not None), (None, None))
         lines = [] if row is None else [(about(row), "plain")]
-        examples.append(Film(spell(label), image, lines))
+        examples.append(ImageTile(spell(label), image, lines))
     found = sum(film.image is not None for film in examples)
     caption = (
         "Of each label the first film by file name that has it alone: nobody chose them. "
@@ -88,7 +88,7 @@ def about(row: Mapping[str, object]) -> str:
     return ", ".join(parts)
 
 
-def unreadable(films: Films) -> str:
+def unreadable(films: ImageFolder) -> str:
     """Return a sentence about films that could not be shown, or nothing."""
     if not films.unreadable:
         return ""

@@ -13,14 +13,14 @@ from cxrfeat.labels.findings import FINDINGS, NO_FINDING
 from head_training.report import style
 from head_training.report.charts import curve, forest
 from head_training.report.page import Block, Multiples, Plot, Section, Table
-from head_training.report.report_inputs import Metrics, Number
+from head_training.report.report_inputs import EvaluationMetrics, MetricValue
 from head_training.report.style import count, decimal, percent, spell
 
 _GOOD = 0.8
 _AVERAGES = {"macro": "mean (macro)", "micro": "all in one (micro)"}
 
 
-def evaluation_section(metrics: Metrics) -> Section:
+def evaluation_section(metrics: EvaluationMetrics) -> Section:
     """Return mean and single AUROCs with intervals, average precision, and both curves of each finding."""
     facts = [
         (metrics.number("auroc", "macro").text(), f"mean AUROC on test, {label_and_split(metrics)}"),
@@ -30,12 +30,12 @@ def evaluation_section(metrics: Metrics) -> Section:
     return Section("Test", blocks, provenance(metrics), facts)
 
 
-def label_and_split(metrics: Metrics) -> str:
+def label_and_split(metrics: EvaluationMetrics) -> str:
     """Return what no mean stands without: the split protocol and the digest of the labels, in short."""
     return f"{metrics.content['protocol']['name']}, labels {metrics.content['labels']['digest'][:8]}"
 
 
-def provenance(metrics: Metrics) -> list[str]:
+def provenance(metrics: EvaluationMetrics) -> list[str]:
     """Return the sentences that stand beside every mean: which labels, which split, which patients."""
     labels, protocol = metrics.content["labels"], metrics.content["protocol"]
     test, settings = metrics.content["splits"]["test"], metrics.content["settings"]
@@ -54,7 +54,7 @@ def provenance(metrics: Metrics) -> list[str]:
     return sentences
 
 
-def _forest(metrics: Metrics) -> Plot:
+def _forest(metrics: EvaluationMetrics) -> Plot:
     numbers = {finding: metrics.number("auroc", finding) for finding in FINDINGS}
     order = sorted(
         numbers, key=lambda finding: numbers[finding].value if numbers[finding].defined else -1, reverse=True
@@ -80,7 +80,7 @@ def _forest(metrics: Metrics) -> Plot:
     return Plot(title, style.draw(plot, f"AUROC of each finding. {title}", height=4.6), caption)
 
 
-def _table(metrics: Metrics) -> Table:
+def _table(metrics: EvaluationMetrics) -> Table:
     rows = []
     for scope in (*FINDINGS, *_AVERAGES):
         number = metrics.number("average_precision", scope)
@@ -92,16 +92,16 @@ def _table(metrics: Metrics) -> Table:
     return Table(title, header, rows, caption, emphasis=(len(FINDINGS), len(FINDINGS) + 1))
 
 
-def _prevalence(number: Number) -> float | None:
+def _prevalence(number: MetricValue) -> float | None:
     return number.positives / number.images if number.images else None
 
 
-def _curves(metrics: Metrics) -> dict[str, Any]:
+def _curves(metrics: EvaluationMetrics) -> dict[str, Any]:
     curves = metrics.content["curves"].get("test", {})
     return {finding: curves[finding] for finding in FINDINGS if finding in curves}
 
 
-def _roc(metrics: Metrics) -> Multiples:
+def _roc(metrics: EvaluationMetrics) -> Multiples:
     panels = []
     values = [metrics.number("auroc", finding).value for finding in _curves(metrics)]
     for (finding, curves), value in zip(_curves(metrics).items(), values, strict=True):
@@ -111,7 +111,7 @@ def _roc(metrics: Metrics) -> Multiples:
     return Multiples(title, panels, f"ROC: sensitivity over 1 − specificity; gray: chance.{_without_curve(metrics)}")
 
 
-def _precision_recall(metrics: Metrics) -> Multiples:
+def _precision_recall(metrics: EvaluationMetrics) -> Multiples:
     panels, lifts = [], []
     for finding, curves in _curves(metrics).items():
         precision = metrics.number("average_precision", finding)
@@ -126,7 +126,7 @@ def _precision_recall(metrics: Metrics) -> Multiples:
     return Multiples(title, panels, caption)
 
 
-def _without_curve(metrics: Metrics) -> str:
+def _without_curve(metrics: EvaluationMetrics) -> str:
     absent = [spell(finding) for finding in FINDINGS if finding not in _curves(metrics)]
     return f" No curve, since a class is absent: {', '.join(absent)}." if absent else ""
 

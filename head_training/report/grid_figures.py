@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 
 from head_training.report import style
 from head_training.report.page import Plot, Table
-from head_training.report.report_inputs import Run
+from head_training.report.report_inputs import TrainingRun
 from head_training.report.style import count, decimal, general, spell
 
 _SETTINGS = ("hidden", "dropout", "lr", "weight_decay")
@@ -26,7 +26,7 @@ _CELLS = 12
 """Learning rates, and weight decays, in the heat map: its numbers stay legible."""
 
 
-def heat_map(run: Run) -> Plot | None:
+def heat_map(run: TrainingRun) -> Plot | None:
     """Show the best mean AUROC for each learning rate and weight decay; None where there is but one of both."""
     table = run.grid.pivot_table("val_auroc", "lr", "weight_decay", aggfunc="max", dropna=False)
     if table.size < 2 or not np.isfinite(table.to_numpy(dtype=float)).any():
@@ -64,7 +64,7 @@ def heat_map(run: Run) -> Plot | None:
     return Plot(title, svg, caption)
 
 
-def parallel_lines(run: Run) -> Plot | None:
+def parallel_lines(run: TrainingRun) -> Plot | None:
     """Show each configuration as a line through its settings to its AUROC; None where nothing varies."""
     grid = by_auroc(run)
     finite = np.isfinite(grid["val_auroc"].astype(float))
@@ -122,12 +122,12 @@ def _shape(widths: Sequence[int]) -> str:
     return "–".join(map(str, widths))
 
 
-def by_auroc(run: Run) -> pd.DataFrame:
+def by_auroc(run: TrainingRun) -> pd.DataFrame:
     """Return the grid from the best configuration down; of equals the first in the grid."""
     return run.grid.sort_values("val_auroc", ascending=False, kind="stable", na_position="last")
 
 
-def best_table(run: Run) -> Table:
+def best_table(run: TrainingRun) -> Table:
     order = by_auroc(run)
     rows = [
         (

@@ -64,7 +64,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Film:
+class ImageTile:
     """One film with what is said about it.
 
     Attributes:
@@ -84,7 +84,7 @@ class Sheet:
 
     kind: ClassVar[str] = "sheet"
     title: str
-    films: Sequence[Film]
+    films: Sequence[ImageTile]
     caption: str = ""
 
 

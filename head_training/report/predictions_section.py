@@ -12,10 +12,10 @@ from cxrfeat.errors import ReportError
 from cxrfeat.io.schema import Split
 from cxrfeat.labels.findings import parse_findings
 from head_training.evaluation.labelled_predictions import read_predictions
-from head_training.report.contact_sheet import Films, about, unreadable
-from head_training.report.page import Film, Section, Sheet
-from head_training.report.report_images import Dataset
-from head_training.report.report_inputs import Metrics
+from head_training.report.contact_sheet import ImageFolder, about, unreadable
+from head_training.report.page import ImageTile, Section, Sheet
+from head_training.report.report_images import ReportImages
+from head_training.report.report_inputs import EvaluationMetrics
 from head_training.report.style import count, decimal, spell
 from head_training.report.thresholds_section import point_name
 
@@ -39,7 +39,9 @@ class _Case:
         return str(self.row["image_index"])
 
 
-def predictions_section(metrics: Metrics, predictions: Path, data: Dataset, films: Films) -> Section:
+def predictions_section(
+    metrics: EvaluationMetrics, predictions: Path, data: ReportImages, films: ImageFolder
+) -> Section:
     """Return test films with truth and prediction: the first right and the first wrong ones in a drawing by hash.
 
     Raises:
@@ -66,7 +68,7 @@ def predictions_section(metrics: Metrics, predictions: Path, data: Dataset, film
     return Section("Predictions", [sheet for sheet in sheets if sheet.films], lead)
 
 
-def _thresholds(metrics: Metrics) -> tuple[str, dict[str, float]]:
+def _thresholds(metrics: EvaluationMetrics) -> tuple[str, dict[str, float]]:
     """Return the operating point to call at and finding → threshold, those without one left out."""
     points = metrics.content["thresholds"]
     point = next((name for name in (*_POINTS, *points) if name in points), None)
@@ -76,7 +78,7 @@ def _thresholds(metrics: Metrics) -> tuple[str, dict[str, float]]:
     return point, {finding: threshold for finding, threshold in known.items() if threshold is not None}
 
 
-def _cases(metrics: Metrics, path: Path, data: Dataset, films: Films) -> list[_Case]:
+def _cases(metrics: EvaluationMetrics, path: Path, data: ReportImages, films: ImageFolder) -> list[_Case]:
     table = read_predictions(path)
     if metrics.scale not in table.scales:  # it was evaluated under a prefix that is not the preferred one
         table = read_predictions(path, f"{metrics.scale}_")
@@ -103,7 +105,7 @@ def _errors(case: _Case, thresholds: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _examples(cases: list[_Case], thresholds: Mapping[str, float], films: Films) -> Iterator[Film]:
+def _examples(cases: list[_Case], thresholds: Mapping[str, float], films: ImageFolder) -> Iterator[ImageTile]:
     """Yield the first films that can be decoded."""
     left = EXAMPLES
     for case in cases:
@@ -111,7 +113,7 @@ def _examples(cases: list[_Case], thresholds: Mapping[str, float], films: Films)
         if image is not None:
             left -= 1
             label = ", ".join(map(spell, parse_findings(case.row["findings"]))) or "No Finding"
-            yield Film(label, image, [*_lines(case, thresholds), (about(case.row), "plain")])
+            yield ImageTile(label, image, [*_lines(case, thresholds), (about(case.row), "plain")])
 
 
 def _lines(case: _Case, thresholds: Mapping[str, float]) -> list[tuple[str, str]]:

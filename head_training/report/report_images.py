@@ -23,7 +23,7 @@ _OF_RUN = "As the run was trained, chosen and tested."
 
 
 @dataclass(frozen=True)
-class Dataset:
+class ReportImages:
     """The images of a metadata file or of a run.
 
     Attributes:
@@ -65,7 +65,7 @@ class Dataset:
         return labels
 
 
-def read_dataset(metadata: str, train_val_list: str | None = None, test_list: str | None = None) -> Dataset:
+def read_report_images(metadata: str, train_val_list: str | None = None, test_list: str | None = None) -> ReportImages:
     """Read a metadata CSV and divide its patients.
 
     Raises:
@@ -73,7 +73,7 @@ def read_dataset(metadata: str, train_val_list: str | None = None, test_list: st
     """
     found = read_metadata(metadata)
     splits = assign_splits(found.images, train_val_list, test_list)
-    return Dataset(found, splits, _BY_LIST if train_val_list else _BY_HASH, _describe(found))
+    return ReportImages(found, splits, _BY_LIST if train_val_list else _BY_HASH, _describe(found))
 
 
 def _describe(metadata: Metadata) -> str:
@@ -87,7 +87,7 @@ def _describe(metadata: Metadata) -> str:
     )
 
 
-def read_cohort(path: Path) -> Dataset:
+def read_cohort(path: Path) -> ReportImages:
     """Read the images of a run.
 
     Raises:
@@ -96,7 +96,7 @@ def read_cohort(path: Path) -> Dataset:
     table = read_table(path, COHORT)
     images = table.drop(columns="split").assign(findings=[format_findings(names) for names in table["findings"]])
     rejected = pd.DataFrame(columns=["number", "reason", "message", "line"])
-    return Dataset(
+    return ReportImages(
         Metadata(images, rejected, len(images)),
         table["split"],
         _OF_RUN,

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrfeat.errors import ReportError
-from cxrfeat.io.schema import GRID, HISTORY, METRICS_FORMAT
+from cxrfeat.io.schema import HISTORY, METRICS_FORMAT, grid_schema
+from cxrfeat.labels.findings import FINDINGS
 from head_training.report.style import with_interval
 
 PREDICTIONS = "predictions"
@@ -30,11 +31,11 @@ _METRICS_KEYS = (
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """What ``python -m head_training.fit`` left.
 
     Attributes:
-        grid: one row a configuration; see :data:`cxrfeat.io.schema.GRID`.
+        grid: one row a configuration; see :func:`cxrfeat.io.schema.grid_schema`.
         history: one row an epoch of each; see :data:`cxrfeat.io.schema.HISTORY`.
         config: everything resolved.
         extractor: fingerprint of the embeddings.
@@ -52,7 +53,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Number:
+class MetricValue:
     """One row of ``numbers`` in metrics.json; NaN where it has null."""
 
     value: float = math.nan
@@ -73,12 +74,12 @@ class Number:
         return with_interval(self.value, self.low, self.high, digits)
 
 
-ABSENT = Number()
+ABSENT = MetricValue()
 """What was not computed."""
 
 
 @dataclass(frozen=True)
-class Metrics:
+class EvaluationMetrics:
     """What ``python -m head_training.evaluate`` left; :mod:`head_training.evaluation.measurement` says what is in it.
 
     Attributes:
@@ -87,7 +88,7 @@ class Metrics:
     """
 
     content: dict[str, Any]
-    numbers: Mapping[Key, Number]
+    numbers: Mapping[Key, MetricValue]
 
     @property
     def scale(self) -> str:
@@ -103,7 +104,7 @@ class Metrics:
         model: str = PREDICTIONS,
         point: str | None = None,
         scale: str | None = None,
-    ) -> Number:
+    ) -> MetricValue:
         """Return a number of the test split, :data:`ABSENT` where it was not computed.
 
         Args:
@@ -124,22 +125,25 @@ class Metrics:
         return list(dict.fromkeys(value for value in found if value is not None))
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> TrainingRun:
     """Read a run.
 
     Raises:
         ReportError: a file is missing or damaged, or no configuration was selected.
     """
     config, bundle = _read_json(folder / "config.json"), _read_json(folder / "head" / "bundle.json")
-    grid, history = read_table(folder / "grid.parquet", GRID), read_table(folder / "history.parquet", HISTORY)
+    grid, history = (
+        read_table(folder / "grid.parquet", grid_schema(FINDINGS)),
+        read_table(folder / "history.parquet", HISTORY),
+    )
     if int(grid["selected"].sum()) != 1:
         raise ReportError(f"{folder / 'grid.parquet'} has {grid['selected'].sum()} selected rows; expected one")
     _check_keys(folder / "config.json", config, ("settings", "configuration", "rows", "patients"))
     _check_keys(folder / "head" / "bundle.json", bundle, ("extractor",))
-    return Run(grid, history, config, str(bundle["extractor"]))
+    return TrainingRun(grid, history, config, str(bundle["extractor"]))
 
 
-def read_metrics(path: Path) -> Metrics:
+def read_metrics(path: Path) -> EvaluationMetrics:
     """Read metrics.json.
 
     Raises:
@@ -149,20 +153,20 @@ def read_metrics(path: Path) -> Metrics:
     if content.get("format") != METRICS_FORMAT:
         raise ReportError(f"{path} has format {content.get('format')!r}; this version reads {METRICS_FORMAT}")
     _check_keys(path, content, _METRICS_KEYS)
-    return Metrics(
+    return EvaluationMetrics(
         {key: value for key, value in content.items() if key != "numbers"}, _numbers(path, content["numbers"])
     )
 
 
-def _numbers(path: Path, rows: list[dict[str, Any]]) -> dict[Key, Number]:
-    numbers: dict[Key, Number] = {}
-    names = [field.name for field in fields(Number)]
+def _numbers(path: Path, rows: list[dict[str, Any]]) -> dict[Key, MetricValue]:
+    numbers: dict[Key, MetricValue] = {}
+    names = [field.name for field in fields(MetricValue)]
     for place, row in enumerate(rows):
         _check_keys(path, row, (*_KEY, *names))
         key = tuple(row[name] for name in _KEY)
         if key in numbers:
             raise ReportError(f"{path}: row {place} of numbers is there twice: {dict(zip(_KEY, key, strict=True))}")
-        numbers[key] = Number(*(math.nan if row[name] is None else float(row[name]) for name in names))
+        numbers[key] = MetricValue(*(math.nan if row[name] is None else float(row[name]) for name in names))
     return numbers
 
 

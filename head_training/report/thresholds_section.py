@@ -10,7 +10,7 @@ from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
 from head_training.report import style
 from head_training.report.charts import curve
 from head_training.report.page import Block, Plot, Section, Table
-from head_training.report.report_inputs import Metrics, Number
+from head_training.report.report_inputs import EvaluationMetrics, MetricValue
 from head_training.report.style import count, decimal, percent, spell
 
 _NAMES = {"youden": "Youden's J", "f1": "Highest F1"}
@@ -19,7 +19,7 @@ _COUNTS = ("tp", "fp", "tn", "fn")
 _AVERAGES = ("macro", "micro", "weighted", "samples")
 
 
-def operating_section(metrics: Metrics) -> Section:
+def operating_section(metrics: EvaluationMetrics) -> Section:
     """Return one table an operating point, and the averages over findings."""
     points = metrics.content["settings"]["points"]
     blocks: list[Block] = [_point_table(metrics, point) for point in points]
@@ -30,7 +30,7 @@ def operating_section(metrics: Metrics) -> Section:
     return Section("Operating points", [*blocks, _averages_table(metrics, points)], lead)
 
 
-def triage_section(metrics: Metrics) -> Section:
+def triage_section(metrics: EvaluationMetrics) -> Section:
     """Return which share of the films without a finding could be set aside at a given sensitivity."""
     points = [
         point for point in metrics.values("point") if metrics.number("specificity", ANY_FINDING, point=point).defined
@@ -59,7 +59,7 @@ def point_name(point: str) -> str:
     return _NAMES.get(point) or spell(point).capitalize()
 
 
-def _point_table(metrics: Metrics, point: str) -> Table:
+def _point_table(metrics: EvaluationMetrics, point: str) -> Table:
     rows = []
     values: dict[str, list[float]] = {rate: [] for rate in _RATES}
     for finding in FINDINGS:
@@ -84,7 +84,7 @@ def _mean(values: list[float]) -> float | None:
     return float(np.mean(defined)) if defined else None
 
 
-def _averages_table(metrics: Metrics, points: list[str]) -> Table:
+def _averages_table(metrics: EvaluationMetrics, points: list[str]) -> Table:
     rows = []
     for point in points:
         for average in _AVERAGES:
@@ -94,7 +94,7 @@ def _averages_table(metrics: Metrics, points: list[str]) -> Table:
     return Table("Averages over findings", ("", "precision", "recall", "F1"), rows, caption, wide=True)
 
 
-def _triage_plot(targets: dict[str, Number]) -> Plot:
+def _triage_plot(targets: dict[str, MetricValue]) -> Plot:
     names, numbers = [point_name(point) for point in targets], list(targets.values())
     middle = min(len(names) - 1, 1)
     title = f"{names[middle]}: {percent(numbers[middle].value, 0)} of films without a finding could be set aside"
@@ -117,7 +117,7 @@ def _triage_plot(targets: dict[str, Number]) -> Plot:
     return Plot(title, style.draw(plot, f"Triage. {title}", height=1.0 + 0.5 * len(names)), caption)
 
 
-def _triage_curve(metrics: Metrics, points: dict[str, list[float]]) -> Plot:
+def _triage_curve(metrics: EvaluationMetrics, points: dict[str, list[float]]) -> Plot:
     auroc = metrics.number("auroc", ANY_FINDING)
     title = f"Any finding is ranked above none with an AUROC of {decimal(auroc.value, 2)}"
 
@@ -129,7 +129,7 @@ def _triage_curve(metrics: Metrics, points: dict[str, list[float]]) -> Plot:
     return Plot(title, style.draw(plot, f"ROC curve of any finding. {title}", height=3.4), "ROC on test; gray: chance.")
 
 
-def _triage_table(metrics: Metrics, points: list[str]) -> Table:
+def _triage_table(metrics: EvaluationMetrics, points: list[str]) -> Table:
     rows = []
     for point in points:
         numbers = {name: metrics.number(name, ANY_FINDING, point=point) for name in (*_RATES, *_COUNTS)}

@@ -11,14 +11,14 @@ from cxrfeat.labels.findings import FINDINGS
 from head_training.report import style
 from head_training.report.grid_figures import DRAWN, best_table, by_auroc, heat_map, parallel_lines
 from head_training.report.page import Block, Plot, Section, Table
-from head_training.report.report_inputs import Run
+from head_training.report.report_inputs import TrainingRun
 from head_training.report.style import count, decimal, general, spell
 
 _SELECTED_BY = {"auroc": "mean AUROC", "val_loss": "loss"}
 _MONITORS = {"val_loss": ("val_loss", "loss"), "auroc": ("val_auroc", "mean AUROC"), "f1": ("val_f1", "macro F1")}
 
 
-def training_section(run: Run) -> Section:
+def training_section(run: TrainingRun) -> Section:
     """Return learning curves, the grid as a heat map and as parallel lines, the best settings and the chosen one's."""
     chosen, settings = run.selected, run.config["settings"]
     blocks: list[Block | None] = [
@@ -50,7 +50,7 @@ def _not_complete(grid: pd.DataFrame) -> list[tuple[str, int]]:
     return [(str(status), int(number)) for status, number in ends.items() if status != "complete"]
 
 
-def _courses(run: Run) -> Plot:
+def _courses(run: TrainingRun) -> Plot:
     """Show what was monitored, epoch by epoch: the chosen configuration in front of the others."""
     column, name = _MONITORS[run.config["settings"]["monitor"]]
     chosen = run.selected
@@ -80,7 +80,7 @@ def _courses(run: Run) -> Plot:
     return Plot(title, style.draw(plot, f"Learning curves. {title}", height=3.4), caption)
 
 
-def _losses(run: Run) -> Plot:
+def _losses(run: TrainingRun) -> Plot:
     """Show both losses of the chosen configuration."""
     chosen = run.selected
     course = run.history[run.history["index"] == chosen["index"]]
@@ -108,7 +108,7 @@ def _epochs(axes: Axes, name: str, last: int) -> None:
     axes.set_xlim(0.5, last + 0.5)
 
 
-def _finding_table(run: Run) -> Table:
+def _finding_table(run: TrainingRun) -> Table:
     chosen, described = run.selected, run.config.get("val", {}).get("findings", {})
     rows = [
         (
@@ -123,7 +123,7 @@ def _finding_table(run: Run) -> Table:
     return Table("The chosen head on val", ("", "AUROC", "positives"), rows, caption, emphasis=(len(FINDINGS),))
 
 
-def _settings_table(run: Run) -> Table:
+def _settings_table(run: TrainingRun) -> Table:
     values = {**run.config["settings"], **run.config["configuration"]}
     rows = [(spell(name), _write(value)) for name, value in values.items() if name not in ("name", "configurations")]
     rows += [(f"{split}: films, patients", f"{count(run.config['rows'][split])}, {count(run.config['patients'][split])}")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Adam
 
-from head_training.training.stack import Stack
+from head_training.training.stack import HeadStack
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 """The settings of 2018."""
@@ -22,7 +22,7 @@ class StackedAdam:
     it at its own rate. The weight decay is coupled, as Adam's is: a part of the gradient.
     """
 
-    def __init__(self, stack: Stack, rates: Sequence[float], weight_decays: Sequence[float]) -> None:
+    def __init__(self, stack: HeadStack, rates: Sequence[float], weight_decays: Sequence[float]) -> None:
         """Start with no momentum.
 
         Args:

@@ -16,7 +16,7 @@ from cxrfeat.head.calibration import Calibration
 from cxrfeat.head.thresholds import RULES, choose_threshold
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS, any_finding
 
-MIN_FILMS = 20
+MIN_IMAGES = 20
 """Of either class in validation: below that, a line is fitted to chance."""
 
 _FOLDS = 5
@@ -24,7 +24,7 @@ _NO_PENALTY = 1e12
 """scikit-learn's C: far beyond any effect on two parameters."""
 
 
-class Method(StrEnum):
+class CalibrationMethod(StrEnum):
     """What was done to a finding's logits after the label weights were undone."""
 
     NONE = "none"
@@ -33,7 +33,7 @@ class Method(StrEnum):
 
 def fit_calibration(
     logits: NDArray[np.float32], labels: NDArray[np.float32], patients: NDArray[np.str_], weights: NDArray[np.float32]
-) -> tuple[Calibration, list[Method]]:
+) -> tuple[Calibration, list[CalibrationMethod]]:
     """Fit a line for each finding.
 
     Platt's line is taken where it lowers the log loss of patients that it was not fitted on (five folds), and where it
@@ -53,7 +53,7 @@ def fit_calibration(
     for column, offset in enumerate(offsets):
         logit, label = logits[:, [column]].astype(np.float64) + offset, labels[:, column] > 0.5
         line = _platt(logit, label, patients)
-        methods.append(Method.NONE if line is None else Method.PLATT)
+        methods.append(CalibrationMethod.NONE if line is None else CalibrationMethod.PLATT)
         if line is not None:
             slope[column], intercept[column] = line[0], line[0] * offset + line[1]
     return Calibration(slope, intercept), methods
@@ -78,7 +78,7 @@ def _platt(
     logit: NDArray[np.float64], label: NDArray[np.bool_], patients: NDArray[np.str_]
 ) -> tuple[float, float] | None:
     """Return slope and intercept, or None where a line can't be fitted or does not help."""
-    if min(label.sum(), (~label).sum()) < MIN_FILMS or len(set(patients)) < _FOLDS:
+    if min(label.sum(), (~label).sum()) < MIN_IMAGES or len(set(patients)) < _FOLDS:
         return None
     folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
     before = after = 0.0

@@ -23,7 +23,7 @@ class Monitor(StrEnum):
     F1 = "f1"
 
 
-class Status(StrEnum):
+class TrainingStatus(StrEnum):
     """How a configuration's training ended."""
 
     COMPLETE = "complete"
@@ -36,7 +36,7 @@ PRECISIONS = (Precision.FP32, Precision.BF16)
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """What all configurations of a run share.
 
     Attributes:
@@ -81,7 +81,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Best:
+class BestEpoch:
     """The best epoch so far and the parameters after it, layer by layer weight and bias."""
 
     epoch: Epoch
@@ -90,7 +90,7 @@ class Best:
 
 
 @dataclass
-class Course:
+class TrainingHistory:
     """The training of one configuration.
 
     Attributes:
@@ -104,30 +104,30 @@ class Course:
     index: int
     configuration: Configuration
     history: list[Epoch] = field(default_factory=list)
-    best: Best | None = None
-    status: Status | None = None
+    best: BestEpoch | None = None
+    status: TrainingStatus | None = None
 
     @property
     def name(self) -> str:
         """Of the configuration."""
         return self.configuration.name(self.index)
 
-    def add(self, epoch: Epoch, parameters: Sequence[torch.Tensor], settings: Settings) -> None:
+    def add(self, epoch: Epoch, parameters: Sequence[torch.Tensor], settings: TrainingSettings) -> None:
         """Take in an epoch: keep it if it is better than all before (not equal), and decide whether it was the last."""
         self.history.append(epoch)
         value = {Monitor.VAL_LOSS: -epoch.val_loss, Monitor.AUROC: epoch.val_auroc, Monitor.F1: epoch.val_f1}[
             settings.monitor
         ]
         if not math.isfinite(epoch.train_loss + epoch.val_loss):
-            self.status = Status.DIVERGED
+            self.status = TrainingStatus.DIVERGED
             return
         if value is not None and (self.best is None or value > self.best.value):
-            self.best = Best(epoch, value, [parameter.detach().clone() for parameter in parameters])
+            self.best = BestEpoch(epoch, value, [parameter.detach().clone() for parameter in parameters])
         stale = epoch.epoch - (self.best.epoch.epoch if self.best else 0)
         if settings.early_stop is not None and stale >= settings.early_stop:
-            self.status = Status.STOPPED_EARLY
+            self.status = TrainingStatus.STOPPED_EARLY
         elif epoch.epoch == settings.epochs:
-            self.status = Status.COMPLETE
+            self.status = TrainingStatus.COMPLETE
 
     def head(self) -> Head:
         """Return the head of the best epoch in eval mode, on the CPU.

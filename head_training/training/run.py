@@ -16,21 +16,21 @@ from cxrfeat.device import Device, find_device
 from cxrfeat.errors import ConfigError
 from cxrfeat.head.bundle import Bundle, save_bundle
 from cxrfeat.head.calibration import Calibration
-from cxrfeat.head.inputs import EXTRAS, Inputs
+from cxrfeat.head.inputs import COVARIATES, Inputs
 from cxrfeat.head.mlp import Head
 from cxrfeat.io import storage
 from cxrfeat.io.schema import Split
 from cxrfeat.labels.findings import FINDINGS
 from head_training.features.input_statistics import measure_inputs
 from head_training.features.matrix import Features, load_features
-from head_training.training.fit_calibration import Method, choose_thresholds, fit_calibration
+from head_training.training.fit_calibration import CalibrationMethod, choose_thresholds, fit_calibration
 from head_training.training.grid import Configuration
-from head_training.training.history import Course, Settings, Status
+from head_training.training.history import TrainingHistory, TrainingSettings, TrainingStatus
 from head_training.training.loss import LossWeighting, label_weights
 from head_training.training.run_tables import check_output, write_cohort, write_grid, write_history, write_predictions
-from head_training.training.selection import Ranking, Select, choose, infer, rank
+from head_training.training.selection import Ranking, SelectionMetric, choose, infer, rank
 from head_training.training.trainer import Examples, initial_head, train
-from head_training.training.training_progress import Progress
+from head_training.training.training_progress import TrainingProgress
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class FitConfig:
     features: str
     output: Path
     configurations: Sequence[Configuration] = (Configuration(),)
-    settings: Settings = field(default_factory=Settings)
-    extras: tuple[str, ...] = EXTRAS
+    settings: TrainingSettings = field(default_factory=TrainingSettings)
+    covariates: tuple[str, ...] = COVARIATES
     standardise: bool = True
     loss_weighting: LossWeighting = LossWeighting.NONE
-    select: Select = Select.AUROC
+    select: SelectionMetric = SelectionMetric.AUROC
     device: Device = Device.AUTO
     quiet: bool = False
 
@@ -67,7 +67,7 @@ class FitConfig:
         """Return what decides the heads, as JSON values."""
         return {
             **asdict(self.settings),
-            "inputs": ["embedding", *self.extras],
+            "inputs": ["embedding", *self.covariates],
             "standardise": self.standardise,
             "loss_weighting": self.loss_weighting,
             "select": self.select,
@@ -94,13 +94,13 @@ class FitResult:
         left_out: rows that were not used, by reason.
     """
 
-    courses: Sequence[Course]
+    courses: Sequence[TrainingHistory]
     rankings: Sequence[Ranking | None]
     chosen: int
     head: Head
     logits: Sequence[NDArray[np.float32]]
     calibration: Calibration
-    methods: Sequence[Method]
+    methods: Sequence[CalibrationMethod]
     thresholds: Mapping[str, Mapping[str, float | None]]
     test: Ranking
     untrained: Mapping[Split, Ranking]
@@ -108,7 +108,7 @@ class FitResult:
     left_out: Mapping[str, int]
 
     @property
-    def course(self) -> Course:
+    def course(self) -> TrainingHistory:
         """Of the chosen configuration."""
         return self.courses[self.chosen]
 
@@ -123,7 +123,7 @@ class FitResult:
     @property
     def interrupted(self) -> bool:
         """Whether Ctrl-C ended the training."""
-        return any(course.status == Status.INTERRUPTED for course in self.courses)
+        return any(course.status == TrainingStatus.INTERRUPTED for course in self.courses)
 
 
 def fit(config: FitConfig) -> FitResult:
@@ -134,9 +134,9 @@ def fit(config: FitConfig) -> FitResult:
         KeyboardInterrupt: before there was anything to keep.
     """
     device = find_device(config.device)
-    features = load_features(config.features, config.extras)
+    features = load_features(config.features, config.covariates)
     train_rows = features.rows(Split.TRAIN)
-    inputs = measure_inputs(features.matrix[train_rows], config.extras, standardise=config.standardise)
+    inputs = measure_inputs(features.matrix[train_rows], config.covariates, standardise=config.standardise)
     imputed = inputs.apply(features.matrix)
     weights = label_weights(features.labels[train_rows], config.loss_weighting)
     examples = {split: _examples(features, split, weights, device) for split in Split}
@@ -210,8 +210,8 @@ def _write(
     save_bundle(bundle, config.head)
 
 
-def _train(config: FitConfig, examples: dict[Split, Examples]) -> list[Course]:
-    progress = Progress(
+def _train(config: FitConfig, examples: dict[Split, Examples]) -> list[TrainingHistory]:
+    progress = TrainingProgress(
         rows=len(examples[Split.TRAIN].inputs),
         configurations=len(config.configurations),
         epochs=config.settings.epochs,

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cxrfeat.errors import ConfigError
-from cxrfeat.io.schema import COHORT, GRID, HEAD_PREDICTIONS, HISTORY, Augmentation
+from cxrfeat.io.schema import COHORT, HISTORY, Augmentation, grid_schema, head_predictions_schema
 from cxrfeat.labels.findings import FINDINGS
-from head_training.training.history import Course
+from head_training.training.history import TrainingHistory
 from head_training.training.selection import Ranking
 
 
@@ -36,13 +36,13 @@ def check_output(folder: Path) -> None:
         raise ConfigError(f"--output {folder}: {there} can't be written to: {error.strerror}") from error
 
 
-def write_grid(path: Path, courses: Sequence[Course], rankings: Sequence[Ranking | None], chosen: int) -> None:
+def write_grid(path: Path, courses: Sequence[TrainingHistory], rankings: Sequence[Ranking | None], chosen: int) -> None:
     """Write one row a configuration."""
     rows = [_grid_row(course, ranking, chosen) for course, ranking in zip(courses, rankings, strict=True)]
-    pq.write_table(pa.Table.from_pylist(rows, GRID), path)
+    pq.write_table(pa.Table.from_pylist(rows, grid_schema(FINDINGS)), path)
 
 
-def _grid_row(course: Course, ranking: Ranking | None, chosen: int) -> dict[str, Any]:
+def _grid_row(course: TrainingHistory, ranking: Ranking | None, chosen: int) -> dict[str, Any]:
     row = {
         "index": course.index,
         "name": course.name,
@@ -60,7 +60,7 @@ def _grid_row(course: Course, ranking: Ranking | None, chosen: int) -> dict[str,
     return row
 
 
-def write_history(path: Path, courses: Sequence[Course]) -> None:
+def write_history(path: Path, courses: Sequence[TrainingHistory]) -> None:
     """Write one row an epoch of each configuration."""
     rows = [
         {"index": course.index, "name": course.name, **asdict(epoch)} for course in courses for epoch in course.history
@@ -72,10 +72,10 @@ def write_predictions(
     path: Path, rows: pa.Table, scores: NDArray[np.float32], probabilities: NDArray[np.float32]
 ) -> None:
     """Write (N, 14) scores and probabilities beside the N rows that they belong to."""
-    columns = {name: rows[name] for name in HEAD_PREDICTIONS.names if name in rows.column_names}
+    columns = {name: rows[name] for name in head_predictions_schema(FINDINGS).names if name in rows.column_names}
     for prefix, values in (("score", scores), ("probability", probabilities)):
         columns |= {f"{prefix}_{finding}": np.ascontiguousarray(values[:, i]) for i, finding in enumerate(FINDINGS)}
-    pq.write_table(pa.table(columns, schema=HEAD_PREDICTIONS), path)
+    pq.write_table(pa.table(columns, schema=head_predictions_schema(FINDINGS)), path)
 
 
 def write_cohort(path: Path, rows: pa.Table) -> None:

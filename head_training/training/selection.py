@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from cxrfeat.errors import TrainingError
 from cxrfeat.head.mlp import Head
 from head_training.evaluation.ranking import FindingAuroc, aurocs, mean_auroc
-from head_training.training.history import Course, Status
+from head_training.training.history import TrainingHistory, TrainingStatus
 
 _ROWS_AT_ONCE = 4096
 
 
-class Select(StrEnum):
+class SelectionMetric(StrEnum):
     """What the chosen configuration is best in: mean AUROC of its best epoch, or, as in 2018, its validation loss."""
 
     AUROC = "auroc"
@@ -67,7 +67,7 @@ def infer(head: Head, inputs: torch.Tensor) -> NDArray[np.float32]:
     return scores
 
 
-def choose(courses: Sequence[Course], rankings: Sequence[Ranking | None], select: Select) -> int:
+def choose(courses: Sequence[TrainingHistory], rankings: Sequence[Ranking | None], select: SelectionMetric) -> int:
     """Return the index of the best configuration on validation; of equals the first in the grid.
 
     Args:
@@ -82,7 +82,7 @@ def choose(courses: Sequence[Course], rankings: Sequence[Ranking | None], select
     for course, ranking in zip(courses, rankings, strict=True):
         if course.best is None or ranking is None:
             continue
-        value = ranking.mean if select == Select.AUROC else -course.best.epoch.val_loss
+        value = ranking.mean if select == SelectionMetric.AUROC else -course.best.epoch.val_loss
         if value is not None:
             values[course.index] = value
     if not values:
@@ -91,7 +91,7 @@ def choose(courses: Sequence[Course], rankings: Sequence[Ranking | None], select
             f"none of {len(courses)} configurations can be ranked by {select}; they ended as {ends}. "
             + (
                 "Try a lower learning rate"
-                if ends == [Status.DIVERGED]
+                if ends == [TrainingStatus.DIVERGED]
                 else "No finding has both classes in val: --select and --monitor val_loss"
             )
         )

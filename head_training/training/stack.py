@@ -19,7 +19,7 @@ _CACHE_LINE = 16
 takes half as long again as one that writes rows of 2064. Zeros get no gradient and stay."""
 
 
-class Stack:
+class HeadStack:
     """C heads with L layers each, and the gradients of a batch.
 
     Attributes:

@@ -21,8 +21,8 @@ from cxrfeat.head.mlp import Head
 from head_training.evaluation.ranking import aurocs, macro_f1, mean_auroc
 from head_training.training.adam import StackedAdam
 from head_training.training.grid import Configuration
-from head_training.training.history import Course, Epoch, Monitor, Settings, Status
-from head_training.training.stack import Stack
+from head_training.training.history import Epoch, Monitor, TrainingHistory, TrainingSettings, TrainingStatus
+from head_training.training.stack import HeadStack
 
 PLATEAU_PATIENCE, PLATEAU_FACTOR = 1, 0.2
 """Of ReduceLROnPlateau: the settings of 2018."""
@@ -44,11 +44,16 @@ class Examples:
         return torch.where(labels > 0.5, self.weights[1], self.weights[0])
 
 
-class _Team:
+class StackedTrainer:
     """The running configurations of one shape."""
 
     def __init__(
-        self, courses: Sequence[Course], train: Examples, val: Examples, settings: Settings, on_step: OnStep
+        self,
+        courses: Sequence[TrainingHistory],
+        train: Examples,
+        val: Examples,
+        settings: TrainingSettings,
+        on_step: OnStep,
     ) -> None:
         self.courses = list(courses)
         self._train_examples, self._val_examples, self._settings, self._on_step = train, val, settings, on_step
@@ -57,7 +62,7 @@ class _Team:
         dropout = [configuration.dropout for configuration in configurations]
         dtype = train.inputs.dtype
         operands = torch.bfloat16 if settings.precision == Precision.BF16 else dtype
-        self.stack = Stack([head] * len(courses), dropout, train.inputs.device, dtype, operands)
+        self.stack = HeadStack([head] * len(courses), dropout, train.inputs.device, dtype, operands)
         rates, decays = ([getattr(c, name) for c in configurations] for name in ("lr", "weight_decay"))
         self.optimizer = StackedAdam(self.stack, rates, decays)
         self.schedules = [_schedule(rate) for rate in rates]
@@ -127,7 +132,7 @@ class _Team:
 OnStep = Callable[[int], None]
 """Told after each step how many rows were trained on, summed over the configurations that were."""
 
-OnEpoch = Callable[[Sequence[Course]], None]
+OnEpoch = Callable[[Sequence[TrainingHistory]], None]
 """Told after each epoch of all shapes how every configuration stands."""
 
 
@@ -135,19 +140,21 @@ def train(
     examples: Examples,
     val: Examples,
     configurations: Sequence[Configuration],
-    settings: Settings,
+    settings: TrainingSettings,
     *,
     on_step: OnStep = lambda rows: None,
     on_epoch: OnEpoch = lambda courses: None,
-) -> list[Course]:
+) -> list[TrainingHistory]:
     """Train every configuration and return their courses in the order of the grid.
 
     Ctrl-C ends the training: configurations that still ran are ``interrupted`` and keep their best epoch so far.
     """
-    courses = [Course(index, configuration) for index, configuration in enumerate(configurations)]
+    courses = [TrainingHistory(index, configuration) for index, configuration in enumerate(configurations)]
     shapes = dict.fromkeys(configuration.hidden for configuration in configurations)
     teams = [
-        _Team([course for course in courses if course.configuration.hidden == shape], examples, val, settings, on_step)
+        StackedTrainer(
+            [course for course in courses if course.configuration.hidden == shape], examples, val, settings, on_step
+        )
         for shape in shapes
     ]
     shuffle = torch.Generator().manual_seed(_derive(settings.seed, "batches"))
@@ -162,7 +169,7 @@ def train(
                 break
     except KeyboardInterrupt:
         for course in courses:
-            course.status = course.status or Status.INTERRUPTED
+            course.status = course.status or TrainingStatus.INTERRUPTED
     return courses
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from head_training.training.history import Course
+from head_training.training.history import TrainingHistory
 
 
-class Progress:
+class TrainingProgress:
     """Told of steps and epochs by :func:`head_training.training.trainer.train`; use it as a context manager.
 
     The bar counts rows times configurations, so that its estimate knows who has left.
@@ -28,7 +28,7 @@ class Progress:
         )
         self._show(running=configurations, best="none yet")
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> TrainingProgress:
         """Keep the bar until the end."""
         return self
 
@@ -40,7 +40,7 @@ class Progress:
         """Count rows that were trained on, summed over configurations."""
         self._bar.update(rows)
 
-    def on_epoch(self, courses: Sequence[Course]) -> None:
+    def on_epoch(self, courses: Sequence[TrainingHistory]) -> None:
         """Show how the configurations stand after an epoch."""
         running = sum(course.status is None for course in courses)
         self._bar.total = int(self._bar.n) + self._rows * running * (self._epochs - self._epoch)

@@ -7,7 +7,8 @@ from torch import nn
 
 from benchmarks import limits
 from cxrfeat.backbones.encoder import EncoderSpec, fold_batchnorm
-from cxrfeat.backbones.registry import Weights, get_backbone, load_network
+from cxrfeat.backbones.registry import get_backbone
+from cxrfeat.backbones.weights import Weights, load_network
 from cxrfeat.device import Precision
 from cxrfeat.images.preprocess import SIDE
 

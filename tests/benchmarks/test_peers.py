@@ -17,7 +17,8 @@ from PIL import Image
 from benchmarks.contenders import CONTENDERS, Contender, Network
 from benchmarks.extract import REPOSITORY
 from benchmarks.peers.common import from_pil
-from cxrfeat.backbones.registry import RANDOM, Weights, get_backbone, load_network
+from cxrfeat.backbones.registry import get_backbone
+from cxrfeat.backbones.weights import RANDOM, Weights, load_network
 
 NETWORK = Network("resnet50", RANDOM)
 INSTALLED_BY_BENCH = {"daft": "daft", "ray_data": "ray", "openvino": "openvino"}

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pytest
 
-from cxrfeat.backbones.registry import RANDOM, find_weights, fingerprint, get_backbone
+from cxrfeat.backbones.registry import get_backbone
+from cxrfeat.backbones.weights import RANDOM, find_weights, fingerprint
 from cxrfeat.head.bundle import save_bundle
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
-from cxrfeat.phantom.archive import write_dataset
+from cxrfeat.phantom.archive import write_archive
 from tests import fakes, third_party
 from tests.cluster.standalone import Cluster
 from tests.spark_jobs import jobs
@@ -55,7 +56,7 @@ def table_of(folder: Path) -> pa.Table:
 
 def test_the_cluster_writes_the_tables_of_local_mode(cluster: Cluster, submit: list[str], tmp_path: Path) -> None:
     """Also if the driver is killed in the middle of a round and started again; and then both are scored alike."""
-    write_dataset(tmp_path / "in", 30, size=64)
+    write_archive(tmp_path / "in", 30, size=64)
     metadata = ["--metadata", str(tmp_path / "in" / "Data_Entry_2017_v2020.csv")]
     options = ["--images", str(tmp_path / "in"), *metadata, "--weights", RANDOM, "--precision", "fp32"]
     options += ["--round-size", "10", "--device", "cpu"]

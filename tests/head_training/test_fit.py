@@ -13,8 +13,8 @@ import torch
 
 from cxrfeat.head.bundle import load_bundle
 from head_training.fit import parse
-from head_training.training.history import Course
-from head_training.training.training_progress import Progress
+from head_training.training.history import TrainingHistory
+from head_training.training.training_progress import TrainingProgress
 from tests.head_training.runs import FAST, bundle_bytes, fit, record
 from tests.head_training.samples import EXTRACTOR, change, random_table, write
 
@@ -145,14 +145,14 @@ def test_choices_are_checked_by_the_parser(option: tuple[str, str]) -> None:
 
 def interrupt_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C after so many epochs."""
-    original = Progress.on_epoch
+    original = TrainingProgress.on_epoch
 
-    def on_epoch(self: Progress, courses: Sequence[Course]) -> None:
+    def on_epoch(self: TrainingProgress, courses: Sequence[TrainingHistory]) -> None:
         original(self, courses)
         if len(courses[0].history) == epochs:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Progress, "on_epoch", on_epoch)
+    monkeypatch.setattr(TrainingProgress, "on_epoch", on_epoch)
 
 
 def test_ctrl_c_keeps_the_best_so_far_and_says_so(
@@ -173,10 +173,10 @@ def test_ctrl_c_before_there_is_anything_leaves_nothing(
 ) -> None:
     """No epoch is over: exit code 130, and no folder."""
 
-    def interrupt(self: Progress, rows: int) -> None:
+    def interrupt(self: TrainingProgress, rows: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Progress, "on_step", interrupt)
+    monkeypatch.setattr(TrainingProgress, "on_step", interrupt)
     assert fit(features, tmp_path / "run", *FAST) == 130
     assert "no head was written" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

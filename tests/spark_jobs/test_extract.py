@@ -19,12 +19,13 @@ from torch import nn
 from torchvision import transforms
 
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
-from cxrfeat.backbones.registry import BACKBONES, find_weights, load_network
+from cxrfeat.backbones.registry import BACKBONES
+from cxrfeat.backbones.weights import find_weights, load_network
 from cxrfeat.device import Precision, has_native_bf16
 from cxrfeat.images import png_jpeg, preprocess
 from cxrfeat.io import storage
 from cxrfeat.labels.splits import SplitLevel, SplitRule
-from cxrfeat.phantom.archive import write_dataset
+from cxrfeat.phantom.archive import write_archive
 from cxrfeat.pipeline.embed import embed_batches
 from cxrfeat.spark.extract import ExtractConfig
 from spark_jobs import extract as job
@@ -131,7 +132,7 @@ def test_killed_again_and_again(tmp_path: Path, in_process: Callable[..., int]) 
 
     A file that is no film is the thirtieth: too many in quarantine is an exit code, after everything was written.
     """
-    write_dataset(tmp_path / "in", 29, size=64)
+    write_archive(tmp_path / "in", 29, size=64)
     (tmp_path / "in" / "bad.png").write_text("not a film")
     options = ["--weights", "random", "--precision", "fp32", "--batch-size", "3", "--max-quarantined", "0.02"]
     options += ["--metadata", str(tmp_path / "in" / "Data_Entry_2017_v2020.csv")]

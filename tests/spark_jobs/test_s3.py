@@ -14,7 +14,7 @@ import pytest
 
 from cxrfeat.head.bundle import save_bundle
 from cxrfeat.io import storage
-from cxrfeat.phantom.archive import write_dataset
+from cxrfeat.phantom.archive import write_archive
 from tests import fakes, s3, s3a
 from tests.spark_jobs import jobs
 
@@ -76,7 +76,7 @@ def scoring(root: str) -> list[str]:
 
 def write_inputs(folder: Path) -> None:
     """Write ten films with metadata and split lists, one of an odd name, and a file that is none."""
-    write_dataset(folder / "films", 10, size=64)
+    write_archive(folder / "films", 10, size=64)
     (folder / "films" / "none.png").write_text("no film")
     odd = folder / "films" / "with space" / "100%20 ä+b=c.png"
     odd.parent.mkdir()

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pyarrow.dataset as pads
 
-from cxrfeat.phantom.archive import write_dataset
+from cxrfeat.phantom.archive import write_archive
 from tests.spark_jobs import jobs
 
 BATCHES, FILMS = 20, 10
@@ -25,7 +25,7 @@ DEADLINE_S = 300
 
 def test_films_come_in_batches(tmp_path: Path) -> None:
     """While the job watches, films are moved in; each is embedded once, and what Python holds stays."""
-    write_dataset(tmp_path / "drawn", BATCHES * FILMS, size=64)
+    write_archive(tmp_path / "drawn", BATCHES * FILMS, size=64)
     films = sorted((tmp_path / "drawn").rglob("*.png"))
     assert len(films) == BATCHES * FILMS
     watched, output = tmp_path / "in", tmp_path / "out"

@@ -16,7 +16,8 @@ from torch import nn
 from torchvision import models, transforms
 
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder, fold_batchnorm
-from cxrfeat.backbones.registry import BACKBONES, Weights, find_weights, get_backbone, load_network
+from cxrfeat.backbones.registry import BACKBONES, get_backbone
+from cxrfeat.backbones.weights import Weights, find_weights, load_network
 from cxrfeat.device import Precision, has_native_bf16
 from cxrfeat.errors import WeightsError
 from cxrfeat.images.png_jpeg import decode

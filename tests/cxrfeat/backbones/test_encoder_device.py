@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from cxrfeat import device as device_module
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder, load_encoder, round_to_bits
-from cxrfeat.backbones.registry import BACKBONES, Weights, fingerprint, get_backbone
+from cxrfeat.backbones.registry import BACKBONES, get_backbone
+from cxrfeat.backbones.weights import Weights, fingerprint
 from cxrfeat.device import Precision
 from cxrfeat.errors import ConfigError, DeviceError
 from tests import fakes

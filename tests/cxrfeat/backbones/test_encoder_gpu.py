@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
-from cxrfeat.backbones.registry import Weights
+from cxrfeat.backbones.weights import Weights
 from cxrfeat.device import Precision
 from tests import fakes
 from tests.gpu import needs_gpu

@@ -10,15 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from cxrfeat.backbones.registry import (
-    BACKBONES,
-    Backbone,
-    Weights,
-    find_weights,
-    fingerprint,
-    get_backbone,
-    load_network,
-)
+from cxrfeat.backbones.registry import BACKBONES, Backbone, get_backbone
+from cxrfeat.backbones.weights import Weights, find_weights, fingerprint, load_network
 from cxrfeat.errors import ConfigError, WeightsError
 from cxrfeat.images import preprocess
 from tests import fakes

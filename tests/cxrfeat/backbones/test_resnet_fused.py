@@ -8,9 +8,10 @@ from torch import nn
 
 from cxrfeat.backbones import encoder as encoder_module
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder, fold_batchnorm
-from cxrfeat.backbones.registry import BACKBONES, Weights
+from cxrfeat.backbones.registry import BACKBONES
 from cxrfeat.backbones.resnet import ResNet
 from cxrfeat.backbones.resnet_fused import can_fuse, fuse_trunk
+from cxrfeat.backbones.weights import Weights
 from cxrfeat.device import Precision, has_native_bf16
 from tests.cxrfeat.backbones.test_encoder import FILMS, cosines
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cxrfeat.backbones.registry import BACKBONES, Backbone, Weights, load_network
+from cxrfeat.backbones.registry import BACKBONES, Backbone
+from cxrfeat.backbones.weights import Weights, load_network
 from cxrfeat.errors import WeightsError
 from tests import fakes
 

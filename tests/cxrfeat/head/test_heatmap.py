@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
-from cxrfeat.backbones.registry import BACKBONES, Weights
+from cxrfeat.backbones.registry import BACKBONES
+from cxrfeat.backbones.weights import Weights
 from cxrfeat.device import Precision
 from cxrfeat.head.heatmap import heat_maps
 from cxrfeat.head.predictor import Predictor
@@ -40,8 +41,8 @@ def phantom() -> np.ndarray:
 def logits(predictor: Predictor, embeddings: np.ndarray) -> np.ndarray:
     """Return a head's logits in float64, without the library's own forward pass."""
     inputs = predictor.bundle.inputs
-    extras = np.broadcast_to([inputs.imputed["age"] / 100, inputs.imputed["sex"]], (len(embeddings), 2))
-    rows = np.concatenate([(embeddings - inputs.mean) / inputs.scale, extras], axis=1)
+    covariates = np.broadcast_to([inputs.imputed["age"] / 100, inputs.imputed["sex"]], (len(embeddings), 2))
+    rows = np.concatenate([(embeddings - inputs.mean) / inputs.scale, covariates], axis=1)
     with torch.no_grad():
         return np.asarray(predictor.bundle.head.double()(torch.from_numpy(rows.astype(np.float64))).numpy())
 
@@ -95,11 +96,11 @@ def test_gradients_use_the_bundle_as_predictions_do() -> None:
     """Age moves a film to another piece of the head; several films are answered one by one; the weights keep no gradient."""
     predictor = Predictor(fakes.bundle(6), "youden")
     embeddings = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
-    extras = {"age": np.array([2.0, 95.0, np.nan], np.float32), "sex": np.array([1.0, 0.0, np.nan], np.float32)}
-    together = predictor.gradients(embeddings, extras)
+    covariates = {"age": np.array([2.0, 95.0, np.nan], np.float32), "sex": np.array([1.0, 0.0, np.nan], np.float32)}
+    together = predictor.gradients(embeddings, covariates)
     assert together.shape == (3, len(FINDINGS), 6)
     for row in range(3):
-        alone = predictor.gradients(embeddings[[row]], {name: value[[row]] for name, value in extras.items()})
+        alone = predictor.gradients(embeddings[[row]], {name: value[[row]] for name, value in covariates.items()})
         np.testing.assert_allclose(together[[row]], alone, rtol=1e-5, atol=1e-7)
     assert all(parameter.grad is None for parameter in predictor.bundle.head.parameters())
 

@@ -13,7 +13,7 @@ from cxrfeat.errors import BundleError
 from cxrfeat.head import predictor
 from cxrfeat.head.bundle import Bundle
 from cxrfeat.head.predictor import Predictor
-from cxrfeat.io.schema import PREDICTIONS
+from cxrfeat.io.schema import predictions_schema
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
 from tests import fakes
 
@@ -58,7 +58,7 @@ def test_probabilities_are_those_of_a_plain_forward_pass(count: int, monkeypatch
 
 def test_a_head_without_age_and_sex_imputes_nothing() -> None:
     """Extras that the head does not use are not asked for."""
-    bundle = fakes.bundle(DIM, extras=())
+    bundle = fakes.bundle(DIM, covariates=())
     predictor = Predictor(bundle, "youden")
     found = predictor.predict(films(4)[0], {})
     assert found.imputed == {}
@@ -83,7 +83,7 @@ def test_columns_say_which_findings_are_positive_and_what_was_imputed() -> None:
     assert columns["any_finding_positive"].null_count == 12
     assert columns["imputed"].to_pylist()[:5] == [["age", "sex"], [], [], ["age"], ["sex"]]
     for name, column in columns.items():
-        assert column.type == PREDICTIONS.field(name).type
+        assert column.type == predictions_schema(FINDINGS).field(name).type
         assert len(column) == 12
 
 

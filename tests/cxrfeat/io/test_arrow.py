@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cxrfeat.errors import VectorsError
-from cxrfeat.io.arrow import encode_sexes, to_matrix
+from cxrfeat.head.inputs import encode_sexes
+from cxrfeat.io.arrow import to_matrix
 from cxrfeat.io.schema import Reason
 
 ROWS = [[1.0, -2.0, 0.5], [0.0, 4.0, 8.0]]

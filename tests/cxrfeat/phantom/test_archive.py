@@ -14,7 +14,7 @@ from PIL import Image
 from cxrfeat.errors import ConfigError, DatasetMismatchError
 from cxrfeat.labels.findings import FINDINGS, parse_findings
 from cxrfeat.phantom import archive
-from cxrfeat.phantom.archive import write_dataset
+from cxrfeat.phantom.archive import write_archive
 from cxrfeat.phantom.patients import Study, cohort, make_patient, make_studies
 from cxrfeat.phantom.radiograph import draw
 
@@ -38,25 +38,25 @@ def images(folder: Path) -> dict[str, bytes]:
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a set of 12 images with seed 3, not to be written to."""
     folder = tmp_path_factory.mktemp("phantoms") / "set"
-    write_dataset(folder, 12, seed=3, size=SIZE)
+    write_archive(folder, 12, seed=3, size=SIZE)
     return folder
 
 
 def test_same_seed_writes_the_same_bytes_whatever_the_number_of_workers(phantoms: Path, tmp_path: Path) -> None:
     """A set can be remade byte for byte, by one process or by two."""
-    write_dataset(tmp_path, 12, seed=3, size=SIZE, workers=2)
+    write_archive(tmp_path, 12, seed=3, size=SIZE, workers=2)
     assert contents(tmp_path) == contents(phantoms)
 
 
 def test_another_seed_draws_other_pictures(phantoms: Path, tmp_path: Path) -> None:
     """The seed matters to every picture, not just to their order."""
-    write_dataset(tmp_path, 3, seed=4, size=SIZE)
+    write_archive(tmp_path, 3, seed=4, size=SIZE)
     assert not set(images(tmp_path).values()) & set(images(phantoms).values())
 
 
 def test_a_smaller_set_is_a_prefix_of_a_larger_one(phantoms: Path, tmp_path: Path) -> None:
     """Count 5 gives the first five images and rows of count 12."""
-    write_dataset(tmp_path, 5, seed=3, size=SIZE)
+    write_archive(tmp_path, 5, seed=3, size=SIZE)
     larger = images(phantoms)
     assert images(tmp_path) == {name: larger[name] for name in sorted(larger)[:5]}
     rows = (phantoms / archive.METADATA).read_text().splitlines()
@@ -143,7 +143,7 @@ def test_women_have_a_breast_shadow() -> None:
 def test_a_few_files_are_rgba_and_the_others_gray(tmp_path: Path) -> None:
     """Studies marked as RGBA are opaque with the gray repeated, the others as 8-bit gray."""
     seed = next(seed for seed in range(100) if any(study.rgba for _, study in cohort(seed, 5)))
-    write_dataset(tmp_path, 5, seed=seed, size=SIZE)
+    write_archive(tmp_path, 5, seed=seed, size=SIZE)
     for (_, study), path in zip(cohort(seed, 5), sorted(tmp_path.rglob("*.png")), strict=True):
         with Image.open(path) as image:
             assert image.mode == ("RGBA" if study.rgba else "L")
@@ -172,12 +172,12 @@ def test_a_fifth_of_the_patients_is_for_test() -> None:
 
 def test_growing_keeps_what_is_there_and_heals_what_is_not(tmp_path: Path) -> None:
     """A larger count draws only the missing images, a deleted one included, and touches no other."""
-    write_dataset(tmp_path, 4, seed=1, size=SIZE)
+    write_archive(tmp_path, 4, seed=1, size=SIZE)
     before = {path: path.stat() for path in tmp_path.rglob("*.png")}
     lost = min(before)
     data = lost.read_bytes()
     lost.unlink()
-    summary = write_dataset(tmp_path, 7, seed=1, size=SIZE)
+    summary = write_archive(tmp_path, 7, seed=1, size=SIZE)
     assert (summary.images, summary.drawn) == (7, 4)
     assert lost.read_bytes() == data
     for path in set(before) - {lost}:
@@ -185,7 +185,7 @@ def test_growing_keeps_what_is_there_and_heals_what_is_not(tmp_path: Path) -> No
             before[path].st_ino,
             before[path].st_mtime_ns,
         )
-    write_dataset(tmp_path / "fresh", 7, seed=1, size=SIZE)
+    write_archive(tmp_path / "fresh", 7, seed=1, size=SIZE)
     fresh = contents(tmp_path / "fresh")
     assert {name: data for name, data in contents(tmp_path).items() if not name.startswith("fresh")} == fresh
 
@@ -196,13 +196,13 @@ def test_a_kill_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def killed(self: Path, target: Path) -> Path:
         raise KeyboardInterrupt(f"before {self} became {target}")
 
-    write_dataset(tmp_path, 1, size=SIZE)
+    write_archive(tmp_path, 1, size=SIZE)
     whole = contents(tmp_path)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "replace", killed)
-        write_dataset(tmp_path, 3, size=SIZE)
+        write_archive(tmp_path, 3, size=SIZE)
     assert {name: data for name, data in contents(tmp_path).items() if not Path(name).name.startswith(".")} == whole
-    write_dataset(tmp_path, 3, size=SIZE)
+    write_archive(tmp_path, 3, size=SIZE)
     assert not list(tmp_path.rglob(".*"))
     assert len(images(tmp_path)) == 3
 
@@ -210,7 +210,7 @@ def test_a_kill_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_folders_hold_a_bounded_number_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images go on in images_002 where images_001 is full."""
     monkeypatch.setattr(archive, "IMAGES_PER_FOLDER", 2)
-    write_dataset(tmp_path, 5, size=SIZE)
+    write_archive(tmp_path, 5, size=SIZE)
     assert Counter(Path(name).parts[0] for name in images(tmp_path)) == {
         "images_001": 2,
         "images_002": 2,
@@ -222,9 +222,9 @@ def test_a_folder_with_something_else_is_refused_untouched(tmp_path: Path) -> No
     """Files that are no phantom set are neither overwritten nor mixed with one."""
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(DatasetMismatchError, match=r"not empty.*phantom\.json"):
-        write_dataset(tmp_path, 1, size=SIZE)
+        write_archive(tmp_path, 1, size=SIZE)
     with pytest.raises(DatasetMismatchError, match="is a file"):
-        write_dataset(tmp_path / "thesis.txt", 1, size=SIZE)
+        write_archive(tmp_path / "thesis.txt", 1, size=SIZE)
     assert contents(tmp_path) == {"thesis.txt": b"years of work"}
 
 
@@ -240,7 +240,7 @@ def test_another_set_is_refused_untouched(phantoms: Path, count: int, seed: int,
     """A set with another seed or size, or a larger one, is not mixed with this one."""
     before = contents(phantoms)
     with pytest.raises(DatasetMismatchError, match=message):
-        write_dataset(phantoms, count, seed=seed, size=size)
+        write_archive(phantoms, count, seed=seed, size=size)
     assert contents(phantoms) == before
 
 
@@ -249,7 +249,7 @@ def test_options_out_of_range_are_refused_before_anything_is_written(option: dic
     """The message names the option, what it must be and what it was."""
     ((name, value),) = option.items()
     with pytest.raises(ConfigError, match=rf"{name}: expected at least \d+, got {value}"):
-        write_dataset(tmp_path / "set", **{"count": 1, "size": SIZE, **option})
+        write_archive(tmp_path / "set", **{"count": 1, "size": SIZE, **option})
     assert not (tmp_path / "set").exists()
 
 
@@ -277,6 +277,6 @@ def test_a_picture_has_the_size_asked_for_and_a_chest_s_tones(size: int) -> None
 
 def test_full_size_files_weigh_what_the_archive_s_do(tmp_path: Path) -> None:
     """The grain is tuned so that a 1024 x 1024 file takes 300 to 500 kB."""
-    write_dataset(tmp_path, 1, seed=0)
+    write_archive(tmp_path, 1, seed=0)
     (path,) = tmp_path.rglob("*.png")
     assert 300_000 < path.stat().st_size < 500_000

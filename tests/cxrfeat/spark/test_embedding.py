@@ -6,7 +6,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from cxrfeat.backbones.encoder import EncoderSpec, default_batch_size
-from cxrfeat.backbones.registry import RANDOM, find_weights, get_backbone
+from cxrfeat.backbones.registry import get_backbone
+from cxrfeat.backbones.weights import RANDOM, find_weights
 from cxrfeat.device import Device
 from cxrfeat.io.schema import Augmentation
 from cxrfeat.spark.embedding import BATCHES_PER_TASK, count_tasks, embed_files

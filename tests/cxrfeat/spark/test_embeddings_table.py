@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from cxrfeat.errors import DatasetIntegrityError
 from cxrfeat.images import preprocess
 from cxrfeat.spark import embeddings_table
-from cxrfeat.spark.embeddings_table import Dataset
+from cxrfeat.spark.embeddings_table import EmbeddingsTable
 from tests import fakes
 from tests.cxrfeat.spark.samples import rows_of, run, write_films, write_metadata
 
@@ -76,7 +76,7 @@ def test_broken_promises_are_found(spark: SparkSession, tmp_path: Path) -> None:
     write_films(tmp_path / "in", 6)
     metadata = write_metadata(tmp_path / "metadata.csv", [*range(6)])
     run(spark, tmp_path, metadata=metadata, round_size=3)
-    dataset = Dataset(spark, str(tmp_path / "out"))
+    dataset = EmbeddingsTable(spark, str(tmp_path / "out"))
     dataset.check([], by_patient=True)
     with pytest.raises(DatasetIntegrityError, match=r"1 images were listed and have no row .*\['gone.png'\]"):
         dataset.check(["gone.png"], by_patient=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from pyspark.sql import SparkSession
 
-from cxrfeat.spark.job_progress import Progress
+from cxrfeat.spark.job_progress import JobProgress
 
 
 def test_the_bar_ends_with_the_counts(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
     """Images done by this run and an earlier one, the total and the quarantined are on the last line."""
-    with Progress(spark.sparkContext, total=10, done=3) as progress:
+    with JobProgress(spark.sparkContext, total=10, done=3) as progress:
         progress.done.add(7)
         progress.quarantined.add(2)
     last = capsys.readouterr().err.rstrip().split("\r")[-1]
@@ -21,7 +21,7 @@ def test_the_bar_ends_with_the_counts(spark: SparkSession, capsys: pytest.Captur
 
 def test_a_failing_job_leaves_the_bar_where_it_was(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
     """An error passes through, and the bar is closed with what had been done."""
-    with pytest.raises(InterruptedError), Progress(spark.sparkContext, total=10) as progress:
+    with pytest.raises(InterruptedError), JobProgress(spark.sparkContext, total=10) as progress:
         progress.done.add(4)
         raise InterruptedError
     assert "4/10" in capsys.readouterr().err
@@ -30,7 +30,7 @@ def test_a_failing_job_leaves_the_bar_where_it_was(spark: SparkSession, capsys: 
 def test_the_clock_of_a_job_at_work_goes_on(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
     """Until the first task ends there is nothing to count, with a total or without."""
     for total in (10, None):
-        with Progress(spark.sparkContext, total=total) as progress:
+        with JobProgress(spark.sparkContext, total=total) as progress:
             before = capsys.readouterr().err.count("\r")
             for _ in range(5):
                 progress._refresh()
@@ -39,7 +39,7 @@ def test_the_clock_of_a_job_at_work_goes_on(spark: SparkSession, capsys: pytest.
 
 def test_a_job_that_waits_for_files_is_silent(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
     """While nothing happens its bar is not drawn again."""
-    with Progress(spark.sparkContext, watching=True) as progress:
+    with JobProgress(spark.sparkContext, watching=True) as progress:
         progress.done.add(1)
         progress._refresh()
         before = capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 
 from cxrfeat.errors import ConfigError, DatasetMismatchError
 from cxrfeat.labels.splits import SplitLevel, SplitRule
-from cxrfeat.spark.manifest import claim, describe_split
+from cxrfeat.spark.manifest import check_manifest, describe_split
 
 SETTINGS = {
     "images": "/xrays",
@@ -23,12 +23,12 @@ SETTINGS = {
 
 def test_the_first_run_writes_and_an_equal_one_passes(tmp_path: Path) -> None:
     """The file names settings and versions; a second run with the same settings leaves it alone."""
-    claim(str(tmp_path), SETTINGS)
+    check_manifest(str(tmp_path), SETTINGS)
     text = (tmp_path / "dataset.json").read_text()
     written = json.loads(text)
     assert (written["extractor"], written["augmentations"]) == ("resnet50:abc:gray", ["none"])
     assert {"cxrfeat", "torch", "torchvision", "pyspark"} <= set(written["created_with"])
-    claim(str(tmp_path), SETTINGS)
+    check_manifest(str(tmp_path), SETTINGS)
     assert (tmp_path / "dataset.json").read_text() == text
 
 
@@ -44,10 +44,10 @@ def test_the_first_run_writes_and_an_equal_one_passes(tmp_path: Path) -> None:
 )
 def test_each_setting_counts(tmp_path: Path, field: str, value: Any) -> None:
     """A run that differs in any one setting is refused, with both values, and changes nothing."""
-    claim(str(tmp_path), SETTINGS)
+    check_manifest(str(tmp_path), SETTINGS)
     before = (tmp_path / "dataset.json").read_text()
     with pytest.raises(DatasetMismatchError, match=f"was made with other settings.*\n  {field}\\S*: .* there, .* now"):
-        claim(str(tmp_path), {**SETTINGS, field: value})
+        check_manifest(str(tmp_path), {**SETTINGS, field: value})
     assert (tmp_path / "dataset.json").read_text() == before
 
 
@@ -64,7 +64,7 @@ def test_an_output_that_cannot_be_is_refused(tmp_path: Path, bucket: str) -> Non
     (tmp_path / "file").write_text("")
     for output, cause in ((str(tmp_path / "file" / "out"), "Not a directory"), (f"{bucket}-other/out", "not found")):
         with pytest.raises(ConfigError, match=f"'{output}' can't be used: .*{cause}"):
-            claim(output, SETTINGS)
-    claim(f"{bucket}/out", SETTINGS)
+            check_manifest(output, SETTINGS)
+    check_manifest(f"{bucket}/out", SETTINGS)
     with pytest.raises(DatasetMismatchError, match="/xrays"):
-        claim(f"{bucket}/out", {**SETTINGS, "images": "/other"})
+        check_manifest(f"{bucket}/out", {**SETTINGS, "images": "/other"})

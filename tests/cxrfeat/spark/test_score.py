@@ -18,10 +18,10 @@ from pyspark.sql import DataFrame, SparkSession
 
 from cxrfeat.errors import BundleError, ConfigError, DatasetIntegrityError, DatasetMismatchError
 from cxrfeat.head.bundle import save_bundle
-from cxrfeat.io.schema import PREDICTIONS
+from cxrfeat.io.schema import predictions_schema
 from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.spark.embedding import EmbeddingConfig
-from cxrfeat.spark.predictions_table import Predictions, check, format_summary, quarantined_share
+from cxrfeat.spark.predictions_table import PredictionsTable, check, format_summary, quarantined_share
 from cxrfeat.spark.rounds import to_handles
 from cxrfeat.spark.score import ScoreConfig, score
 from tests import fakes
@@ -74,7 +74,7 @@ def test_predictions_are_those_of_a_plain_forward_pass(
     first.rename(first.with_name(f"{prefix}0.parquet"))
     summary = run(spark, tmp_path, head, round_size=round_size)
     found = predictions(tmp_path / "out")
-    assert set(found.column_names) == set(PREDICTIONS.names)
+    assert set(found.column_names) == set(predictions_schema(FINDINGS).names)
     assert found["image_index"].to_pylist() == sorted(table["image_index"].to_pylist())
     np.testing.assert_allclose(probabilities(found), expected(table.sort_by("image_index")), rtol=0, atol=1e-6)
     assert len(set(found["round"].to_pylist())) == -(-len(SIZES) // round_size)
@@ -228,7 +228,7 @@ def test_broken_promises_are_found(spark: SparkSession, tmp_path: Path, head: Pa
     """A file that was listed and has no row, and one that is in two rounds, are errors that name it."""
     write_drops(tmp_path / "drops")
     run(spark, tmp_path, head)
-    table = Predictions(spark, str(tmp_path / "out"))
+    table = PredictionsTable(spark, str(tmp_path / "out"))
     with pytest.raises(DatasetIntegrityError, match=r"1 files were listed and have no row.*: \['lost.parquet'\]"):
         check(table.count(), ["ward0/0.parquet", "lost.parquet"])
     folder = tmp_path / "out" / "predictions"

@@ -19,20 +19,21 @@ from pyspark.sql import SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from cxrfeat.backbones.encoder import Encoder, EncoderFactory, EncoderSpec, load_encoder
-from cxrfeat.backbones.registry import BACKBONES, Weights, find_weights
+from cxrfeat.backbones.registry import BACKBONES
+from cxrfeat.backbones.weights import Weights, find_weights
 from cxrfeat.device import Device, Precision
 from cxrfeat.errors import BundleError
 from cxrfeat.head.bundle import BundleFiles, read_bundle, save_bundle
 from cxrfeat.io.schema import EMBEDDED, EMBEDDINGS, HANDLE, ROW_GROUP, Augmentation
 from cxrfeat.pipeline.embed import embed_batches
 from cxrfeat.pipeline.parquet_drops import open_drop, score_row_group
-from cxrfeat.pipeline.score import score_films
+from cxrfeat.pipeline.score import score_images
 from cxrfeat.spark import worker
 from cxrfeat.spark.rounds import to_handles
 from cxrfeat.spark.worker import (
     EmbedTask,
     OpenDropsTask,
-    ScoreFilmsTask,
+    ScoreImagesTask,
     ScoreRowGroupsTask,
     ShippedHead,
     task_device,
@@ -269,7 +270,7 @@ def test_films_are_scored_batch_by_batch(head: ShippedHead) -> None:
         {"image_path": "c.png", "status": "ok", "embedding": [4.0, 3.0, 2.0, 1.0], "age_years": 50.0, "sex": "F"},
     ]
     parts = [films[:2], films[2:]]
-    found = list(ScoreFilmsTask(head)(batches_of(EMBEDDINGS, parts)))
-    assert found == [part for batch in batches_of(EMBEDDINGS, parts) for part in score_films(batch, head.load())]
+    found = list(ScoreImagesTask(head)(batches_of(EMBEDDINGS, parts)))
+    assert found == [part for batch in batches_of(EMBEDDINGS, parts) for part in score_images(batch, head.load())]
     assert [batch.column("drop_file").to_pylist() for batch in found] == [["a.png"], ["b.png"], ["c.png"]]
     assert found[2].column("imputed").to_pylist() == [[]]

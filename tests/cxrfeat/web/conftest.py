@@ -13,13 +13,14 @@ import pytest
 import uvicorn
 
 from cxrfeat.backbones.encoder import EncoderSpec
-from cxrfeat.backbones.registry import BACKBONES, RANDOM, find_weights
+from cxrfeat.backbones.registry import BACKBONES
+from cxrfeat.backbones.weights import RANDOM, find_weights
 from cxrfeat.device import Precision
 from cxrfeat.head.bundle import save_bundle
 from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.web.app import create_app
-from cxrfeat.web.request_queue import Limits
-from cxrfeat.web.service import Service, Settings, open_service
+from cxrfeat.web.request_queue import RequestLimits
+from cxrfeat.web.service import Service, ServiceSettings, open_service
 from tests import fakes
 
 PATIENCE_S = 600
@@ -42,23 +43,23 @@ TRAINING = {
 
 
 @pytest.fixture(scope="package")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceSettings]:
     """Return settings of a service with a small random network and a head that fits it, on disk."""
     BACKBONES["small"] = fakes.SMALL
     spec = EncoderSpec("small", find_weights(fakes.SMALL, RANDOM))
     folder = tmp_path_factory.mktemp("web") / "head"
     save_bundle(replace(fakes.bundle(2048, extractor=spec.fingerprint), training=TRAINING), folder)
-    yield Settings(str(folder), RANDOM, "small", Precision.FP32)
+    yield ServiceSettings(str(folder), RANDOM, "small", Precision.FP32)
     del BACKBONES["small"]
 
 
 @pytest.fixture(scope="package")
-def service(settings: Settings) -> Service:
+def service(settings: ServiceSettings) -> Service:
     return open_service(settings)
 
 
 @contextmanager
-def serve(service: Service, limits: Limits | None = None) -> Iterator[httpx.Client]:
+def serve(service: Service, limits: RequestLimits | None = None) -> Iterator[httpx.Client]:
     """Run a server in a thread and yield a client of it."""
     server = uvicorn.Server(uvicorn.Config(create_app(service, limits), port=0, access_log=False, log_level="error"))
     thread = threading.Thread(target=server.run)

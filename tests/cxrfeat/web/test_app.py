@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from cxrfeat.web.problems import MEDIA_TYPE, REFUSALS
-from cxrfeat.web.request_queue import Limits
+from cxrfeat.web.request_queue import RequestLimits
 from cxrfeat.web.schemas import Answer
 from cxrfeat.web.service import Service
 from tests import fakes
@@ -94,7 +94,7 @@ def test_an_upload_is_limited_whether_or_not_it_says_its_size(service: Service, 
         yield png
         yield b"x"
 
-    with serve(service, Limits(upload_bytes=len(png))) as client:
+    with serve(service, RequestLimits(upload_bytes=len(png))) as client:
         assert predict(client, png).status_code == HTTPStatus.OK
         for body in (png + b"x", in_chunks()):
             response = predict(client, body)
@@ -113,7 +113,7 @@ def test_beyond_the_limit_visitors_are_asked_to_come_back(
         gate.wait(PATIENCE_S)
         return answer(data, **given)
 
-    with serve(service, Limits(in_flight=2)) as client, ThreadPoolExecutor(2) as pool:
+    with serve(service, RequestLimits(in_flight=2)) as client, ThreadPoolExecutor(2) as pool:
         monkeypatch.setattr(service, "answer", wait_and_answer)
         waiting = [pool.submit(predict, client, png) for _ in range(2)]
         wait_for(lambda: client.get("/healthz").json()["in_flight"] == 2)
@@ -134,7 +134,7 @@ def test_slow_and_broken_uploads_give_their_place_back(service: Service, png: by
         time.sleep(0.6)
         yield png[10:]
 
-    with serve(service, Limits(in_flight=1, upload_s=0.2)) as client:
+    with serve(service, RequestLimits(in_flight=1, upload_s=0.2)) as client:
         assert predict(client, slowly()).json()["reason"] == "upload-timeout"
         with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
             connection.sendall(

@@ -16,12 +16,13 @@ import httpx
 import pytest
 
 from cxrfeat.backbones.encoder import EncoderSpec
-from cxrfeat.backbones.registry import RANDOM, find_weights, get_backbone
+from cxrfeat.backbones.registry import get_backbone
+from cxrfeat.backbones.weights import RANDOM, find_weights
 from cxrfeat.device import Precision
 from cxrfeat.head.bundle import save_bundle
 from cxrfeat.web import __main__ as command
 from cxrfeat.web.examples import draw_example
-from cxrfeat.web.request_queue import Limits
+from cxrfeat.web.request_queue import RequestLimits
 from tests import fakes
 from tests.cxrfeat.web.conftest import PATIENCE_S, wait_for
 
@@ -38,7 +39,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_option_arrives(tmp_path: Path) -> None:
     """And what is not given is safe: this machine alone, one process, all its cores."""
     settings, limits, options = command.parse(["--head", "h"])
-    assert (options.host, options.port, options.workers, limits) == ("127.0.0.1", 8000, 1, Limits())
+    assert (options.host, options.port, options.workers, limits) == ("127.0.0.1", 8000, 1, RequestLimits())
     assert (settings.head, settings.backbone, settings.precision, settings.threads) == (
         "h", "resnet50", "auto", os.cpu_count()
     )  # fmt: skip
@@ -48,7 +49,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
     )
     assert (settings.weights, settings.backbone, settings.precision) == ("w", "resnet50-v1", Precision.FP32)
     assert (settings.operating_point, settings.threads, settings.evaluation) == ("f1", 3, tmp_path)
-    assert limits == replace(Limits(), in_flight=2, upload_bytes=2**19)
+    assert limits == replace(RequestLimits(), in_flight=2, upload_bytes=2**19)
     assert options.workers == 2
     assert command.parse(["--head", "h", "--port", "0"])[2].port == 0  # any free one
 

@@ -12,8 +12,8 @@ import pytest
 from cxrfeat.errors import BundleError, ConfigError
 from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.web.model_card import make_card, read_evaluation
-from cxrfeat.web.schemas import Interval
-from cxrfeat.web.service import Settings, open_service
+from cxrfeat.web.schemas import AurocInterval
+from cxrfeat.web.service import ServiceSettings, open_service
 from tests import fakes
 from tests.cxrfeat.web.conftest import TRAINING
 
@@ -52,7 +52,7 @@ def test_the_record_is_on_the_card() -> None:
     assert (card.films["train"], card.patients["test"]) == (1000, 120)
     assert [row.finding for row in card.findings] == list(FINDINGS)
     assert card.findings[1].prevalence == 0.02
-    assert card.findings[1].test == Interval(auroc=0.75, low=None, high=None, positives=30)
+    assert card.findings[1].test == AurocInterval(auroc=0.75, low=None, high=None, positives=30)
     assert (card.findings[-1].threshold, card.findings[-1].test.auroc) == (None, None)
     assert (card.mean.auroc, card.inputs) == (0.75, ["embedding", "age", "sex"])
     assert card.calibrated is None
@@ -79,11 +79,11 @@ def test_a_record_that_cannot_be_read_is_refused(record: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("name", ["", "metrics.json"])
-def test_an_evaluation_gives_intervals(name: str, tmp_path: Path, settings: Settings) -> None:
+def test_an_evaluation_gives_intervals(name: str, tmp_path: Path, settings: ServiceSettings) -> None:
     """Of the evaluated predictions on all of test, and of nothing else, from the folder or the file."""
     card = open_service(replace(settings, evaluation=write(tmp_path, evaluation()) / name)).card
-    assert card.findings[0].test == Interval(auroc=0.8, low=0.7, high=0.9, positives=7)
-    assert card.findings[-1].test == Interval(auroc=None, low=None, high=None, positives=0)
+    assert card.findings[0].test == AurocInterval(auroc=0.8, low=0.7, high=0.9, positives=7)
+    assert card.findings[-1].test == AurocInterval(auroc=None, low=None, high=None, positives=0)
     assert card.mean.low == 0.7
     for part in ("25,596 test films", "2,797 patients", "official list", "95\u00a0% intervals", "1,000 resamples"):
         assert part in card.source

@@ -13,7 +13,7 @@ from cxrfeat.head.bundle import load_bundle, save_bundle
 from cxrfeat.images.png_jpeg import decode
 from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.web.examples import SIDE, draw_example, list_examples
-from cxrfeat.web.service import Settings, open_service
+from cxrfeat.web.service import ServiceSettings, open_service
 from tests import fakes
 from tests.cxrfeat.web.conftest import serve
 
@@ -62,10 +62,10 @@ def test_the_page_shows_the_model_card(client: httpx.Client) -> None:
     assert all(finding.replace("_", " ") in html for finding in FINDINGS)
 
 
-def test_a_head_without_age_sex_and_record_has_a_page(settings: Settings, tmp_path: Path) -> None:
+def test_a_head_without_age_sex_and_record_has_a_page(settings: ServiceSettings, tmp_path: Path) -> None:
     """It asks for nothing that it does not use, and says that nothing is recorded."""
     extractor = load_bundle(settings.head).extractor
-    save_bundle(fakes.bundle(2048, extras=(), extractor=extractor), tmp_path / "head")
+    save_bundle(fakes.bundle(2048, covariates=(), extractor=extractor), tmp_path / "head")
     with serve(open_service(replace(settings, head=str(tmp_path / "head")))) as bare:
         html = bare.get("/").text
     assert "not recorded in the bundle" in html

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
-from cxrfeat.backbones.registry import find_weights, get_backbone
+from cxrfeat.backbones.registry import get_backbone
+from cxrfeat.backbones.weights import find_weights
 from cxrfeat.device import Precision
 from cxrfeat.errors import BundleError, ImageError
 from cxrfeat.head.bundle import load_bundle, save_bundle
@@ -21,13 +22,13 @@ from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
 from cxrfeat.pipeline.embed import embed_batches
 from cxrfeat.pipeline.score import score_rows
 from cxrfeat.web.schemas import Answer
-from cxrfeat.web.service import Service, Settings, open_service
+from cxrfeat.web.service import Service, ServiceSettings, open_service
 from tests import fakes
 
 People = list[tuple[float | None, str | None]]
 
 
-def batch_score(settings: Settings, root: Path, names: list[str], people: People) -> list[dict[str, object]]:
+def batch_score(settings: ServiceSettings, root: Path, names: list[str], people: People) -> list[dict[str, object]]:
     """Score films as the jobs do: in batches of eight, by way of Arrow."""
     weights = find_weights(get_backbone(settings.backbone), settings.weights)
     encoder = FrozenEncoder(EncoderSpec(settings.backbone, weights, settings.precision))
@@ -49,7 +50,7 @@ def assert_same(answer: Answer, row: dict[str, object]) -> None:
     assert (answer.extractor, answer.head) == (row["extractor"], row["head"])
 
 
-def test_an_answer_is_the_batch_score(settings: Settings, service: Service, tmp_path: Path) -> None:
+def test_an_answer_is_the_batch_score(settings: ServiceSettings, service: Service, tmp_path: Path) -> None:
     """Every pixel format, with and without age and sex, to 1e-5."""
     people: People = [(58.0, "F"), (None, "M"), (0.5, None), (None, None)]
     people = (people * len(fakes.LEGAL))[: len(fakes.LEGAL)]
@@ -70,7 +71,7 @@ def test_real_films_get_their_batch_score(shared: Path, tmp_path: Path) -> None:
     backbone = get_backbone("resnet50-v1")
     extractor = EncoderSpec(backbone.name, find_weights(backbone, str(weights))).fingerprint
     save_bundle(fakes.bundle(2048, extractor=extractor), tmp_path / "head")
-    settings = Settings(str(tmp_path / "head"), str(weights), backbone.name, Precision.FP32)
+    settings = ServiceSettings(str(tmp_path / "head"), str(weights), backbone.name, Precision.FP32)
     paths = sorted((shared / "nih").rglob("*.png"))[::25]
     with gzip.open(shared / "nih" / "Data_Entry_2017_v2020.csv.gz", "rt") as lines:
         known = {line["Image Index"]: line for line in csv.DictReader(lines)}
@@ -100,10 +101,10 @@ def test_age_and_sex_change_the_answer(service: Service, png: bytes) -> None:
     assert probabilities[0] != probabilities[2]
 
 
-def test_a_head_without_age_says_that_it_ignores_one(settings: Settings, tmp_path: Path, png: bytes) -> None:
+def test_a_head_without_age_says_that_it_ignores_one(settings: ServiceSettings, tmp_path: Path, png: bytes) -> None:
     """What is given and not used is said; what is not given and not used is no assumption."""
     extractor = load_bundle(settings.head).extractor
-    save_bundle(fakes.bundle(2048, extras=(), extractor=extractor), tmp_path / "head")
+    save_bundle(fakes.bundle(2048, covariates=(), extractor=extractor), tmp_path / "head")
     service = open_service(replace(settings, head=str(tmp_path / "head")))
     assert service.answer(png).assumptions == []
     (only,) = service.answer(png, age=50).assumptions
@@ -111,7 +112,7 @@ def test_a_head_without_age_says_that_it_ignores_one(settings: Settings, tmp_pat
     assert "does not use age" in only.text
 
 
-def test_thresholds_are_those_of_the_operating_point(settings: Settings, png: bytes) -> None:
+def test_thresholds_are_those_of_the_operating_point(settings: ServiceSettings, png: bytes) -> None:
     """Another rule, other thresholds; a finding without one is never positive."""
     youden, f1 = (open_service(replace(settings, operating_point=rule)).answer(png) for rule in ("youden", "f1"))
     assert {entry.threshold for entry in f1.findings} == {0.25}
@@ -132,7 +133,7 @@ def test_heat_maps_are_cells_of_the_film(service: Service) -> None:
     assert not np.allclose(maps[0], maps[1])
 
 
-def test_a_head_of_another_extractor_is_refused(settings: Settings, tmp_path: Path) -> None:
+def test_a_head_of_another_extractor_is_refused(settings: ServiceSettings, tmp_path: Path) -> None:
     """Another backbone before its weights are looked for, other weights with both fingerprints."""
     save_bundle(fakes.bundle(2048, extractor="other:0:fake"), tmp_path / "other")
     with pytest.raises(BundleError, match="'other:0:fake': it needs --backbone other, not small"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cxrfeat.errors import ConfigError, MetadataError
-from head_training.evaluation.ground_truth import read_truth
+from head_training.evaluation.ground_truth import read_ground_truth
 
 V2020 = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n"
 GOOD = "good.png,Edema,0,1,3,F,PA\n"
@@ -28,16 +28,16 @@ def test_both_headers_load_plain_and_zipped(tmp_path: Path) -> None:
         "findings": ["Mass", "Hernia"],
     }  # fmt: skip
     plain = write(tmp_path, V2020 + "a.png, Hernia|Mass,0,007,58,m,PA\n")
-    assert read_truth(plain).table.to_pylist() == [expected]
+    assert read_ground_truth(plain).table.to_pylist() == [expected]
     zipped = tmp_path / "old.csv.gz"
     zipped.write_bytes(gzip.compress((V2017 + "a.png,Hernia|Mass,0,007,058Y,M,PA,2682,2749,\n").encode()))
-    assert read_truth(zipped).table.to_pylist() == [expected]
+    assert read_ground_truth(zipped).table.to_pylist() == [expected]
 
 
 def test_what_a_line_lacks_is_null_and_ages_are_counted(tmp_path: Path) -> None:
     """No Finding is the empty list; an impossible age is null and counted, a missing one only null."""
     lines = "a.png,No Finding,0,1,414Y,,\nb.png,Edema,0,1,,X,AP\nc.png,Edema,0,2,3,F,AP\n"
-    truth = read_truth(write(tmp_path, V2020 + lines))
+    truth = read_ground_truth(write(tmp_path, V2020 + lines))
     rows = truth.table.to_pylist()
     assert [row["findings"] for row in rows] == [[], ["Edema"], ["Edema"]]
     assert [(row["age_years"], row["sex"], row["view_position"]) for row in rows] == [
@@ -67,27 +67,27 @@ def test_what_a_line_lacks_is_null_and_ages_are_counted(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_trusted_is_refused(tmp_path: Path, text: str, message: str) -> None:
     """No line is ever dropped: the error says which one is wrong, whatever else is forgiven on it."""
     with pytest.raises(MetadataError, match=message):
-        read_truth(write(tmp_path, text))
+        read_ground_truth(write(tmp_path, text))
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """By name."""
     with pytest.raises(ConfigError, match=r"nowhere\.csv' is not there; expected a file"):
-        read_truth(tmp_path / "nowhere.csv")
+        read_ground_truth(tmp_path / "nowhere.csv")
 
 
 def test_a_truth_needs_no_follow_up(tmp_path: Path) -> None:
     """The only column that nothing is measured with: it may be missing, or hold anything."""
     text = V2020 + GOOD
-    expected = read_truth(write(tmp_path, text)).table
-    assert read_truth(write(tmp_path, text.replace(",0,", ",x,"))).table == expected
-    assert read_truth(write(tmp_path, text.replace("Follow-up #,", "").replace(",0,", ","))).table == expected
+    expected = read_ground_truth(write(tmp_path, text)).table
+    assert read_ground_truth(write(tmp_path, text.replace(",0,", ",x,"))).table == expected
+    assert read_ground_truth(write(tmp_path, text.replace("Follow-up #,", "").replace(",0,", ","))).table == expected
 
 
 @pytest.mark.shared
 def test_the_file_of_nih_has_its_published_counts(shared: Path) -> None:
     """All 112,120 lines, 60,361 without a finding and 227 hernias; every age can be used."""
-    truth = read_truth(shared / "nih" / "Data_Entry_2017_v2020.csv.gz")
+    truth = read_ground_truth(shared / "nih" / "Data_Entry_2017_v2020.csv.gz")
     findings = truth.table["findings"].to_pylist()
     assert len(findings) == 112_120
     assert sum(not names for names in findings) == 60_361

@@ -15,8 +15,8 @@ import pytest
 from cxrfeat.errors import PredictionsError
 from cxrfeat.io.schema import Split
 from cxrfeat.labels.findings import FINDINGS
-from head_training.evaluation.ground_truth import read_truth
-from head_training.evaluation.labelled_predictions import Predictions, assign, join, read_predictions
+from head_training.evaluation.ground_truth import read_ground_truth
+from head_training.evaluation.labelled_predictions import PredictionTable, assign, join, read_predictions
 from tests.head_training.evaluations import Case
 from tests.head_training.samples import change
 
@@ -131,7 +131,7 @@ def test_rows_meet_their_truth(case: Case) -> None:
     names = case.images
     splits = assign(predictions.images, {Split.TEST: names[:90], Split.VAL: names[90:110]})
     assert splits.null_count == 10
-    judged = join(predictions, read_truth(case.truth), splits, {Split.TEST: 95})
+    judged = join(predictions, read_ground_truth(case.truth), splits, {Split.TEST: 95})
     assert {split: len(rows.table) for split, rows in judged.items()} == {Split.TEST: 90, Split.VAL: 20}
     assert [rows.without_prediction for rows in judged.values()] == [0, 5]
     for rows in judged.values():
@@ -145,7 +145,7 @@ def test_rows_meet_their_truth(case: Case) -> None:
 def test_no_finding_is_none_of_all_fourteen(case: Case) -> None:
     """A system of one finding does not turn films with others into normal ones."""
     predictions = read_predictions(case.write_predictions(case.table().select(["image_index", "score_Mass"])))
-    rows = join(predictions, read_truth(case.truth), assign(predictions.images, {Split.TEST: case.images}), {})[
+    rows = join(predictions, read_ground_truth(case.truth), assign(predictions.images, {Split.TEST: case.images}), {})[
         Split.TEST
     ]
     assert rows.labels.shape == (120, 1)
@@ -155,8 +155,8 @@ def test_no_finding_is_none_of_all_fourteen(case: Case) -> None:
 def test_images_that_the_truth_lacks_are_refused(case: Case) -> None:
     """With their number and names; no image of the test at all is refused too."""
     predictions = read_predictions(case.predictions)
-    truth = read_truth(case.truth)
-    strange = Predictions(pa.array(["x.png", *case.images[1:120]]), predictions.findings, predictions.scales, None)
+    truth = read_ground_truth(case.truth)
+    strange = PredictionTable(pa.array(["x.png", *case.images[1:120]]), predictions.findings, predictions.scales, None)
     with pytest.raises(
         PredictionsError, match=r"1 of 120 predicted images are not in the truth; the first: \['x.png'\]"
     ):

@@ -23,16 +23,16 @@ from head_training.evaluation.metrics import (
     NO_CLASS,
     NO_DENOMINATOR,
     NO_THRESHOLD,
-    Name,
-    Number,
+    MetricRow,
     Sample,
+    SampleKey,
     at_point,
     calibration,
     ranking,
 )
 
 FINDINGS = ("Mass", "Edema", "Hernia")
-NAME = Name("test", scale="score")
+NAME = SampleKey("test", scale="score")
 
 
 def make(seed: int = 0, *, images: int = 80, resamples: int = 40, rare: float = 0.3) -> tuple[Sample, np.ndarray]:
@@ -53,7 +53,7 @@ def resampled(sample: Sample, patients: np.ndarray) -> Iterator[Sample]:
         yield Sample(NAME, FINDINGS, sample.labels[rows], sample.probabilities[rows], own)
 
 
-Measure = Callable[[Sample], Iterator[Number]]
+Measure = Callable[[Sample], Iterator[MetricRow]]
 THRESHOLDS = {"Mass": 0.5, "Edema": 0.3, "Hernia": 0.4}
 
 
@@ -79,7 +79,7 @@ def test_each_interval_is_that_of_the_measure_over_resamples(measure: Measure) -
         )
 
 
-def values(numbers: Iterator[Number]) -> dict[tuple[str, str], float | None]:
+def values(numbers: Iterator[MetricRow]) -> dict[tuple[str, str], float | None]:
     return {(number.scope, number.metric): number.value for number in numbers}
 
 

@@ -11,15 +11,15 @@ import pytest
 from cxrfeat.io.schema import METADATA, Split
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
 from head_training.evaluation.ground_truth import COLUMNS
-from head_training.evaluation.labelled_predictions import Judged
-from head_training.evaluation.subgroups import SplitSamples
+from head_training.evaluation.labelled_predictions import LabelledPredictions
+from head_training.evaluation.subgroups import SplitSubgroups
 
 AGES = (0.5, 17.9, 18.0, 39.0, 40.0, 60.0, 79.99, 80.0, None)
 SEXES = ("M", "F", None, "M", "F", "M", "F", "M", "F")
 VIEWS = ("PA", "AP", "PA", None, "PA", "PA", "AP", "PA", "PA")
 
 
-def view(findings: tuple[str, ...] = FINDINGS) -> SplitSamples:
+def view(findings: tuple[str, ...] = FINDINGS) -> SplitSubgroups:
     """Return nine images of nine patients, the first two without a finding."""
     random = np.random.default_rng(0)
     count, width = len(AGES), len(findings)
@@ -34,8 +34,8 @@ def view(findings: tuple[str, ...] = FINDINGS) -> SplitSamples:
     table = pa.table({name: pa.array(columns[name], METADATA.field(name).type) for name in COLUMNS})
     labels = random.uniform(size=(count, width)) < 0.5
     scales = {"probability": random.uniform(size=(count, width)), "score": random.uniform(size=(count, width))}
-    rows = Judged(table, labels, scales, no_finding=np.arange(count) < 2, without_prediction=0)
-    return SplitSamples(Split.TEST, rows, findings, resamples=5, seed=0)
+    rows = LabelledPredictions(table, labels, scales, no_finding=np.arange(count) < 2, without_prediction=0)
+    return SplitSubgroups(Split.TEST, rows, findings, resamples=5, seed=0)
 
 
 def test_subgroups_divide_the_images() -> None:

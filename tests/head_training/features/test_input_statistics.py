@@ -10,7 +10,7 @@ from head_training.features.input_statistics import measure_inputs
 
 
 def test_the_training_set_becomes_standard() -> None:
-    """After the inputs are made, each embedding column has mean 0 and deviation 1, extras their imputed means."""
+    """After the inputs are made, each embedding column has mean 0 and deviation 1, covariates their imputed means."""
     random = np.random.default_rng(0)
     rows = (random.normal(size=(9000, 5)) * [1, 10, 0.1, 1, 1] + [0, 1000, -5, 50, 0.5]).astype(np.float32)
     rows[::2, 3] = np.nan

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxrfeat.errors import ConfigError, FeaturesError
-from cxrfeat.head.inputs import EXTRAS
+from cxrfeat.head.inputs import COVARIATES
 from cxrfeat.io.schema import Split
 from cxrfeat.labels.findings import to_multi_hot
 from head_training.features import matrix
@@ -36,7 +36,7 @@ def append(rows: pa.Table, row: int, **values: object) -> pa.Table:
 def test_rows_come_as_they_were_written(tmp_path: Path) -> None:
     """Each image's vector, age, sex and labels end in one row of the matrix, grouped by split."""
     rows = change(change(random_table(), "age_years", 3, None), "sex", 4, None)
-    features = load_features(str(write(rows, tmp_path)), EXTRAS)
+    features = load_features(str(write(rows, tmp_path)), COVARIATES)
     index = features.index.table
     assert features.matrix.shape == (60, DIM + 2)
     assert features.matrix.dtype == np.float32
@@ -64,10 +64,10 @@ def test_every_arrow_list_of_float32_is_read(tmp_path: Path, kind: pa.DataType) 
 def test_the_way_the_files_are_cut_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any order, number of files, row groups and read batches give the same matrix, labels and index."""
     rows = random_table(200)
-    expected = load_features(str(write(rows, tmp_path / "one")), EXTRAS)
+    expected = load_features(str(write(rows, tmp_path / "one")), COVARIATES)
     shuffled = rows.take(np.random.default_rng(1).permutation(200))
     monkeypatch.setattr(matrix, "_BATCH_ROWS", 7)
-    found = load_features(str(write(shuffled, tmp_path / "many", files=3, row_group_size=11)), EXTRAS)
+    found = load_features(str(write(shuffled, tmp_path / "many", files=3, row_group_size=11)), COVARIATES)
     np.testing.assert_array_equal(found.matrix, expected.matrix)
     np.testing.assert_array_equal(found.labels, expected.labels)
     assert found.index.table.equals(expected.index.table)
@@ -75,8 +75,8 @@ def test_the_way_the_files_are_cut_does_not_matter(tmp_path: Path, monkeypatch: 
 
 def test_float64_is_cast(tmp_path: Path) -> None:
     """What pandas made of the embeddings is the same matrix, rounded to float32."""
-    expected = load_features(str(write(BASE, tmp_path / "single")), EXTRAS)
-    found = load_features(str(write(retype(BASE, pa.list_(pa.float64())), tmp_path / "double")), EXTRAS)
+    expected = load_features(str(write(BASE, tmp_path / "single")), COVARIATES)
+    found = load_features(str(write(retype(BASE, pa.list_(pa.float64())), tmp_path / "double")), COVARIATES)
     assert found.matrix.dtype == np.float32
     np.testing.assert_array_equal(found.matrix, expected.matrix)
 
@@ -91,10 +91,10 @@ def test_a_uri_is_a_folder_too(tmp_path: Path) -> None:
 
 def test_rows_on_s3_are_those_on_a_disk(tmp_path: Path, bucket: str) -> None:
     """The folder that the extraction wrote to S3 is read from there, by either scheme."""
-    expected = load_features(str(write(random_table(), tmp_path, files=3)), EXTRAS)
+    expected = load_features(str(write(random_table(), tmp_path, files=3)), COVARIATES)
     s3.upload(tmp_path, f"{bucket}/out/embeddings")
     for root in (bucket, bucket.replace("s3a:", "s3:")):
-        found = load_features(f"{root}/out/embeddings", EXTRAS)
+        found = load_features(f"{root}/out/embeddings", COVARIATES)
         np.testing.assert_array_equal(found.matrix, expected.matrix)
         assert found.index.table.equals(expected.index.table)
 

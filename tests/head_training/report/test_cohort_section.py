@@ -19,12 +19,12 @@ from cxrfeat.labels.metadata import Metadata
 from head_training.report.cohort_section import data_section
 from head_training.report.correlation import correlate, strongest_pair
 from head_training.report.page import Plot, Section, Table
-from head_training.report.report_images import Dataset, read_dataset
+from head_training.report.report_images import ReportImages, read_report_images
 from head_training.report.style import count, percent
 from tests.nih_lines import BAD, GOOD, HEADER_V2020
 
 
-def dataset(labels: list[str | None], **columns: list[object]) -> Dataset:
+def dataset(labels: list[str | None], **columns: list[object]) -> ReportImages:
     """Return a data set of one film a patient; all but the labels may be given."""
     size = len(labels)
     images = pd.DataFrame(
@@ -39,7 +39,7 @@ def dataset(labels: list[str | None], **columns: list[object]) -> Dataset:
         }
     )
     rejected = pd.DataFrame(columns=["number", "reason", "message", "line"])
-    return Dataset(Metadata(images, rejected, size), pd.Series(["train"] * size), "protocol", "source")
+    return ReportImages(Metadata(images, rejected, size), pd.Series(["train"] * size), "protocol", "source")
 
 
 def table(section: Section, title: str) -> Table:
@@ -48,9 +48,9 @@ def table(section: Section, title: str) -> Table:
 
 
 @pytest.fixture(scope="module")
-def published(shared: Path) -> Dataset:
+def published(shared: Path) -> ReportImages:
     names = ("Data_Entry_2017_v2020.csv.gz", "train_val_list.txt", "test_list.txt")
-    return read_dataset(*(str(shared / "nih" / name) for name in names))
+    return read_report_images(*(str(shared / "nih" / name) for name in names))
 
 
 def titles(section: Section) -> list[str]:
@@ -58,7 +58,7 @@ def titles(section: Section) -> list[str]:
 
 
 @pytest.mark.shared
-def test_every_count_is_that_of_the_file(shared: Path, published: Dataset) -> None:
+def test_every_count_is_that_of_the_file(shared: Path, published: ReportImages) -> None:
     """Facts, findings and splits of the full v2020 file against a direct count of its lines and of the lists."""
     path = shared / "nih" / "Data_Entry_2017_v2020.csv.gz"
     with gzip.open(path, "rt", encoding="utf-8") as stream:
@@ -87,7 +87,7 @@ def test_every_count_is_that_of_the_file(shared: Path, published: Dataset) -> No
 
 
 @pytest.mark.shared
-def test_correlations_are_those_published(published: Dataset) -> None:
+def test_correlations_are_those_published(published: ReportImages) -> None:
     """Emphysema with Pneumothorax and Effusion with Atelectasis have r of about 0.17 to 0.18, the highest of all."""
     found = correlate(published.labels)
     place = {finding: row for row, finding in enumerate(FINDINGS)}
@@ -117,7 +117,7 @@ def test_rejected_lines_are_counted_and_explained(tmp_path: Path) -> None:
     path = tmp_path / "metadata.csv"
     lines = [line + ",1,1,1,1" if line.count(",") >= 6 else line for line in (*BAD, *GOOD)]
     path.write_text("\n".join([HEADER_V2020, *lines]))
-    section = data_section(read_dataset(str(path)))
+    section = data_section(read_report_images(str(path)))
     found = {row[0]: (row[1], row[3]) for row in table(section, "Rejected lines of the metadata: 13").rows}
     reasons = Counter(reason for reason, _ in BAD.values())
     assert {reason: number for reason, (number, _) in found.items()} == {
@@ -133,7 +133,7 @@ def test_a_file_without_a_usable_line_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "metadata.csv"
     path.write_text(HEADER_V2020 + "\na.png,Mass,0,1,414Y,M,PA,1,1,1,1\n")
     with pytest.raises(MetadataError, match=r"none of 1 lines .* rejected: \{'age-out-of-range': 1\}"):
-        read_dataset(str(path))
+        read_report_images(str(path))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_file_without_a_usable_line_is_refused(tmp_path: Path) -> None:
         (dataset(["Mass", "Edema"], patient_id=["1", "1"]), "0\u00a0% of patients have a single film; one has 2"),
     ],
 )
-def test_odd_data_break_no_figure(data: Dataset, expected: str) -> None:
+def test_odd_data_break_no_figure(data: ReportImages, expected: str) -> None:
     """Nothing labelled, nothing positive, everything positive, nobody known: each figure is drawn and says so."""
     section = data_section(data)
     assert expected in titles(section)

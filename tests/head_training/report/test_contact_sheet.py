@@ -13,11 +13,11 @@ from PIL import Image
 
 from cxrfeat.errors import ConfigError, PredictionsError, ReportError
 from cxrfeat.labels.findings import FINDINGS, NO_FINDING, from_multi_hot
-from head_training.report.contact_sheet import THUMBNAIL, Films, contact_sheet
+from head_training.report.contact_sheet import THUMBNAIL, ImageFolder, contact_sheet
 from head_training.report.page import Section, Sheet
 from head_training.report.predictions_section import EXAMPLES, predictions_section
-from head_training.report.report_images import Dataset, read_dataset
-from head_training.report.report_inputs import Metrics, read_metrics
+from head_training.report.report_images import ReportImages, read_report_images
+from head_training.report.report_inputs import EvaluationMetrics, read_metrics
 from head_training.report.style import spell
 from tests.head_training.evaluations import Case
 
@@ -41,12 +41,12 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return case
 
 
-def data_of(case: Case) -> Dataset:
+def data_of(case: Case) -> ReportImages:
     rest = case.write_list("rest.txt", range(90, 180))
-    return read_dataset(str(case.truth), str(rest), str(case.test_list))
+    return read_report_images(str(case.truth), str(rest), str(case.test_list))
 
 
-def metrics_of(case: Case) -> Metrics:
+def metrics_of(case: Case) -> EvaluationMetrics:
     return read_metrics(case.folder / "eval" / "metrics.json")
 
 
@@ -66,7 +66,7 @@ def test_a_thumbnail_is_the_film_made_small(tmp_path: Path) -> None:
     Image.fromarray(np.full((400, 800), 200, dtype=np.uint8)).save(tmp_path / "a.png")
     Image.fromarray(np.full((64, 64), 100 * 257, dtype=np.uint16)).save(tmp_path / "b.png")
     (tmp_path / "c.png").write_bytes(b"")
-    films = Films(str(tmp_path))
+    films = ImageFolder(str(tmp_path))
     assert gray_of(films.thumbnail("a.png")) == ((THUMBNAIL, THUMBNAIL // 2), 200)
     assert gray_of(films.thumbnail("b.png")) == ((64, 64), 100)
     assert films.thumbnail("c.png") is None
@@ -75,12 +75,12 @@ def test_a_thumbnail_is_the_film_made_small(tmp_path: Path) -> None:
     assert films.unreadable["c.png"] == "the file has 0 bytes"
     assert "No such file" in films.unreadable["a.png"]
     with pytest.raises(ConfigError, match="is not there"):
-        Films(str(tmp_path / "none"))
+        ImageFolder(str(tmp_path / "none"))
 
 
 def test_the_contact_sheet_shows_the_first_film_that_has_a_label_alone(case: Case) -> None:
     """By name, decodable, in the folder; a label without such a film has none."""
-    films = Films(str(case.folder / "xrays"))
+    films = ImageFolder(str(case.folder / "xrays"))
     sheet = contact_sheet(data_of(case).images, films)
     shown = {film.title: film for film in sheet.films}
     assert list(shown) == [*map(spell, FINDINGS), NO_FINDING]
@@ -103,7 +103,7 @@ def test_the_contact_sheet_shows_the_first_film_that_has_a_label_alone(case: Cas
 
 def test_predictions_are_judged_by_their_thresholds(case: Case) -> None:
     """Right and wrong as a count by hand says, the first ones in the order of the names' SHA-256, each with its errors."""
-    metrics, films = metrics_of(case), Films(str(case.folder / "xrays"))
+    metrics, films = metrics_of(case), ImageFolder(str(case.folder / "xrays"))
     section = predictions_section(metrics, case.predictions, data_of(case), films)
     thresholds = np.array([metrics.content["thresholds"]["f1"][finding] for finding in FINDINGS])
     errors = (case.scores[:90] >= thresholds) != case.labels[:90]
@@ -133,11 +133,11 @@ def test_predictions_are_judged_by_their_thresholds(case: Case) -> None:
 
 def test_predictions_without_thresholds_or_of_something_else_are_refused(case: Case, tmp_path: Path) -> None:
     """Nothing can be called right without a threshold, nor by a column that was not evaluated."""
-    metrics, films = metrics_of(case), Films(str(case.folder / "xrays"))
-    bare = Metrics({**metrics.content, "thresholds": {}}, metrics.numbers)
+    metrics, films = metrics_of(case), ImageFolder(str(case.folder / "xrays"))
+    bare = EvaluationMetrics({**metrics.content, "thresholds": {}}, metrics.numbers)
     with pytest.raises(ReportError, match="has no thresholds"):
         predictions_section(bare, case.predictions, data_of(case), films)
-    other = Metrics(
+    other = EvaluationMetrics(
         {**metrics.content, "predictions": {**metrics.content["predictions"], "scale": "q"}}, metrics.numbers
     )
     with pytest.raises(PredictionsError, match="no finding under the prefix 'q_'"):

@@ -17,13 +17,13 @@ from head_training.report.calibration_section import calibration_section
 from head_training.report.comparison_section import literature_section
 from head_training.report.evaluation_section import provenance
 from head_training.report.page import Multiples, Plot, Section, Table, render
-from head_training.report.report_inputs import ABSENT, Metrics, read_metrics
+from head_training.report.report_inputs import ABSENT, EvaluationMetrics, read_metrics
 from head_training.report.style import spell, with_interval
 from head_training.report.thresholds_section import operating_section, triage_section
 from tests.head_training.evaluations import Case, find
 from tests.head_training.report.pages import Page
 
-Maker = Callable[[Metrics], Section]
+Maker = Callable[[EvaluationMetrics], Section]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 
 from head_training.report import style
-from head_training.report.page import Film, Multiples, Plot, Section, Sheet, Table, render
+from head_training.report.page import ImageTile, Multiples, Plot, Section, Sheet, Table, render
 from tests.head_training.report.pages import Page
 
 NASTY = "<script>alert(\"$x$ & 'y'\")</script>"
@@ -19,7 +19,7 @@ def bars(axes: Axes) -> None:
 def sections() -> list[Section]:
     plots = [Plot(NASTY, style.draw(bars, f"{NASTY} {number}"), NASTY, dense=bool(number)) for number in range(2)]
     table = Table(NASTY, ("", NASTY), [(NASTY, "0.8 (0.7–0.9)")], NASTY, wide=True, emphasis=(0,))
-    films = [Film(NASTY, "data:image/jpeg;base64,AA==", [(NASTY, "good")]), Film("none", None, [])]
+    films = [ImageTile(NASTY, "data:image/jpeg;base64,AA==", [(NASTY, "good")]), ImageTile("none", None, [])]
     panels = Multiples(NASTY, [(NASTY, style.draw_panel(bars, "panel"))], NASTY)
     return [
         Section("First part", [*plots, table], [NASTY], [(NASTY, NASTY)]),

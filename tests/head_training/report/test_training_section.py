@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxrfeat.errors import ReportError
-from cxrfeat.io.schema import GRID, HISTORY
+from cxrfeat.io.schema import HISTORY, grid_schema
+from cxrfeat.labels.findings import FINDINGS
 from head_training.report import style
 from head_training.report.page import Plot, Section, Table
 from head_training.report.report_inputs import read_run
@@ -67,7 +68,7 @@ def rewrite(run: Path, folder: Path, **changes: Any) -> Path:
     (folder / "head").mkdir(parents=True)
     for name in ("config.json", "head/bundle.json"):
         (folder / name).write_bytes((run / name).read_bytes())
-    for name, schema in (("grid", GRID), ("history", HISTORY)):
+    for name, schema in (("grid", grid_schema(FINDINGS)), ("history", HISTORY)):
         rows = pq.read_table(run / f"{name}.parquet").to_pylist()
         for row in rows:
             row.update({column: value(row) for column, value in changes.items() if column in row})
@@ -96,7 +97,7 @@ def test_odd_runs_break_no_figure(trained_run: Path, tmp_path: Path, changes: di
 def grow(run: Path, folder: Path, times: int) -> Path:
     """Copy a run whose configurations are there several times, each copy with settings of its own and a bit worse."""
     rewrite(run, folder)
-    for name, schema in (("grid", GRID), ("history", HISTORY)):
+    for name, schema in (("grid", grid_schema(FINDINGS)), ("history", HISTORY)):
         rows = pq.read_table(folder / f"{name}.parquet").to_pylist()
         configurations = 1 + max(row["index"] for row in rows)
         more = []

@@ -7,22 +7,22 @@ import torch
 from torch.optim import Adam
 
 from head_training.training.adam import BETAS, EPS, StackedAdam
-from head_training.training.stack import Stack
+from head_training.training.stack import HeadStack
 from head_training.training.trainer import initial_head
 
 RATES, DECAYS = [1e-3, 3e-2, 1e-1], [0.0, 1e-2, 1e-5]
 INPUTS = 9
 
 
-def make_stack() -> Stack:
+def make_stack() -> HeadStack:
     heads = [initial_head(INPUTS, (8, 5), seed) for seed in range(3)]
-    return Stack(heads, [0.0] * 3, torch.device("cpu"), torch.float64, torch.float64)
+    return HeadStack(heads, [0.0] * 3, torch.device("cpu"), torch.float64, torch.float64)
 
 
 class Alone:
     """A copy of one head's parameters, and torch's Adam on it."""
 
-    def __init__(self, stack: Stack, number: int) -> None:
+    def __init__(self, stack: HeadStack, number: int) -> None:
         self.parameters = [torch.nn.Parameter(value[number].clone()) for value in stack.values]
         self.adam = Adam(
             self.parameters, lr=RATES[number], weight_decay=DECAYS[number], betas=BETAS, eps=EPS, fused=False
@@ -34,7 +34,7 @@ class Alone:
         self.adam.step()
 
 
-def step_all(stack: Stack, optimizer: StackedAdam, alone: dict[int, Alone], seed: int) -> None:
+def step_all(stack: HeadStack, optimizer: StackedAdam, alone: dict[int, Alone], seed: int) -> None:
     """Give the heads that are left, and their copies, the same gradients, and let all take a step."""
     torch.manual_seed(seed)
     drawn = [torch.randn(3, *gradient.shape[1:], dtype=torch.float64) for gradient in stack.gradients]
@@ -45,7 +45,7 @@ def step_all(stack: Stack, optimizer: StackedAdam, alone: dict[int, Alone], seed
     optimizer.step()
 
 
-def assert_equal(stack: Stack, alone: dict[int, Alone]) -> None:
+def assert_equal(stack: HeadStack, alone: dict[int, Alone]) -> None:
     for position, copy in enumerate(alone.values()):
         for value, parameter in zip(stack.values, copy.parameters, strict=True):
             torch.testing.assert_close(value[position], parameter.data, rtol=1e-12, atol=1e-12)

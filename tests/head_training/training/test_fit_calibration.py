@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from cxrfeat.head.thresholds import RULES, choose_threshold
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS, any_finding
-from head_training.training.fit_calibration import MIN_FILMS, Method, choose_thresholds, fit_calibration
+from head_training.training.fit_calibration import MIN_IMAGES, CalibrationMethod, choose_thresholds, fit_calibration
 
 UNWEIGHTED = np.ones((2, 14), dtype=np.float32)
 
@@ -32,10 +32,10 @@ def test_label_weights_are_undone_exactly() -> None:
     share = np.linspace(0.05, 0.6, 14)
     # Of positives with share π and weights w⁺, w⁻, the weighted minimiser is w⁺π / (w⁺π + w⁻(1 - π)).
     minimiser = weights[1] * share / (weights[1] * share + weights[0] * (1 - share))
-    logits = np.log(minimiser / (1 - minimiser))[np.newaxis].repeat(MIN_FILMS - 1, axis=0).astype(np.float32)
+    logits = np.log(minimiser / (1 - minimiser))[np.newaxis].repeat(MIN_IMAGES - 1, axis=0).astype(np.float32)
     labels = np.zeros_like(logits)
     calibration, methods = fit_calibration(logits, labels, np.arange(len(logits)).astype(str), weights)
-    assert methods == [Method.NONE] * 14
+    assert methods == [CalibrationMethod.NONE] * 14
     np.testing.assert_allclose(calibration.apply(torch.from_numpy(logits))[0], share, rtol=1e-5)
 
 
@@ -43,7 +43,7 @@ def test_a_distorted_head_is_set_right_and_a_good_one_left_alone() -> None:
     """Platt finds slope and shift again; logits that are right already gain nothing from a line and often keep theirs."""
     logits, labels, patients, truth = draw(4000, slope=0.4, shift=1.0)
     calibration, methods = fit_calibration(logits, labels, patients, UNWEIGHTED)
-    assert methods == [Method.PLATT] * 14
+    assert methods == [CalibrationMethod.PLATT] * 14
     np.testing.assert_allclose(calibration.slope, 0.4, rtol=0.15)
     np.testing.assert_allclose(calibration.intercept, 1.0, atol=0.25)
     before, after = (
@@ -52,7 +52,7 @@ def test_a_distorted_head_is_set_right_and_a_good_one_left_alone() -> None:
     assert after < before / 5
     logits, labels, patients, truth = draw(4000, slope=1.0, shift=0.0)
     calibration, methods = fit_calibration(logits, labels, patients, UNWEIGHTED)
-    assert Method.NONE in methods
+    assert CalibrationMethod.NONE in methods
     np.testing.assert_allclose(calibration.apply(torch.from_numpy(logits)).numpy(), truth, atol=0.04)
 
 
@@ -70,26 +70,26 @@ def test_a_useless_head_is_never_turned_around() -> None:
     """Logits that fall where they should rise keep a slope of 1: ranks are what was measured."""
     logits, labels, patients, _ = draw(500, slope=-1.0, shift=0.0)
     calibration, methods = fit_calibration(logits, labels, patients, UNWEIGHTED)
-    assert methods == [Method.NONE] * 14
+    assert methods == [CalibrationMethod.NONE] * 14
     assert set(calibration.slope) == {1.0}
 
 
-@pytest.mark.parametrize("rare", [MIN_FILMS - 1, 0])
+@pytest.mark.parametrize("rare", [MIN_IMAGES - 1, 0])
 def test_too_few_films_are_not_fitted(rare: int) -> None:
     """Below the minimum of either class the logits stay."""
     logits, labels, patients, _ = draw(400, slope=0.4, shift=1.0)
     labels[:, 0], labels[:, 1] = 0, 1
     labels[:rare, 0], labels[:rare, 1] = 1, 0
     _, methods = fit_calibration(logits, labels, patients, UNWEIGHTED)
-    assert methods[:2] == [Method.NONE] * 2
-    assert set(methods[2:]) == {Method.PLATT}
+    assert methods[:2] == [CalibrationMethod.NONE] * 2
+    assert set(methods[2:]) == {CalibrationMethod.PLATT}
 
 
 def test_a_few_patients_are_no_folds() -> None:
     """Many films of four patients can't be held out by patient."""
     logits, labels, _, _ = draw(400, slope=0.4, shift=1.0)
     _, methods = fit_calibration(logits, labels, np.array(["1", "2", "3", "4"] * 100), UNWEIGHTED)
-    assert methods == [Method.NONE] * 14
+    assert methods == [CalibrationMethod.NONE] * 14
 
 
 def test_thresholds_are_the_rules_own_for_each_finding_and_any() -> None:

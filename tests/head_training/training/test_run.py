@@ -16,7 +16,7 @@ import torch
 from cxrfeat.head.bundle import load_bundle
 from cxrfeat.head.mlp import Head
 from cxrfeat.head.predictor import Predictor
-from cxrfeat.io.schema import COHORT, GRID, HEAD_PREDICTIONS, HISTORY
+from cxrfeat.io.schema import COHORT, HISTORY, grid_schema, head_predictions_schema
 from cxrfeat.labels.findings import FINDINGS, to_multi_hot
 from head_training.evaluation.ranking import aurocs, mean_auroc
 from head_training.training import run as run_module
@@ -37,9 +37,9 @@ def test_a_run_is_whole_and_agrees_with_itself(
     names = {"cohort.parquet", "config.json", "grid.parquet", "head", "history.parquet", "predictions.parquet"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == names
     tables = {name: pq.read_table(tmp_path / "run" / f"{name}.parquet") for name in ("grid", "history", "predictions")}
-    assert tables["grid"].schema == GRID
+    assert tables["grid"].schema == grid_schema(FINDINGS)
     assert tables["history"].schema == HISTORY
-    assert tables["predictions"].schema == HEAD_PREDICTIONS
+    assert tables["predictions"].schema == head_predictions_schema(FINDINGS)
     rows = tables["grid"].to_pylist()
     assert [(row["index"], row["hidden"], row["lr"]) for row in rows] == [
         (0, [8, 4], 0.01), (1, [8, 4], 0.001), (2, [6], 0.01), (3, [6], 0.001)
@@ -84,8 +84,8 @@ def test_predictions_are_those_of_the_bundle(features: Path, tmp_path: Path) -> 
     scores = np.stack([predictions[f"score_{finding}"].to_numpy() for finding in FINDINGS], axis=1)
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
     embeddings = np.array([row["embedding"] for row in rows], dtype=np.float32)
-    extras = {"age": np.array(ages, np.float32), "sex": np.array([row["sex"] == "M" for row in rows], np.float32)}
-    probabilities = Predictor(bundle, "youden").predict(embeddings, extras).probabilities
+    covariates = {"age": np.array(ages, np.float32), "sex": np.array([row["sex"] == "M" for row in rows], np.float32)}
+    probabilities = Predictor(bundle, "youden").predict(embeddings, covariates).probabilities
     saved = np.stack([predictions[f"probability_{finding}"].to_numpy() for finding in FINDINGS], axis=1)
     np.testing.assert_allclose(probabilities, saved, rtol=1e-5)
     labels = to_multi_hot(predictions["findings"].to_pylist())

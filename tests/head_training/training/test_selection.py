@@ -9,33 +9,36 @@ import torch
 from cxrfeat.errors import TrainingError
 from cxrfeat.head.mlp import Head
 from head_training.training.grid import Configuration
-from head_training.training.history import Best, Course, Epoch, Status
-from head_training.training.selection import Ranking, Select, choose, infer, rank
+from head_training.training.history import BestEpoch, Epoch, TrainingHistory, TrainingStatus
+from head_training.training.selection import Ranking, SelectionMetric, choose, infer, rank
 
 
-def course(index: int, val_loss: float | None) -> Course:
+def course(index: int, val_loss: float | None) -> TrainingHistory:
     """Make a finished course whose best epoch has this loss, or one that diverged."""
     if val_loss is None:
-        return Course(index, Configuration(), status=Status.DIVERGED)
-    return Course(
-        index, Configuration(), best=Best(Epoch(1, 0.1, 1.0, val_loss, None, None), 0, []), status=Status.COMPLETE
+        return TrainingHistory(index, Configuration(), status=TrainingStatus.DIVERGED)
+    return TrainingHistory(
+        index,
+        Configuration(),
+        best=BestEpoch(Epoch(1, 0.1, 1.0, val_loss, None, None), 0, []),
+        status=TrainingStatus.COMPLETE,
     )
 
 
 @pytest.mark.parametrize(
     ("losses", "means", "select", "chosen"),
     [
-        ([3.0, 2.0, 1.0], [0.7, 0.9, 0.8], Select.AUROC, 1),
-        ([3.0, 2.0, 1.0], [0.7, 0.9, 0.8], Select.VAL_LOSS, 2),
-        ([3.0, 2.0, 2.0], [0.7, 0.9, 0.9], Select.AUROC, 1),
-        ([2.0, 1.0, 1.0], [0.7, 0.9, 0.9], Select.VAL_LOSS, 1),
-        ([None, 2.0, 3.0], [None, 0.4, 0.3], Select.AUROC, 1),
-        ([None, 2.0, 3.0], [None, None, 0.3], Select.AUROC, 2),
-        ([None, 2.0, 3.0], [None, None, None], Select.VAL_LOSS, 1),
+        ([3.0, 2.0, 1.0], [0.7, 0.9, 0.8], SelectionMetric.AUROC, 1),
+        ([3.0, 2.0, 1.0], [0.7, 0.9, 0.8], SelectionMetric.VAL_LOSS, 2),
+        ([3.0, 2.0, 2.0], [0.7, 0.9, 0.9], SelectionMetric.AUROC, 1),
+        ([2.0, 1.0, 1.0], [0.7, 0.9, 0.9], SelectionMetric.VAL_LOSS, 1),
+        ([None, 2.0, 3.0], [None, 0.4, 0.3], SelectionMetric.AUROC, 1),
+        ([None, 2.0, 3.0], [None, None, 0.3], SelectionMetric.AUROC, 2),
+        ([None, 2.0, 3.0], [None, None, None], SelectionMetric.VAL_LOSS, 1),
     ],
 )
 def test_the_best_is_chosen_and_of_equals_the_first(
-    losses: list[float | None], means: list[float | None], select: Select, chosen: int
+    losses: list[float | None], means: list[float | None], select: SelectionMetric, chosen: int
 ) -> None:
     """By mean AUROC or by loss; configurations without a value don't take part."""
     courses = [course(index, loss) for index, loss in enumerate(losses)]
@@ -49,9 +52,9 @@ def test_the_best_is_chosen_and_of_equals_the_first(
 def test_nothing_to_choose_from_is_an_error() -> None:
     """The message says how the configurations ended and what to try."""
     with pytest.raises(TrainingError, match=r"none of 2 configurations can be ranked by auroc.*'diverged'.*lower"):
-        choose([course(0, None), course(1, None)], [None, None], Select.AUROC)
+        choose([course(0, None), course(1, None)], [None, None], SelectionMetric.AUROC)
     with pytest.raises(TrainingError, match=r"\['complete', 'diverged'\]\. No finding has both classes in val"):
-        choose([course(0, 1.0), course(1, None)], [Ranking([], None, 0), None], Select.AUROC)
+        choose([course(0, 1.0), course(1, None)], [Ranking([], None, 0), None], SelectionMetric.AUROC)
 
 
 def test_logits_are_the_heads_own_in_blocks() -> None:

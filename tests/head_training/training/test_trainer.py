@@ -14,8 +14,8 @@ from cxrfeat.errors import ConfigError
 from cxrfeat.labels.findings import FINDINGS
 from head_training.evaluation.ranking import aurocs, macro_f1, mean_auroc
 from head_training.training.grid import Configuration
-from head_training.training.history import PRECISIONS, Course, Monitor, Settings, Status
-from head_training.training.stack import Stack
+from head_training.training.history import PRECISIONS, Monitor, TrainingHistory, TrainingSettings, TrainingStatus
+from head_training.training.stack import HeadStack
 from head_training.training.trainer import Examples, _derive, initial_head, train
 
 WIDTH = 9
@@ -32,7 +32,7 @@ def examples(count: int, *, seed: int, dtype: torch.dtype = torch.float64) -> Ex
 
 
 def train_alone(
-    configuration: Configuration, data: Examples, val: Examples, settings: Settings
+    configuration: Configuration, data: Examples, val: Examples, settings: TrainingSettings
 ) -> tuple[list[tuple[float, float, float]], int, list[torch.Tensor]]:
     """Train one configuration as torch's documentation would: the reference.
 
@@ -69,7 +69,7 @@ def loss_of(logits: torch.Tensor, labels: torch.Tensor, data: Examples) -> torch
     return F.binary_cross_entropy_with_logits(logits, labels, data.weigh(labels))
 
 
-def gradients_of(stack: Stack, number: int) -> list[torch.Tensor]:
+def gradients_of(stack: HeadStack, number: int) -> list[torch.Tensor]:
     """Return a head's gradients, layer by layer weight and bias, padding included."""
     layers = len(stack.weights)
     pairs = zip(stack.gradients[:layers], stack.gradients[layers:], strict=True)
@@ -80,10 +80,10 @@ CONFIGURATIONS = [
     Configuration((8, 5), 0.0, lr, weight_decay)
     for lr, weight_decay in ((3e-4, 1e-5), (3e-3, 0.0), (3e-2, 1e-2), (0.3, 1e-5), (1.0, 1e-3))
 ] + [Configuration((6,), 0.0, lr, 1e-4) for lr in (1e-3, 1e-1)]
-SETTINGS = Settings(epochs=14, batch_size=16, early_stop=4, seed=3)
+SETTINGS = TrainingSettings(epochs=14, batch_size=16, early_stop=4, seed=3)
 
 
-def assert_as_alone(courses: Sequence[Course], data: Examples, val: Examples, tolerance: float) -> None:
+def assert_as_alone(courses: Sequence[TrainingHistory], data: Examples, val: Examples, tolerance: float) -> None:
     for course in courses:
         history, best_epoch, kept = train_alone(course.configuration, data, val, SETTINGS)
         assert course.best is not None
@@ -100,7 +100,7 @@ def test_every_configuration_ends_as_it_would_alone() -> None:
     courses = train(data, val, CONFIGURATIONS, SETTINGS)
     assert_as_alone(courses, data, val, 1e-9)
     ends = {course.status for course in courses}
-    assert ends == {Status.COMPLETE, Status.STOPPED_EARLY}
+    assert ends == {TrainingStatus.COMPLETE, TrainingStatus.STOPPED_EARLY}
     assert min(len(course.history) for course in courses) >= 5
     assert sum(course.history[-1].lr < course.configuration.lr for course in courses) >= 2, "no plateau step"
 
@@ -115,7 +115,7 @@ def test_float32_stays_close_to_alone() -> None:
 def test_neighbours_do_not_matter_with_dropout_either() -> None:
     """A configuration draws the same dropout alone as between others of its shape, and dropout changes its course."""
     data, val = examples(150, seed=1), examples(60, seed=2)
-    settings = Settings(epochs=3, batch_size=16)
+    settings = TrainingSettings(epochs=3, batch_size=16)
     grid = [Configuration((8, 5), dropout) for dropout in (0.0, 0.2, 0.5)]
     together = train(data, val, grid, settings)
     for course in together:
@@ -128,7 +128,7 @@ def test_neighbours_do_not_matter_with_dropout_either() -> None:
 def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
     """Units are zero as often as asked, and the others are scaled so that the expectation stays."""
     head = initial_head(WIDTH, (64,), 0)
-    stack = Stack([head, head], [0.0, 0.4], torch.device("cpu"), torch.float32, torch.float32)
+    stack = HeadStack([head, head], [0.0, 0.4], torch.device("cpu"), torch.float32, torch.float32)
     inputs = stack._to_operand(torch.ones(2000, WIDTH))
     hidden, slopes = stack._hidden(inputs, torch.Generator().manual_seed(1))
     clean, dropped = hidden[0]
@@ -144,7 +144,7 @@ def test_bf16_rounds_the_first_products_alone() -> None:
     head = initial_head(WIDTH, (8, 5), 0)
     rounded = initial_head(WIDTH, (8, 5), 0)
     rounded.layers[0].weight.data = rounded.layers[0].weight.data.bfloat16().float()
-    stack = Stack([head], [0.0], torch.device("cpu"), torch.float32, torch.bfloat16)
+    stack = HeadStack([head], [0.0], torch.device("cpu"), torch.float32, torch.bfloat16)
     inputs = data.inputs.bfloat16().float()
     torch.testing.assert_close(stack.logits(data.inputs)[0], rounded(inputs).detach(), rtol=0.02, atol=0.02)
     assert not torch.equal(stack.logits(data.inputs)[0], head(data.inputs))
@@ -161,7 +161,7 @@ def test_bf16_ends_close_to_fp32_but_not_at_it() -> None:
     data, val = (examples(count, seed=count, dtype=torch.float32) for count in (300, 100))
     losses = {}
     for precision in PRECISIONS:
-        (course,) = train(data, val, [Configuration((8, 5), lr=3e-3)], Settings(epochs=5, precision=precision))
+        (course,) = train(data, val, [Configuration((8, 5), lr=3e-3)], TrainingSettings(epochs=5, precision=precision))
         losses[precision] = course.history[-1].val_loss
     fp32, bf16 = losses.values()
     assert fp32 != bf16
@@ -173,7 +173,7 @@ def test_the_gradients_are_those_of_autograd(dropout: float) -> None:
     """The hand-written backward pass agrees with autograd through the same forward pass, dropout included."""
     data = examples(20, seed=4)
     heads = [initial_head(WIDTH, (8, 5), seed).double() for seed in (0, 1)]
-    stack = Stack(heads, [dropout, 0.0], torch.device("cpu"), torch.float64, torch.float64)
+    stack = HeadStack(heads, [dropout, 0.0], torch.device("cpu"), torch.float64, torch.float64)
     losses = stack.backward(data.inputs, data.labels, data.weigh(data.labels), torch.Generator().manual_seed(5))
     for member, head in enumerate(heads):
         noise = torch.Generator().manual_seed(5)
@@ -193,13 +193,13 @@ def test_the_gradients_are_those_of_autograd(dropout: float) -> None:
 def test_the_finished_leave_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     """Work shrinks with the number of configurations that still run."""
     sizes = []
-    original = Stack.backward
+    original = HeadStack.backward
 
-    def watch(self: Stack, *batch: torch.Tensor) -> torch.Tensor:
+    def watch(self: HeadStack, *batch: torch.Tensor) -> torch.Tensor:
         sizes.append(len(self))
         return original(self, *batch)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Stack, "backward", watch)
+    monkeypatch.setattr(HeadStack, "backward", watch)
     courses = train(examples(150, seed=1), examples(60, seed=2), CONFIGURATIONS[:5], SETTINGS)
     assert sum(sizes) == sum(10 * len(course.history) for course in courses)
     assert sizes == sorted(sizes, reverse=True)
@@ -209,10 +209,10 @@ def test_the_finished_leave_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_diverging_configuration_leaves_and_the_others_go_on() -> None:
     """NaN in one head ends that head alone; what it had before is kept."""
     data, val = examples(150, seed=1), examples(60, seed=2)
-    settings = Settings(epochs=3, batch_size=16)
+    settings = TrainingSettings(epochs=3, batch_size=16)
     grid = [Configuration((8, 5)), Configuration((8, 5), lr=1e308)]
     good, bad = train(data, val, grid, settings)
-    assert (good.status, bad.status) == (Status.COMPLETE, Status.DIVERGED)
+    assert (good.status, bad.status) == (TrainingStatus.COMPLETE, TrainingStatus.DIVERGED)
     assert bad.best is None
     (alone,) = train(data, val, grid[:1], settings)
     assert [epoch.val_loss for epoch in good.history] == pytest.approx([epoch.val_loss for epoch in alone.history])
@@ -222,7 +222,9 @@ def test_a_diverging_configuration_leaves_and_the_others_go_on() -> None:
 def test_the_monitor_decides_the_best_epoch(monitor: Monitor) -> None:
     """The kept epoch is the first best one by the monitored value, and its parameters are those that had it."""
     data, val = examples(150, seed=1), examples(60, seed=2)
-    (course,) = train(data, val, [Configuration((8, 5), lr=0.1)], Settings(epochs=8, batch_size=16, monitor=monitor))
+    (course,) = train(
+        data, val, [Configuration((8, 5), lr=0.1)], TrainingSettings(epochs=8, batch_size=16, monitor=monitor)
+    )
     values = [
         {Monitor.VAL_LOSS: -epoch.val_loss, Monitor.AUROC: epoch.val_auroc, Monitor.F1: epoch.val_f1}[monitor]
         for epoch in course.history
@@ -245,7 +247,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
     data, val = (examples(n, seed=n, dtype=torch.float32) for n in (150, 60))
     ends = []
     for seed in (0, 0, 1):
-        (course,) = train(data, val, [Configuration((8, 5), 0.3)], Settings(epochs=2, batch_size=16, seed=seed))
+        (course,) = train(data, val, [Configuration((8, 5), 0.3)], TrainingSettings(epochs=2, batch_size=16, seed=seed))
         assert course.best is not None
         ends.append([parameter.numpy().tobytes() for parameter in course.best.parameters])
     assert ends[0] == ends[1] != ends[2]
@@ -262,10 +264,10 @@ def test_ctrl_c_keeps_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
         if steps == 25:
             raise KeyboardInterrupt
 
-    courses = train(data, val, CONFIGURATIONS[:2], Settings(batch_size=16), on_step=interrupt)
-    whole = train(data, val, CONFIGURATIONS[:2], Settings(epochs=2, batch_size=16))
+    courses = train(data, val, CONFIGURATIONS[:2], TrainingSettings(batch_size=16), on_step=interrupt)
+    whole = train(data, val, CONFIGURATIONS[:2], TrainingSettings(epochs=2, batch_size=16))
     for course, expected in zip(courses, whole, strict=True):
-        assert course.status == Status.INTERRUPTED
+        assert course.status == TrainingStatus.INTERRUPTED
         assert course.history == expected.history
         assert course.best is not None
         assert expected.best is not None
@@ -275,14 +277,14 @@ def test_ctrl_c_keeps_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Settings(epochs=0), "epochs is 0; expected at least 1"),
-        (lambda: Settings(batch_size=0), "batch_size is 0; expected at least 1"),
-        (lambda: Settings(precision=Precision.AUTO), r"precision is auto; expected one of \['fp32', 'bf16'\]"),
-        (lambda: Settings(early_stop=0), "early_stop is 0; expected at least 1"),
-        (lambda: Settings(seed=-1), "seed is -1; expected at least 0"),
+        (lambda: TrainingSettings(epochs=0), "epochs is 0; expected at least 1"),
+        (lambda: TrainingSettings(batch_size=0), "batch_size is 0; expected at least 1"),
+        (lambda: TrainingSettings(precision=Precision.AUTO), r"precision is auto; expected one of \['fp32', 'bf16'\]"),
+        (lambda: TrainingSettings(early_stop=0), "early_stop is 0; expected at least 1"),
+        (lambda: TrainingSettings(seed=-1), "seed is -1; expected at least 0"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(make: Callable[[], Settings], message: str) -> None:
+def test_settings_that_make_no_sense_are_refused(make: Callable[[], TrainingSettings], message: str) -> None:
     """Each number that can't be carried out is refused with its name."""
     with pytest.raises(ConfigError, match=message):
         make()
@@ -291,9 +293,9 @@ def test_settings_that_make_no_sense_are_refused(make: Callable[[], Settings], m
 def test_batch_size_and_epochs_change_the_course() -> None:
     """Every shared setting has an effect."""
     data, val = examples(150, seed=1), examples(60, seed=2)
-    (base,) = train(data, val, [Configuration((8, 5))], Settings(epochs=2, batch_size=16))
-    (longer,) = train(data, val, [Configuration((8, 5))], Settings(epochs=3, batch_size=16))
-    (larger,) = train(data, val, [Configuration((8, 5))], Settings(epochs=2, batch_size=50))
+    (base,) = train(data, val, [Configuration((8, 5))], TrainingSettings(epochs=2, batch_size=16))
+    (longer,) = train(data, val, [Configuration((8, 5))], TrainingSettings(epochs=3, batch_size=16))
+    (larger,) = train(data, val, [Configuration((8, 5))], TrainingSettings(epochs=2, batch_size=50))
     assert longer.history[:2] == base.history
     assert len(longer.history) == 3
     assert larger.history[0].val_loss != base.history[0].val_loss
