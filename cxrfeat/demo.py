@@ -6,7 +6,6 @@ Phantoms and, where no ImageNet weights can be had, an untrained network: it sho
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from cxrfeat.backbones.registry import BACKBONES
 from cxrfeat.backbones.weights import RANDOM, find_weights
 from cxrfeat.errors import WeightsError
 
-_EXTRACT, _SCORE = "spark_jobs/extract.py", "spark_jobs/score.py"
+PROG = "python -m cxrfeat.demo"
 
 _NO_WEIGHTS = """
 ********************************************************************************
@@ -33,29 +32,27 @@ _NO_WEIGHTS = """
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, prog: str = PROG) -> int:
     """Run the demo; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m cxrfeat.demo", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, allow_abbrev=False)
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
     parser.add_argument("--count", type=int, default=60, help="phantoms to draw (default: 60)")
     parser.add_argument("--weights", help="weights of resnet50 (default: ImageNet's, or random where there are none)")
     options = parser.parse_args(arguments)
-    if not Path(_EXTRACT).is_file():
-        parser.error(f"{_EXTRACT} is not below {Path.cwd()}; run the demo from the project's root")
     weights = options.weights or _weights()
     xrays, features, run = (options.output / name for name in ("xrays", "features", "run"))
-    _step("draw phantom X-rays", [sys.executable, "-m", "cxrfeat.phantom", "--count", options.count, "--output", xrays])
-    extract: list[object] = ["spark-submit", _EXTRACT, "--images", xrays, "--output", features]
+    _step("draw phantom X-rays", ["phantom", "--count", options.count, "--output", xrays])
+    extract: list[object] = ["extract", "--images", xrays, "--output", features]
     extract += ["--metadata", xrays / "Data_Entry_2017_v2020.csv", "--weights", weights]
     extract += ["--train-val-list", xrays / "train_val_list.txt", "--test-list", xrays / "test_list.txt"]
     _step("embed them", extract)
     _show(features / "embeddings")
     shutil.rmtree(run, ignore_errors=True)  # of an earlier demo: a run is never overwritten
-    fit: list[object] = [sys.executable, "-m", "head_training.fit", "--features", features / "embeddings"]
+    fit: list[object] = ["fit", "--features", features / "embeddings"]
     _step("train 24 heads at once, and keep the best", [*fit, "--output", run, "--grid"])
     _score_drops(features / "embeddings", run / "head", options.output)
     print(f"\n== what was trained on, and how good it is: open {run / 'report.html'}", flush=True)
-    page = [_interpreter(), "-m", "cxrfeat.web", "--head", str(run / "head"), "--weights", weights]
+    page = ["cxrfeat", "serve", "--head", str(run / "head"), "--weights", weights]
     print(
         f"\n== now drop an X-ray onto the page that this opens, or click on a phantom\n$ {shlex.join(page)}", flush=True
     )
@@ -76,7 +73,7 @@ def _score_drops(embeddings: Path, head: Path, output: Path) -> None:
         rows.to_parquet(path, index=False)
         _step(
             f"score what is new: {path.name}",
-            ["spark-submit", _SCORE, "--drops", drops, "--head", head, "--output", predictions],
+            ["score", "--drops", drops, "--head", head, "--output", predictions],
         )
     scored = pd.read_parquet(predictions / "predictions")
     print(f"\n== read them\n>>> pandas.read_parquet({str(predictions / 'predictions')!r})", flush=True)
@@ -93,19 +90,11 @@ def _weights() -> str:
     return str(weights.path)
 
 
-def _interpreter() -> str:
-    """Return how to call this Python from here, where its environment may not be activated."""
-    here, python = Path.cwd(), Path(sys.executable)
-    return str(python.relative_to(here) if python.is_relative_to(here) else python)
-
-
 def _step(title: str, command: Sequence[object]) -> None:
+    """Show a subcommand of ``cxrfeat`` as a user types it, and run it in this interpreter."""
     words = [str(word) for word in command]
-    shown = shlex.join([Path(words[0]).name, *words[1:]])
-    print(f"\n== {title}\n$ {shown}", flush=True)
-    # The Spark and the Python of this environment, activated or not.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    subprocess.run(words, check=True, env={**os.environ, "PATH": path})
+    print(f"\n== {title}\n$ {shlex.join(['cxrfeat', *words])}", flush=True)
+    subprocess.run([sys.executable, "-m", "cxrfeat.cli", *words], check=True)
 
 
 def _show(embeddings: Path) -> None:

@@ -17,14 +17,16 @@ from head_training.evaluation.sources import Sources, open_files, open_run
 from head_training.report.build import ReportConfig, write_report
 from head_training.training.run_tables import check_output
 
+PROG = "python -m head_training.evaluate"
+
 EXIT_CODES = {exits.INTERRUPTED: "interrupted; the last line says whether there is a metrics.json"}
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="python -m head_training.evaluate",
+        prog=prog,
         description="Measure predictions of the 14 findings: ranking, operating points, calibration, triage, subgroups,\n"
         "and what metadata alone would reach; 95 % intervals over patients.",
         epilog=exits.epilog(EXIT_CODES),
@@ -95,9 +97,9 @@ def open_sources(options: argparse.Namespace) -> Sources:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
     """Run the command; return the exit code."""
-    options = build_parser().parse_args(argv)
+    options = build_parser(prog).parse_args(argv)
     code = exits.run(lambda: _evaluate(options), interrupted="there is no metrics.json")
     if code == exits.DONE and options.report:
         config = ReportConfig(options.output, run=options.run, evaluation=options.output)

@@ -24,6 +24,8 @@ from head_training.training.loss import LossWeighting
 from head_training.training.run import FitConfig, FitResult, fit
 from head_training.training.selection import SelectionMetric
 
+PROG = "python -m head_training.fit"
+
 EXIT_CODES = {
     exits.FAILED: "failed on the way: no GPU, or no configuration that can be ranked",
     exits.INTERRUPTED: "interrupted; the best head so far was kept if an epoch was over, and the last line says so",
@@ -42,11 +44,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 _SETTINGS = ("epochs", "batch_size", "early_stop", "monitor", "seed", "precision")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="python -m head_training.fit",
+        prog=prog,
         description="Train the head: an MLP from embeddings, age and sex to the 14 findings.",
         epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -133,13 +135,13 @@ def _covariates(names: str) -> tuple[str, ...]:
     return given
 
 
-def parse(argv: Sequence[str] | None) -> tuple[FitConfig, bool]:
+def parse(argv: Sequence[str] | None, prog: str = PROG) -> tuple[FitConfig, bool]:
     """Turn the command line into what is to be done, and whether a report is wanted afterwards.
 
     Raises:
         ConfigError: values that can't be carried out.
     """
-    parser = build_parser()
+    parser = build_parser(prog)
     options = parser.parse_args(argv)
     if options.preset:
         parser.set_defaults(**PRESETS[options.preset])
@@ -161,9 +163,9 @@ def parse(argv: Sequence[str] | None) -> tuple[FitConfig, bool]:
     return config, options.report
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
     """Run the command; return the exit code."""
-    return exits.run(lambda: _fit(*parse(argv)), interrupted="no head was written")
+    return exits.run(lambda: _fit(*parse(argv, prog)), interrupted="no head was written")
 
 
 def _fit(config: FitConfig, report: bool) -> int:

@@ -77,7 +77,7 @@ def _published_weights(backbone: Backbone, name: str | None) -> Path:
             + (f", or one of {names}" if names else "")
         )
     url = published[str(name)]
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    cached = _cache_path(url)
     if not cached.is_file():
         try:
             torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
@@ -88,6 +88,22 @@ def _published_weights(backbone: Backbone, name: str | None) -> Path:
                 f"(3) run once where the network reaches {url.split('/')[2]}"
             ) from error
     return cached
+
+
+def cached_weights(backbone: Backbone) -> Path:
+    """Return where torchvision's cache keeps the default weights of a backbone, whether or not they are there.
+
+    Raises:
+        WeightsError: no weights are published for the backbone.
+    """
+    published = _published(backbone)
+    if not published:
+        raise WeightsError(f"no weights are published for backbone {backbone.name!r}")
+    return _cache_path(next(iter(published.values())))
+
+
+def _cache_path(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
 
 
 def _published(backbone: Backbone) -> dict[str, str]:

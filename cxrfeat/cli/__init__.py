@@ -1,0 +1,1 @@
+"""The console command ``cxrfeat`` and the command lines of both Spark jobs."""

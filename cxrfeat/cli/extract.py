@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
@@ -22,9 +21,9 @@ Writes OUTPUT/embeddings, OUTPUT/metadata and OUTPUT/summary.json. Run the same 
 to add new images: no image is embedded twice."""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str) -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = jobs.make_parser("extract.py", "--images DIR --output DIR", DESCRIPTION)
+    parser = jobs.make_parser(prog, "--images DIR --output DIR", DESCRIPTION)
     data = parser.add_argument_group("data")
     data.add_argument(
         "--images", required=True, metavar="DIR_OR_URI", help="PNG and JPEG films, in folders of any depth"
@@ -60,9 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = "cxrfeat extract") -> int:
     """Run the job; return the exit code."""
-    options = vars(build_parser().parse_args(argv))
+    options = vars(build_parser(prog).parse_args(argv))
     max_quarantined = options.pop("max_quarantined")
     augment = options.pop("augment")
     embedding = {field.name: options.pop(field.name) for field in fields(EmbeddingConfig)}
@@ -77,7 +76,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return jobs.Outcome(format_summary(summary), quarantined_share(summary), f"{config.output}/embeddings")
 
     return jobs.run(job, max_quarantined=max_quarantined)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

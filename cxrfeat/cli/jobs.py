@@ -23,12 +23,18 @@ EXIT_CODES = {
 }
 
 
-def make_parser(name: str, needed: str, description: str) -> argparse.ArgumentParser:
-    """Return a parser that explains the job and its exit codes; ``needed`` are the options that must be given."""
+def make_parser(prog: str, required: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of a job, with its exit codes in the help.
+
+    Args:
+        prog: how the user started the job.
+        required: the required options, for the usage line.
+        description: for the top of the help.
+    """
     return argparse.ArgumentParser(
         allow_abbrev=False,
-        prog=name,
-        usage=f"spark-submit spark_jobs/{name} {needed} [options]",
+        prog=prog,
+        usage=f"{prog} {required} [options]",
         description=description,
         epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
@@ -24,9 +23,9 @@ files: no file is scored twice."""
 _EMBEDDING = tuple(field.name for field in fields(EmbeddingConfig) if field.name != "images")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str) -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = jobs.make_parser("score.py", "(--drops DIR | --images DIR) --head RUN/head --output DIR", DESCRIPTION)
+    parser = jobs.make_parser(prog, "(--drops DIR | --images DIR) --head RUN/head --output DIR", DESCRIPTION)
     data = parser.add_argument_group("data")
     source = data.add_mutually_exclusive_group(required=True)
     source.add_argument("--drops", metavar="DIR_OR_URI", help="Parquet files with embeddings, in folders of any depth")
@@ -47,9 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = "cxrfeat score") -> int:
     """Run the job; return the exit code."""
-    parser = build_parser()
+    parser = build_parser(prog)
     options = vars(parser.parse_args(argv))
     max_quarantined = options.pop("max_quarantined")
     drops, images = options.pop("drops"), options.pop("images")
@@ -65,7 +64,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return jobs.Outcome(format_summary(summary), quarantined_share(summary), f"{config.output}/predictions")
 
     return jobs.run(job, max_quarantined=max_quarantined)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

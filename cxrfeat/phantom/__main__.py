@@ -10,11 +10,13 @@ from typing import Any
 from cxrfeat import exits
 from cxrfeat.phantom.archive import write_archive
 
+PROG = "python -m cxrfeat.phantom"
 
-def _parser() -> argparse.ArgumentParser:
+
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="python -m cxrfeat.phantom",
+        prog=prog,
         description="Draw phantom chest radiographs into a folder laid out as the ChestX-ray14 archives are. "
         "The same seed and size give the same files; a larger --count adds to a set and keeps what is there. "
         "Phantoms carry no diagnostic meaning.",
@@ -31,9 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, prog: str = PROG) -> int:
     """Run the command; return the exit code."""
-    options = vars(_parser().parse_args(arguments))
+    options = vars(_parser(prog).parse_args(arguments))
 
     def draw() -> int:
         print(write_archive(options.pop("output"), options.pop("count"), **options))

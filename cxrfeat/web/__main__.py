@@ -23,6 +23,8 @@ from cxrfeat.web.app import load_app
 from cxrfeat.web.request_queue import RequestLimits
 from cxrfeat.web.service import ServiceSettings, open_service
 
+PROG = "python -m cxrfeat.web"
+
 EXIT_CODES = {exits.DONE: "stopped", exits.FAILED: "failed on the way, such as a port that is taken"}
 
 _PORTS = 65535
@@ -31,12 +33,12 @@ _WORKER_START_S = 120
 """Seconds in which a worker process must have loaded its network."""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
     """Return the command line."""
     defaults = RequestLimits()
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="python -m cxrfeat.web",
+        prog=prog,
         description="Open a page that takes an X-ray and shows 14 calibrated probabilities and where they come from.",
         epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -85,13 +87,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse(argv: Sequence[str] | None) -> tuple[ServiceSettings, RequestLimits, argparse.Namespace]:
+def parse(argv: Sequence[str] | None, prog: str = PROG) -> tuple[ServiceSettings, RequestLimits, argparse.Namespace]:
     """Turn the command line into what is to be served.
 
     Raises:
         ConfigError: values that can't be carried out.
     """
-    options = build_parser().parse_args(argv)
+    options = build_parser(prog).parse_args(argv)
     for name in ("workers", "threads", "in_flight", "max_upload_mb"):
         value = getattr(options, name)
         if value is not None and value <= 0:
@@ -111,15 +113,15 @@ def parse(argv: Sequence[str] | None) -> tuple[ServiceSettings, RequestLimits, a
     return settings, limits, options
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
     """Run the command; return the exit code."""
-    return exits.run(lambda: _serve(argv), interrupted="nothing was served")
+    return exits.run(lambda: _serve(argv, prog), interrupted="nothing was served")
 
 
-def _serve(argv: Sequence[str] | None) -> int:
+def _serve(argv: Sequence[str] | None, prog: str) -> int:
     # How it is stopped: uvicorn has shut down in order, and raises it again.
     with contextlib.suppress(KeyboardInterrupt):
-        settings, limits, options = parse(argv)
+        settings, limits, options = parse(argv, prog)
         check_address(options.host, options.port)
         print(f"loading {settings.backbone} and the head {settings.head}", file=sys.stderr)
         serve(settings, limits, options)

@@ -10,14 +10,16 @@ from pathlib import Path
 from cxrfeat import exits
 from head_training.report.build import ReportConfig, write_report
 
+PROG = "python -m head_training.report"
+
 EXIT_CODES = {exits.INTERRUPTED: "interrupted; an older report is as it was"}
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="python -m head_training.report",
+        prog=prog,
         description="Write report.html, one page that needs nothing else: each part that is given brings its sections.",
         epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -35,13 +37,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse(argv: Sequence[str] | None) -> ReportConfig:
+def parse(argv: Sequence[str] | None, prog: str = PROG) -> ReportConfig:
     """Turn the command line into what is to be done.
 
     Raises:
         ConfigError: options that can't be carried out.
     """
-    options = vars(build_parser().parse_args(argv))
+    options = vars(build_parser(prog).parse_args(argv))
     evaluation, run = options["evaluation"], options["run"]
     if evaluation is not None and evaluation.suffix == ".json":
         evaluation = evaluation.parent
@@ -49,9 +51,9 @@ def parse(argv: Sequence[str] | None) -> ReportConfig:
     return ReportConfig(**options)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
     """Run the command; return the exit code."""
-    return exits.run(lambda: _write(parse(argv)), interrupted="no report was written")
+    return exits.run(lambda: _write(parse(argv, prog)), interrupted="no report was written")
 
 
 def _write(config: ReportConfig) -> int:

@@ -44,7 +44,7 @@ def save_head(folder: Path) -> None:
 
 def run_locally(extraction: list[str], scoring: list[str]) -> None:
     """Run both jobs one after the other in a single application of two threads."""
-    code = f"from spark_jobs import extract, score; exit(extract.main({extraction}) or score.main({scoring}))"
+    code = f"from cxrfeat.cli import extract, score; exit(extract.main({extraction}) or score.main({scoring}))"
     environment = {**os.environ, "PYSPARK_SUBMIT_ARGS": "--master local[2] pyspark-shell"}
     subprocess.run([jobs.PYTHON, "-c", code], cwd=jobs.ROOT, env=environment, check=True)
 

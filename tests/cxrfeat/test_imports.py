@@ -11,41 +11,28 @@ from pathlib import Path
 
 import pytest
 
-LAYERS = (
-    ("__init__", "errors", "exits", "findings", "schema", "splits", "inputs"),
-    (
-        "java",
-        "storage",
-        "bootstrap",
-        "curves",
-        "imaging",
-        "preprocess",
-        "vectors",
-        "calibration",
-        "device",
-        "backbone",
-        "fused",
-        "resnet",
-        "stem",
-        "head",
-        "bundle",
-        "heatmap",
-        "metadata",
-        "metrics",
-        "operating",
-        "phantom",
+LAYERS = {
+    "cxrfeat": (
+        ("__init__", "errors", "exits", "device"),
+        ("io",),
+        ("labels",),
+        ("images", "head", "phantom"),
+        ("backbones",),
+        ("pipeline",),
+        ("spark", "web"),
+        ("cli", "demo"),
     ),
-    ("encoder",),
-    ("embed", "predict"),
-    ("score",),
-    ("drops",),
-    ("spark",),
-    ("web",),
-    ("demo",),
-)
-"""From the bottom up: a module imports from its own layer and from those before it, and never in a circle."""
+    "head_training": (
+        ("__init__", "features"),
+        ("evaluation",),
+        ("training",),
+        ("report",),
+        ("fit", "evaluate"),
+    ),
+}
+"""Rooms of each package from the bottom up. A room imports from lower layers only, never from its neighbours."""
 
-LAYER = {module: index for index, layer in enumerate(LAYERS) for module in layer}
+WITHOUT_TORCH = ("errors", "exits", "io.storage", "io.schema", "labels.findings", "labels.splits", "cli.main")
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +63,29 @@ def importers(root: Path, folder: str, package: str) -> set[str]:
     }
 
 
-def module_of(root: Path, source: Path) -> str:
-    """Return a file's module as LAYERS names it; a subpackage is one module."""
-    return source.relative_to(root / "cxrfeat").with_suffix("").parts[0]
+def room_of(package: Path, source: Path) -> str:
+    """Return the room of a file: its folder below the package, or its own name at the top of the package."""
+    return source.relative_to(package).with_suffix("").parts[0]
+
+
+def layers_of(package: str) -> dict[str, int]:
+    """Return the layer of each room, 0 at the bottom."""
+    return {room: index for index, layer in enumerate(LAYERS[package]) for room in layer}
+
+
+def room_imports(root: Path, package: str) -> dict[str, set[str]]:
+    """Return for each room the other rooms of its package that it imports."""
+    graph: dict[str, set[str]] = {room: set() for room in layers_of(package)}
+    for source in sources(root, package):
+        room = room_of(root / package, source)
+        below = {name.split(".")[1] for name in imports(source) if name.startswith(f"{package}.")}
+        graph[room] |= (below & set(graph)) - {room}
+    return graph
 
 
 def test_importing_the_package_loads_neither_torch_nor_pyspark() -> None:
-    """``import cxrfeat`` costs nothing, and the bottom layer needs neither torch nor pyspark."""
-    modules = ", ".join(f"cxrfeat.{name}" for name in LAYERS[0] if name != "__init__")
+    """``import cxrfeat`` costs nothing; neither do the modules that need no network and no cluster."""
+    modules = ", ".join(f"cxrfeat.{name}" for name in WITHOUT_TORCH)
     code = f"import cxrfeat, {modules}, sys; print(sorted({{'torch', 'torchvision', 'pyspark'}} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
@@ -117,44 +119,48 @@ def test_the_library_imports_no_program(root: Path) -> None:
         assert importers(root, "cxrfeat", package) == set()
 
 
-def test_every_module_has_a_layer(root: Path) -> None:
-    """A new module says where it belongs: add it to LAYERS."""
-    assert {module_of(root, source) for source in sources(root, "cxrfeat")} <= set(LAYER)
+@pytest.mark.parametrize("package", LAYERS)
+def test_every_room_has_a_layer(root: Path, package: str) -> None:
+    """A new room says where it belongs: add it to LAYERS."""
+    assert {room_of(root / package, source) for source in sources(root, package)} == set(layers_of(package))
 
 
-def test_no_module_imports_one_above_it_and_none_in_a_circle(root: Path) -> None:
-    """Imports point down: errors, findings, schema, splits ← imaging, preprocess, backbone ← encoder ← embed ← spark."""
-    graph: dict[str, set[str]] = {}
-    for source in sources(root, "cxrfeat"):
-        importer = module_of(root, source)
-        below = {name.split(".")[1] for name in imports(source) if name.startswith("cxrfeat.")} & set(LAYER)
-        graph.setdefault(importer, set()).update(below - {importer})
+@pytest.mark.parametrize("package", LAYERS)
+def test_imports_run_downwards(root: Path, package: str) -> None:
+    """No room imports a neighbour or a room above it, so no two rooms import each other."""
+    layer = layers_of(package)
     upward = {
-        f"{module} → {other}" for module, below in graph.items() for other in below if LAYER[other] > LAYER[module]
+        f"{room} → {other}"
+        for room, below in room_imports(root, package).items()
+        for other in below
+        if layer[other] >= layer[room]
     }
     assert upward == set()
-    assert len(list(TopologicalSorter(graph).static_order())) >= len(graph)
 
 
-@pytest.mark.parametrize(
-    ("folder", "known"), [("phantom", {"errors", "exits", "findings"}), ("spark", None), ("web", None)]
-)
-def test_neighbours_do_not_know_each_other(folder: str, known: set[str] | None, root: Path) -> None:
-    """``spark`` and ``web`` stand side by side, and phantoms stand alone."""
-    found = {
-        name.split(".")[1]
-        for source in sources(root, f"cxrfeat/{folder}")
-        for name in imports(source)
-        if name.startswith("cxrfeat.") and name.split(".")[1] in LAYER
-    } - {folder}
-    assert found
-    assert found <= (known or set(LAYER) - {"spark", "web", "demo"})
+def test_no_modules_import_each_other(root: Path) -> None:
+    """Modules form no circle either, inside a room or across rooms."""
+    files = {
+        ".".join(source.relative_to(root).with_suffix("").parts): source
+        for package in LAYERS
+        for source in sources(root, package)
+    }
+    graph = {
+        module: {found for name in imports(source) for found in (name, name.rpartition(".")[0]) if found in files}
+        for module, source in files.items()
+    }
+    assert len(list(TopologicalSorter(graph).static_order())) >= len(files)
+
+
+def test_phantoms_stand_alone(root: Path) -> None:
+    """Phantoms need no other room than the labels."""
+    assert room_imports(root, "cxrfeat")["phantom"] == {"errors", "exits", "labels"}
 
 
 def test_the_architecture_says_the_same(root: Path) -> None:
-    """The chain in the document is the table above."""
+    """The chains in the document are the tables above."""
     text = (root / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8").split("## Who may import whom")[1]
-    chain = text.strip().split("\n\n")[0].split("` ← `")
-    layers = [set(names.strip("`").split("`")[0].split(", ")) for names in chain]
-    assert layers[:-1] == [set(layer) - {"__init__"} for layer in LAYERS[: len(layers) - 1]]
-    assert layers[-1] == {"spark_jobs"}
+    chains = [line for line in text.split("\n##")[0].splitlines() if " ← " in line]
+    assert [[set(names.strip("` ").split(", ")) for names in chain.split(" ← ")] for chain in chains] == [
+        [set(layer) - {"__init__"} for layer in layers] for layers in LAYERS.values()
+    ]

@@ -21,6 +21,7 @@ from torchvision import transforms
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.backbones.registry import BACKBONES
 from cxrfeat.backbones.weights import find_weights, load_network
+from cxrfeat.cli import extract as job
 from cxrfeat.device import Precision, has_native_bf16
 from cxrfeat.images import png_jpeg, preprocess
 from cxrfeat.io import storage
@@ -28,7 +29,6 @@ from cxrfeat.labels.splits import SplitLevel, SplitRule
 from cxrfeat.phantom.archive import write_archive
 from cxrfeat.pipeline.embed import embed_batches
 from cxrfeat.spark.extract import ExtractConfig
-from spark_jobs import extract as job
 from tests import fakes
 from tests.spark_jobs import jobs
 

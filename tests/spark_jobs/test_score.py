@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pytest
 
+from cxrfeat.cli import score as job
 from cxrfeat.head.bundle import save_bundle
 from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.spark.score import ScoreConfig
-from spark_jobs import score as job
 from tests import fakes
 from tests.cxrfeat.pipeline.drops import DIM, rows, write
 from tests.cxrfeat.pipeline.test_parquet_drops import expected
