@@ -13,7 +13,8 @@ import pytest
 
 LAYERS = {
     "cxrfeat": (
-        ("__init__", "errors", "exits", "device"),
+        ("__init__", "errors"),
+        ("exits", "device"),
         ("io",),
         ("labels",),
         ("images", "head", "phantom"),
