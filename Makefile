@@ -1,4 +1,4 @@
-# make help lists what can be done here.
+# "make help" lists the targets.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -9,15 +9,15 @@ BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
 .PHONY: help
-help:  ## list these verbs
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 .PHONY: env
-env: $(VENV)/.ready java $(VENV)/.rehearsed  ## .venv with everything in it, spark-submit too
+env: $(VENV)/.ready java $(VENV)/.rehearsed  ## create .venv with all dependencies, spark-submit included
 
 EXTRA ?= dev
 $(VENV)/.ready: pyproject.toml constraints.txt $(wildcard spark_jobs/conf/*)
-	@echo "installing into $(VENV): takes a minute or two, most of it torch"
+	@echo "installing into $(VENV): takes one or two minutes, mostly for torch"
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA)]'
 	conf=$$(python -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent / "conf")'); \
@@ -31,23 +31,23 @@ java: $(VENV)/.ready
 	  apt-get update -qq && { apt-get install -y -qq openjdk-17-jre-headless || apt-get install -y -qq openjdk-21-jre-headless; } && \
 	  python -m cxrfeat.java; }
 
-# See spark_jobs/conf/spark-env.sh. The class path must be the one that it sets: conf is not on it.
+# Class data sharing, see spark_jobs/conf/spark-env.sh. The class path must equal the one set there, which lacks conf.
 $(VENV)/.rehearsed: $(VENV)/.ready | java
-	@echo "rehearsing a job for Java, which keeps the classes in $(VENV)/classes.jsa: half a minute"
+	@echo "running a small job to archive the Java classes in $(VENV)/classes.jsa: takes half a minute"
 	@rm -f "$(VENV)/classes.jsa"; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-	python -m cxrfeat.phantom --count 2 --output "$$folder/films" >"$$folder/log" 2>&1 && \
+	python -m cxrfeat.phantom --count 2 --output "$$folder/images" >"$$folder/log" 2>&1 && \
 	SPARK_CONF_DIR="$$(python -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent)')/conf/none" \
 	SPARK_SUBMIT_OPTS="-XX:+UseSerialGC -XX:+IgnoreUnrecognizedVMOptions -XX:ArchiveClassesAtExit=$(VENV)/classes.jsa" \
-	spark-submit spark_jobs/extract.py --images "$$folder/films" --output "$$folder/output" --weights random \
-	  --metadata "$$folder/films/Data_Entry_2017_v2020.csv" >>"$$folder/log" 2>&1 || { cat "$$folder/log"; exit 1; }
+	spark-submit spark_jobs/extract.py --images "$$folder/images" --output "$$folder/output" --weights random \
+	  --metadata "$$folder/images/Data_Entry_2017_v2020.csv" >>"$$folder/log" 2>&1 || { cat "$$folder/log"; exit 1; }
 	@touch $@
 
 DEMO_OPTIONS ?=
 .PHONY: demo
-demo: env  ## draw 60 phantom X-rays, embed them, train a head, score two drops, and say how to open the page
+demo: env  ## draw 60 phantom X-rays, embed them, train a head, score two drops, print the web page command
 	python -m cxrfeat.demo $(DEMO_OPTIONS)
 
-# An S3 server for tests, in a place of its own: moto's botocore needs an older python-dateutil than the project.
+# S3 server for tests, in a separate environment: moto's botocore needs an older python-dateutil than the project.
 $(BIN)/moto_server: $(VENV)/.ready
 	$(PYTHON) -m venv $(VENV)/s3
 	$(VENV)/s3/bin/pip install --quiet --disable-pip-version-check 'moto[s3]==5.2.5' 'flask-cors==6.0.5'
@@ -55,24 +55,24 @@ $(BIN)/moto_server: $(VENV)/.ready
 
 TEST_WORKERS ?= 2
 .PHONY: test
-test: env $(BIN)/moto_server  ## all tests but those that need a cluster, two files at a time (TEST_WORKERS=N)
+test: env $(BIN)/moto_server  ## run all tests except cluster tests, in two processes (TEST_WORKERS=N)
 	pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadfile
 
 .PHONY: coverage
-coverage: env $(BIN)/moto_server  ## what the same tests reach of cxrfeat and head_training, by lines and branches: at least 95 %
+coverage: env $(BIN)/moto_server  ## run the same tests; require 95 % line and branch coverage
 	pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 .PHONY: test-cluster
-test-cluster: env  ## faults, GPU scheduling and both jobs on a standalone cluster of this machine's processes
+test-cluster: env  ## test faults, GPU scheduling and both jobs on a local standalone cluster
 	pytest -m cluster
 
 CLUSTER_OPTIONS ?=
 .PHONY: cluster
-cluster: env  ## a standalone master and two workers, until Ctrl-C (CLUSTER_OPTIONS='--cores 2 --discovery docker/discover-gpus.sh')
+cluster: env  ## run a master and two workers until Ctrl-C (CLUSTER_OPTIONS='--cores 2 --discovery docker/discover-gpus.sh')
 	python -m tests.cluster.standalone $(CLUSTER_OPTIONS)
 
 .PHONY: lint
-lint: env  ## ruff, mypy --strict, and the linters of shell, Dockerfile and compose file, as pre-commit runs them
+lint: env  ## run the same checks as pre-commit: ruff, mypy --strict, linters for shell, Dockerfile and compose file
 	ruff check .
 	ruff format --check .
 	mypy
@@ -81,10 +81,10 @@ lint: env  ## ruff, mypy --strict, and the linters of shell, Dockerfile and comp
 	check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
 	podman-compose --dry-run --env-file docker/example.env --file docker/compose.yaml --profile tools config >/dev/null
 
-# Workers import a .zip that was shipped, but no .whl. A wheel is a zip, hatchling's is the same bytes each time.
+# Spark workers import a shipped .zip, but not a .whl. A wheel is a zip, and hatchling's is reproducible byte for byte.
 DIST ?= dist
 .PHONY: dist
-dist: env  ## dist/: the wheel, and the same as a zip for spark-submit --py-files
+dist: env  ## build the wheel, and a copy as zip for spark-submit --py-files, in dist/
 	hatchling build --target wheel --directory "$(DIST)"
 	for wheel in "$(DIST)"/cxrfeat-*-py3-none-any.whl; do cp "$$wheel" "$${wheel%-py3-none-any.whl}.zip"; done
 
@@ -92,15 +92,15 @@ BENCH_IMAGES ?= build/phantoms
 BENCH_OPTIONS ?=
 BENCH_VENV := build/bench-venv
 .PHONY: bench-env
-bench-env:  ## build/bench-venv: the peers, apart from .venv and its pinned versions; and films, where there are none
+bench-env:  ## create build/bench-venv with the peer programs, separate from .venv, and draw images if missing
 	$(MAKE) --no-print-directory bench-images VENV=$(BENCH_VENV) EXTRA=bench
 
 .PHONY: bench-all
-bench-all: bench-env  ## us and every peer in one run: benchmarks/results.md, about 40 minutes (BENCH_IMAGES, BENCH_OPTIONS)
+bench-all: bench-env  ## compare with every peer, about 40 minutes: benchmarks/results.md (BENCH_IMAGES, BENCH_OPTIONS)
 	export PATH="$(abspath $(BENCH_VENV))/bin:$$PATH"; python -m benchmarks.all --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
 
 .PHONY: bench-gpu
-bench-gpu: bench-env  ## a GPU: does it agree with the CPU, how many cores can it use, where does an image's time go
+bench-gpu: bench-env  ## GPU: agreement with the CPU, number of usable cores, time per stage
 	export PATH="$(abspath $(BENCH_VENV))/bin:$$PATH"; \
 	python -m benchmarks.gpu --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS); \
 	python -m benchmarks.stages --device cuda --batch-size 128 --count 128 --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
@@ -110,37 +110,37 @@ bench-images: env
 	test -d "$(BENCH_IMAGES)" || python -m cxrfeat.phantom --count 200 --workers 2 --output "$(BENCH_IMAGES)"
 
 .PHONY: bench
-bench: bench-images  ## extraction against a bare loop and a naive one (BENCH_IMAGES=DIR, BENCH_OPTIONS='--weights F')
+bench: bench-images  ## compare extraction with a bare and a naive loop (BENCH_IMAGES=DIR, BENCH_OPTIONS='--weights F')
 	python -m benchmarks.extract --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
 
 .PHONY: bench-memory
-bench-memory: bench-images  ## time and memory of driver and workers over 200 and 2,000 films
+bench-memory: bench-images  ## measure time and memory of driver and workers for 200 and 2,000 images
 	python -m benchmarks.scaling --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
 
 .PHONY: bench-fit
-bench-fit: env  ## the grid at once against one by one, and loading against pyarrow (BENCH_OPTIONS='--rows N')
+bench-fit: env  ## compare grid training with single runs, and loading with pyarrow (BENCH_OPTIONS='--rows N')
 	python -m benchmarks.fit $(BENCH_OPTIONS)
 	python -m benchmarks.load $(BENCH_OPTIONS)
 
 .PHONY: bench-bootstrap
-bench-bootstrap: env  ## intervals of 1,000 resamples against loops over scikit-learn
+bench-bootstrap: env  ## compare intervals of 1,000 resamples with loops over scikit-learn
 	python -m benchmarks.bootstrap $(BENCH_OPTIONS)
 
 .PHONY: bench-score
-bench-score: env  ## scoring against a bare pyarrow + torch program (BENCH_OPTIONS='--memory 100000 1000000' for memory)
+bench-score: env  ## compare scoring with a pyarrow + torch program (BENCH_OPTIONS='--memory 100000 1000000' for memory)
 	python -m benchmarks.score $(BENCH_OPTIONS)
 
 .PHONY: bench-web
-bench-web: env  ## the page: latency against the bare model, eight visitors for a minute (BENCH_OPTIONS='--weights F')
+bench-web: env  ## web page: latency against the bare model, eight visitors for a minute (BENCH_OPTIONS='--weights F')
 	python -m benchmarks.web $(BENCH_OPTIONS)
 
 .PHONY: constraints
-constraints:  ## renew constraints.txt with the newest versions that fit
+constraints:  ## update constraints.txt to the newest compatible versions
 	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
 	build/constraints/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	{ echo '# The versions that the project is tested with; "make env" installs these. Renew with "make constraints".'; \
 	  build/constraints/bin/pip freeze --exclude-editable; } > constraints.txt
 
 .PHONY: clean
-clean:  ## remove what make made, .venv too
+clean:  ## remove all generated files, .venv included
 	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

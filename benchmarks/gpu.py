@@ -1,35 +1,30 @@
-"""A GPU beside the CPU: do they agree, what does a batch cost, how many cores can one GPU use, and how busy is it.
+"""A GPU beside the CPU: do they agree, what does a batch cost, how many decode threads can one GPU use.
 
     python -m benchmarks.gpu --images DIR [--weights PATH --backbone resnet50-v1] [--device cuda:0] [--count 2048]
 
-Embeddings of 64 films are compared with those of this machine's CPU in fp32: cosine at least 0.99999 in fp32 and 0.999 in bf16, or
-the exit code is 1. Then what batches of several sizes cost, copy and network. Then films per second of the worker's function, no
-Spark, with 1, 2, 4, … decode threads; the GPU's busy share is what ``nvidia-smi`` reports meanwhile. How many cores the GPU can use
-is its own rate over that of one thread. Stages are :mod:`benchmarks.stages`.
+Embeddings of 64 images are compared with those of this machine's CPU in fp32: the exit code is 1 if a cosine is below
+0.99999 in fp32 or 0.999 in bf16. Then follow the times of batches of several sizes, and the images/s of the worker's
+function without Spark on 1, 2, 4, … decode threads. :mod:`benchmarks.stages` and :mod:`benchmarks.fit` take
+``--device cuda`` too.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import dataclasses
 import itertools
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from benchmarks import machine
-from benchmarks.films import replicate
+from benchmarks.workloads import link_images
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.backbones.registry import get_backbone
 from cxrfeat.backbones.weights import find_weights
@@ -40,23 +35,22 @@ from cxrfeat.io.schema import HANDLE
 from cxrfeat.pipeline import embed
 
 LEAST_COSINE = {Precision.FP32: 0.99999, Precision.BF16: 0.999}
-COMPARED = 64
+_COMPARED = 64
 
 
-def agreement(inputs: NDArray[np.uint8], backbone: str, weights: str, device: str) -> dict[Precision, float]:
-    """Return the least cosine between the device's embeddings and the CPU's in fp32, for each precision."""
-    found = find_weights(get_backbone(backbone), weights)
-    expected = FrozenEncoder(EncoderSpec(backbone, found, Precision.FP32)).embed(inputs)
+def least_cosines(inputs: NDArray[np.uint8], spec: EncoderSpec, device: str) -> dict[Precision, float]:
+    """Return, per precision, the least cosine between the device's embeddings and the CPU's in fp32."""
+    expected = FrozenEncoder(dataclasses.replace(spec, precision=Precision.FP32)).embed(inputs)  # (N, dim)
     cosines = {}
     for precision in LEAST_COSINE:
-        made = FrozenEncoder(EncoderSpec(backbone, found, precision), device).embed(inputs)
-        products = (made * expected).sum(1) / np.linalg.norm(made, axis=1) / np.linalg.norm(expected, axis=1)
+        found = FrozenEncoder(dataclasses.replace(spec, precision=precision), device).embed(inputs)
+        products = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
         cosines[precision] = float(products.min())
     return cosines
 
 
-def batch_costs(encoder: FrozenEncoder, inputs: NDArray[np.uint8], repeats: int = 10) -> tuple[float, float]:
-    """Return the median ms of copying a batch to the device, and of all that ``embed`` does with it, the copy included."""
+def batch_times(encoder: FrozenEncoder, inputs: NDArray[np.uint8], repeats: int) -> tuple[float, float]:
+    """Return the median ms of copying a batch to the device, and of the whole ``embed``, copy included."""
     batch = np.resize(inputs, (encoder.batch_size, *inputs.shape[1:]))
     encoder.embed(batch)
     copies, calls = [], []
@@ -66,87 +60,56 @@ def batch_costs(encoder: FrozenEncoder, inputs: NDArray[np.uint8], repeats: int 
         machine.wait_for(encoder.device)
         copies.append(time.perf_counter() - start)
         start = time.perf_counter()
-        encoder.embed(batch)  # returns numbers on the CPU, so the device is done
+        encoder.embed(batch)  # returns an array on the CPU, so the device has finished
         calls.append(time.perf_counter() - start)
     return 1000 * statistics.median(copies), 1000 * statistics.median(calls)
 
 
-def rate(files: Sequence[str], root: str, encoder: FrozenEncoder, threads: int) -> tuple[float, float | None]:
-    """Embed the files with a number of decode threads; return films/s and the GPU's busy share, if there is one."""
+def embedding_rate(files: Sequence[str], root: str, encoder: FrozenEncoder, threads: int) -> float:
+    """Return images/s of the worker's function on a number of decode threads."""
     handles = [pa.record_batch({"uri": files}, HANDLE)]
-    with _busy_share(encoder.device) as samples:
-        start = time.perf_counter()
-        rows = sum(
-            batch.num_rows for batch in embed.embed_batches(handles, encoder=encoder, root=root, decode_threads=threads)
-        )
-        seconds = time.perf_counter() - start
-    return rows / seconds, statistics.mean(samples) / 100 if samples else None
-
-
-@contextlib.contextmanager
-def _busy_share(device: torch.device) -> Iterator[list[float]]:
-    """Collect the percentage of time that a GPU was busy, five times a second; nothing for a CPU."""
-    samples: list[float] = []
-    if device.type != "cuda":
-        yield samples
-        return
-    query = ["nvidia-smi", f"--id={device.index or 0}", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
-    with tempfile.TemporaryFile("w+") as log, subprocess.Popen([*query, "--loop-ms=200"], stdout=log) as watcher:
-        try:
-            yield samples
-        finally:
-            watcher.terminate()
-            watcher.wait()
-            log.seek(0)
-            samples.extend(float(line) for line in log if line.strip())
+    start = time.perf_counter()
+    batches = embed.embed_batches(handles, encoder=encoder, root=root, decode_threads=threads)
+    rows: int = sum(batch.num_rows for batch in batches)
+    return rows / (time.perf_counter() - start)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; 1 if the device does not agree with the CPU."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--images", type=Path, required=True, help="films, real ones or phantoms")
-    parser.add_argument("--weights", default="random")
-    parser.add_argument("--backbone", default="resnet50")
+    """Measure and print; return 1 if the device disagrees with the CPU."""
+    parser = machine.option_parser(__doc__, images=2048, repeats=10)
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 64, 128, 256, 512], metavar="N")
-    parser.add_argument("--count", type=int, default=2048, help="films to embed, linked from --images")
     options = parser.parse_args(argv)
-    weights = find_weights(get_backbone(options.backbone), options.weights)
-    spec = EncoderSpec(options.backbone, weights)
+    spec = EncoderSpec(options.backbone, find_weights(get_backbone(options.backbone), options.weights))
     encoder = FrozenEncoder(spec, options.device)
     with tempfile.TemporaryDirectory() as root:
-        replicate(options.images, Path(root), options.count)
+        link_images(options.images, Path(root), options.count)
         files = [storage.join(root, name) for name in sorted(storage.list_files(root, png_jpeg.SUFFIXES))]
-        prepared = (embed.prepare(file, root).model_input for file in files[:COMPARED])
+        prepared = (embed.prepare(file, root).model_input for file in files[:_COMPARED])
         inputs = np.stack([model_input for model_input in prepared if model_input is not None])
-        print(
-            f"{machine.describe_device(encoder.device)}; {machine.versions()}; {len(files)} films, {encoder.precision}"
-        )
-        cosines = agreement(inputs, options.backbone, options.weights, options.device)
+        print(f"{machine.describe(encoder.device)}; {machine.versions()}; {len(files)} images")
+        cosines = least_cosines(inputs, spec, options.device)
         for precision, cosine in cosines.items():
-            print(f"least cosine to the CPU in fp32, {precision}: {cosine:.7f}   (bar: {LEAST_COSINE[precision]})")
+            least = LEAST_COSINE[precision]
+            print(f"least cosine to the CPU in fp32, {precision}: {cosine:.7f}   (at least {least})")
         for precision, size in itertools.product(LEAST_COSINE, options.batch_sizes):
-            tried = FrozenEncoder(dataclasses.replace(spec, precision=precision, batch_size=size), options.device)
-            copy, call = batch_costs(tried, inputs)
-            print(
-                f"{precision}, a batch of {size:>4}: {copy:6.2f} ms to copy, {call:7.2f} ms in all: {1000 * size / call:8,.0f} img/s"
-            )
-        _, call = batch_costs(encoder, inputs)
+            sized = FrozenEncoder(dataclasses.replace(spec, precision=precision, batch_size=size), options.device)
+            copy, call = batch_times(sized, inputs, options.repeats)
+            rate = 1000 * size / call
+            print(f"{precision}, batch of {size:>4}: copy {copy:6.2f} ms, all {call:7.2f} ms: {rate:8,.0f} images/s")
+        _, call = batch_times(encoder, inputs, options.repeats)
         most, alone = 1000 * encoder.batch_size / call, 0.0
-        cores = os.cpu_count() or 1
-        for threads in _powers_of_two(cores):
-            share = max(len(files) * threads // cores, 2 * encoder.batch_size)  # so that few threads don't take forever
-            images, busy = rate(files[:share], root, encoder, threads)
-            alone = alone or images
-            note = "" if busy is None else f"   GPU busy {busy:.0%}"
-            print(f"{threads:>3} decode threads: {images:8.1f} img/s{note}")
-        print(
-            f"{encoder.device} can use {most / alone:.0f} such threads: {most:,.0f} img/s in batches of {encoder.batch_size}"
-        )
+        for threads in powers_of_two(machine.CORES):
+            share = max(len(files) * threads // machine.CORES, 2 * encoder.batch_size)  # few threads get few images
+            rate = embedding_rate(files[:share], root, encoder, threads)
+            alone = alone or rate
+            print(f"{threads:>3} decode threads: {rate:8.1f} images/s")
+        print(f"{encoder.device} in {encoder.precision} can use {most / alone:.0f} such threads: {most:,.0f} images/s")
     return int(any(cosine < LEAST_COSINE[precision] for precision, cosine in cosines.items()))
 
 
-def _powers_of_two(most: int) -> list[int]:
+def powers_of_two(most: int) -> list[int]:
+    """Return 1, 2, 4, … up to ``most``."""
     return [1 << exponent for exponent in range(most.bit_length())]
 
 

@@ -1,191 +1,251 @@
-"""Raw measurements → ``results.md``: tables, ratios, bars. Nothing is measured here.
+"""Tables of all measurements: each benchmark prints its own, and this command writes them into one page.
 
-``results.json`` holds what ``python -m benchmarks.all`` collected; any part may be missing, and its section then is, too.
+    python -m benchmarks.results          # results.json → results.md; measures nothing
+
+Benchmarks add their numbers to ``results.json`` with ``--save``; parts that are missing are left out of the page.
 """
 
 from __future__ import annotations
 
-import itertools
+import argparse
+import datetime
+import json
+import shlex
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from benchmarks.bars import Bar, Run, bars, columns, find, ratios
-from benchmarks.contenders import JOB
+import torch
 
-STAGES = ("read", "inflate", "decode", "resize", "network", "Arrow", "write", "all")
-BUDGET_MIN = 40
+from benchmarks import machine
+from benchmarks.contenders import BARE, CONTENDERS, JOB, Kind
+
+STAGES = ("read", "decode", "resize", "network", "write", "all")
+
+STEADY_TARGETS: dict[str, float] = {
+    **{BARE: 0.95, "predict_batch_udf": 4.0, "mapInPandas": 4.0},
+    **{Kind.GIVEN: 1.2, Kind.DOCUMENTED: 2.5},
+}
+END_TO_END_TARGETS = {BARE: 0.8, "Daft, our function": 1.0}
+"""Least ratios of our job's rate to a contender's, or to any of a kind, that the project aims at."""
+
+FIT_RATIOS = (
+    ("stack", "one by one", 1, "target ≤ 0.5"),
+    ("stack", "plain", 24, ""),
+    ("stack", "one", 1, "target ≤ 2 on a GPU"),
+    ("GEMM", "one by one", 1, "lower bound of stack / one by one"),
+    ("stack", "GEMM", 1, "target ≤ 1.5"),
+    ("stack bf16", "one by one bf16", 1, ""),
+    ("stack bf16", "stack", 1, ""),
+    ("stack bf16", "GEMM bf16", 1, ""),
+    ("2018", "one", 1, "target ≥ 10"),
+)
+"""Two contestants, how many of the second one are compared with, and a remark."""
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a Markdown table; all columns but the first are numbers."""
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; all columns but the first are aligned as numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def extraction(repeats: Sequence[Sequence[Run]]) -> str:
-    """Write the table of contenders and the table of ratios."""
-    found = columns(repeats)
-    job = find(found, JOB)
-    rows = []
-    for column in sorted(found, key=lambda column: -max([statistics.median(column.steady or [0]), 0])):
-        comparable = job is not None and job.steady and column.steady and column is not job
-        ratio = f"{statistics.median(ratios(job.steady, column.steady)):.2f}" if comparable and job else ""
-        median = f"{statistics.median(column.steady):.1f}" if column.steady else ""
-        each = ", ".join(f"{rate:.1f}" for rate in column.steady)
-        seconds = f"{statistics.median(column.seconds):.1f}"
-        rows.append(
-            [column.name, column.kind, median, each, ratio, f"{column.films:,}", seconds, f"{column.peak:,.0f}"]
-        )
-    header = ["", "", "img/s steady", "runs", "job / it", "films", "s end to end", "peak MiB"]
-    return f"{table(header, rows)}\n\n{_promises(bars(found))}"
+def ratio(above: Sequence[float | None], below: Sequence[float | None], least: float | None = None) -> str:
+    """Return the median ratio of neighbouring runs, with a target if one is given; empty if no ratio is defined.
+
+    Ratios are taken run by run, because the machine's speed drifts between the runs of one contender.
+    """
+    ratios = [a / b for a, b in zip(above, below, strict=True) if a and b]
+    if not ratios:
+        return ""
+    median = statistics.median(ratios)
+    target = "" if least is None else f" (target ≥ {least:g}{'' if median >= least else ', **missed**'})"
+    return f"{median:.2f}{target}"
 
 
-def _promises(found: Sequence[Bar]) -> str:
-    rows = [
-        [bar.text, f"{bar.median:.2f}", ", ".join(f"{ratio:.2f}" for ratio in bar.ratios), _minimum(bar), bar.verdict]
-        for bar in found
+def extract(repeats: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """Return the table of contenders, the fastest first; steady rates are compared with the job's longest run."""
+    columns = [  # all runs of one contender over one number of images, key by key
+        {key: [run[key] for run in runs] for key in ("contender", "images", "steady", "seconds", "peak")}
+        for runs in zip(*repeats, strict=True)
     ]
-    return table(["", "median", "runs", "bar", "kept"], rows)
+    jobs = {column["images"][0]: column for column in columns if column["contender"][0] == JOB}
+    longest = jobs[max(jobs)]
+    rows = []
+    for column in columns:
+        name, count = column["contender"][0], column["images"][0]
+        kind = CONTENDERS[name].kind if name in CONTENDERS else Kind.JOB
+        rates = [rate for rate in column["steady"] if rate is not None]
+        steady = end_to_end = ""
+        if kind != Kind.JOB:
+            steady = ratio(longest["steady"], column["steady"], STEADY_TARGETS.get(name) or STEADY_TARGETS.get(kind))
+        if kind != Kind.JOB and count in jobs:
+            end_to_end = ratio(column["seconds"], jobs[count]["seconds"], END_TO_END_TARGETS.get(name))
+        median = f"{statistics.median(rates):.1f}" if rates else ""
+        each = ", ".join(f"{rate:.1f}" for rate in rates)
+        seconds = f"{statistics.median(column['seconds']):.1f}"
+        rows.append(
+            [name, kind, median, each, steady, f"{count:,}", seconds, end_to_end, f"{max(column['peak']):,.0f}"]
+        )
+    rows.sort(key=lambda row: -float(row[2] or 0))
+    header = ["", "", "images/s, steady", "runs", "job / it", "images", "s end to end", "job / it", "peak MiB"]
+    return table(header, rows)
 
 
-def _minimum(bar: Bar) -> str:
-    return "" if bar.minimum is None else f"≥ {bar.minimum:g}"
+def memory(points: Sequence[Mapping[str, Any]]) -> str:
+    """Return time and peak memory per number of images or rows, and their growth from each number to the next."""
+    rows = []
+    for before, point in zip([None, *points], points, strict=False):
+        keys = ("count", "seconds", "peak")
+        growth = [f"× {point[key] / before[key]:.2f}" for key in keys] if before else []
+        rows.append([f"{point['count']:,}", f"{point['seconds']:.1f}", f"{point['peak']:,.0f}", ", ".join(growth)])
+    return table(["", "s end to end", "peak MiB", "growth of all three"], rows)
 
 
 def stages(found: Sequence[Mapping[str, Any]]) -> str:
-    """Write each stage's time beside its floors."""
+    """Return the time of each stage beside that of alternatives."""
     rows = []
     for stage in STAGES:
-        ways = [way for way in found if way["stage"] == stage]
-        ours = next((way["ms"] for way in ways if way["way"].startswith("ours")), None)
-        floors = sorted((way for way in ways if not way["way"].startswith("ours")), key=lambda way: way["ms"])
-        cells = ", ".join(f"{way['ms']:.2f} ({way['way']})" for way in floors)
-        rows.append([stage, "" if ours is None else f"{ours:.2f}", cells])
-    return table(["stage", "ours, ms", "others and bounds, ms"], rows)
+        ways = sorted((way for way in found if way["stage"] == stage), key=lambda way: way["ms"])
+        ours = [f"{way['ms']:.2f}" for way in ways if way["way"] == "ours"]
+        others = [f"{way['ms']:.2f} ({way['way']})" for way in ways if way["way"] != "ours"]
+        rows.append([stage, *ours, ", ".join(others)])
+    return table(["stage", "ours, ms", "others and bound, ms"], rows)
 
 
 def fit(found: Mapping[str, Any]) -> str:
-    """Write seconds an epoch."""
-    rows = [[name, f"{statistics.median(runs):.2f}", f"{min(runs):.2f}"] for name, runs in found["seconds"].items()]
-    return table([f"{found['rows']:,} × {found['width']:,}", "s an epoch", "lowest"], rows)
-
-
-def load(found: Mapping[str, Any]) -> str:
-    """Write seconds and peaks of loading, and the ratio of the speeds."""
-    rows = [
-        [name, f"{statistics.median(runs):.2f}", f"{statistics.median(found['peaks'][name]):,.0f}"]
-        for name, runs in found["seconds"].items()
+    """Return seconds per epoch and their ratios."""
+    median = {name: statistics.median(runs) for name, runs in found["seconds"].items()}
+    rows = [[name, f"{median[name]:.2f}", f"{min(runs):.2f}"] for name, runs in found["seconds"].items()]
+    ratios = [
+        [
+            f"{above} / {below if count == 1 else f'({count} × {below})'}",
+            f"{median[above] / median[below] / count:.2f}",
+            remark,
+        ]
+        for above, below, count, remark in FIT_RATIOS
+        if above in median and below in median
     ]
-    promise = Bar("speed: ours / read_table", ratios(found["seconds"]["read_table"], found["seconds"]["ours"]), 0.5)
-    header = [f"{found['rows']:,} × {found['width']:,}", "s", "peak MiB"]
-    return f"{table(header, rows)}\n\n{_promises([promise])}"
+    header = [f"{found['rows']:,} × {found['width']:,}", "s per epoch", "lowest"]
+    return f"{table(header, rows)}\n\n{table(['', 'of medians', ''], ratios)}"
+
+
+def fit_memory(found: Mapping[str, Any]) -> str:
+    """Return seconds and peak memory of reading embeddings and of a whole fit."""
+    matrix = found["rows"] * found["width"] * 4 / machine.MIB  # float32
+    seconds = found["seconds"]
+    rows = []
+    for name, runs in seconds.items():
+        peak = statistics.median(found["peaks"][name])
+        speed = ratio(seconds["read_table"], runs, 0.5 if name == "load_features" else None) if name != "fit" else ""
+        rows.append([name, f"{statistics.median(runs):.2f}", speed, f"{peak:,.0f}", f"{peak / matrix:.2f}"])
+    header = [f"{found['rows']:,} × {found['width']:,}", "s", "speed / read_table's", "peak MiB", "peak / matrix"]
+    return table(header, rows)
 
 
 def score(found: Mapping[str, Any]) -> str:
-    """Write rows/s."""
-    rows = [
-        [name, f"{statistics.median(runs):,.0f}", ", ".join(f"{run:,.0f}" for run in runs)]
-        for name, runs in found["rates"].items()
-    ]
-    return table([f"{found['rows']:,} rows", "rows/s", "runs"], rows)
-
-
-def scaling(found: Sequence[Mapping[str, Any]]) -> str:
-    """Write time and memory over films and cores."""
+    """Return rows/s and their ratios to the bare program."""
+    rates = found["rates"]
     rows = [
         [
-            f"{point['run']['films']:,}",
-            str(point["cores"]),
-            f"{point['run']['seconds']:.1f}",
-            "" if point["run"]["steady"] is None else f"{point['run']['steady']:.1f}",
-            *(f"{point['run']['peak'][part]:,.0f}" for part in ("jvm", "driver", "worker", "tree")),
+            name,
+            f"{statistics.median(runs):,.0f}",
+            ", ".join(f"{run:,.0f}" for run in runs),
+            "" if name == "bare" else ratio(runs, rates["bare"], 0.6 if name == "rounds" else None),
         ]
-        for point in found
+        for name, runs in rates.items()
     ]
-    header = ["films", "cores", "s end to end", "img/s steady", "JVM MiB", "driver", "largest worker", "whole tree"]
-    most = max(point["cores"] for point in found)
-    sizes = [
-        {"count": point["run"]["films"], "seconds": point["run"]["seconds"], "tree": point["run"]["peak"]["tree"]}
-        for point in found
-        if point["cores"] == most
-    ]
-    return f"{table(header, rows)}\n\n{_growth(sizes)}"
+    return table([f"{found['rows']:,} rows", "rows/s", "runs", "it / bare"], rows)
 
 
-def _growth(points: Sequence[Mapping[str, float]]) -> str:
-    """Say how time and memory grew from each size to the next, and whether that is linear or better."""
-    lines = []
-    for small, large in itertools.pairwise(points):
-        times, seconds, tree = (large[key] / small[key] for key in ("count", "seconds", "tree"))
-        verdict = "linear or better" if max(seconds, tree) <= times else "**worse than linear**"
-        lines.append(
-            f"- {times:.0f} times as much: {seconds:.1f} times the time, {tree:.2f} times the memory: {verdict}."
-        )
-    return "\n".join(lines)
+class Section(NamedTuple):
+    """Heading, command, explanation, and the function that turns stored numbers into text."""
+
+    title: str
+    command: str
+    note: str
+    write: Callable[[Any], str]
 
 
-def score_scaling(found: Sequence[Mapping[str, float]]) -> str:
-    """Write time and memory of scoring over rows."""
-    rows = [
-        [
-            f"{point['rows']:,.0f}",
-            f"{point['seconds']:.1f}",
-            *(f"{point[part]:,.0f}" for part in ("jvm", "driver", "worker", "tree")),
-        ]
-        for point in found
-    ]
-    header = ["rows", "s end to end", "JVM MiB", "driver", "largest worker", "whole tree"]
-    return f"{table(header, rows)}\n\n{_growth([{**point, 'count': point['rows']} for point in found])}"
-
-
-SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "extraction": ("Extraction", extraction),
-    "stages": ("Where an image's time goes, and the least it could be: one core", stages),
-    "fit": ("Fit", fit),
-    "load": ("Reading embeddings back, encoded as the extraction writes them", load),
-    "score": ("Score", score),
-    "scaling": ("Scaling of the extraction: rounds of 100 films", scaling),
-    "score_scaling": ("Scaling of the scoring", score_scaling),
+SECTIONS = {
+    "extract": Section(
+        "Extraction",
+        "extract --images DIR --weights PATH --contenders all --count 621 --long-count 2000",
+        """\
+`job` is our Spark job. `documented`: as the peer's own documentation writes it; `given ours`: the same peer around our
+embedding function. `steady` leaves out start-up (`benchmarks/steady.py`); its ratios are to the job's longest run,
+those end to end to the job's run over as many images. Peak: the whole process tree, shared pages counted once.""",
+        extract,
+    ),
+    "stages": Section(
+        "Time of one image on one core",
+        "stages --images DIR --weights PATH",
+        """\
+`all` is the worker's function from path to Parquet. The FLOP bound is the network's arithmetic at the measured rate of
+a large matrix product.""",
+        stages,
+    ),
+    "fit": Section("Training", "fit --rows 20000", "`--help` explains the names.", fit),
+    "fit_memory": Section(
+        "Reading embeddings for training",
+        "fit --memory 40000 --repeats 5",
+        """\
+`load_features` is the reader of the training: a checked matrix with labels; `read_table` is pyarrow's table alone;
+`fit` is a whole run of one epoch.""",
+        fit_memory,
+    ),
+    "score": Section("Scoring", "score", "`--help` explains the names.", score),
+    "score_memory": Section(
+        "Memory of the scoring job", "score --memory 100000 1000000", "Per number of rows.", memory
+    ),
 }
-"""In the order of the page; the keys are those of ``results.json``."""
-
-NOTES = {
-    "extraction": "`job` is our Spark job. `documented`: as the peer's own documentation writes it; `given ours`: the same peer "
-    "around our embedding function or encoder. `steady` leaves start-up out (benchmarks/steady.py). Ratios are taken "
-    "repeat by repeat; their median is the figure. Peak is of the whole process tree, shared pages counted once.",
-    "stages": "`inflate` is inside `decode`; `all` is the worker's function from path to Parquet. Floors are what other libraries need for the same thing, with other bits; the bounds are this "
-    "machine's measured arithmetic and copy rates (benchmarks/limits.py).",
-    "fit": "One epoch of each; `python -m benchmarks.fit --help` says what the names mean.",
-    "load": "`ours` is what `head_training.fit` does: the matrix in memory, checked and joined; `read_table` is pyarrow's table alone.",
-    "score": "`python -m benchmarks.score --help` says what the names mean.",
-}
+"""Sections in the order of the page; the keys are those of ``results.json``."""
 
 
-def _provenance(runs: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say of each run what was measured in it, when, where and by which command."""
+def report(part: str, numbers: Any, file: Path | None, device: torch.device | None = None) -> None:
+    """Print the table of one part; store its numbers, command, machine and date in a file if one is given."""
+    print(f"{machine.describe(device)}; {machine.versions()}\n\n{SECTIONS[part].write(numbers)}")
+    if file is None:
+        return
+    stored = json.loads(file.read_text()) if file.exists() else {"runs": {}}
+    stored[part] = numbers
+    stored["runs"][part] = {
+        "command": f"python -m benchmarks.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}",
+        "machine": machine.describe(device),
+        "versions": machine.versions(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+    file.write_text(json.dumps(stored, indent=1) + "\n")
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """Return the page."""
+    page = ["# Results", "Written by `python -m benchmarks.results` from `results.json`: do not edit."]
     parts_of: dict[tuple[str, ...], list[str]] = {}
-    for part, run in runs.items():
+    for part, run in found["runs"].items():
         parts_of.setdefault(tuple(run[key] for key in ("command", "date", "machine", "versions")), []).append(part)
-    return "\n".join(
-        f"- {', '.join(parts)}: `{command}`, {date}. {machine}; {versions}."
-        for (command, date, machine, versions), parts in parts_of.items()
+    page.append(
+        "\n".join(
+            f"- {', '.join(parts)}: `{command}`, {date}. {where}; {versions}."
+            for (command, date, where, versions), parts in parts_of.items()
+        )
     )
+    for part, section in SECTIONS.items():
+        if part in found:
+            again = f"Measure it again with `python -m benchmarks.{section.command}`."
+            page += [f"## {section.title}", f"{section.note} {again}", section.write(found[part])]
+    return "\n\n".join(page) + "\n"
 
 
-def render(results: Mapping[str, Any]) -> str:
+def main(argv: Sequence[str] | None = None) -> int:
     """Write the page."""
-    runs = {part: run for part, run in results["runs"].items() if part in SECTIONS}
-    minutes = sum(run["minutes"] for run in runs.values())
-    verdict = "kept" if minutes < BUDGET_MIN else "**not kept**"
-    parts = [
-        "# Results",
-        f"Written by `python -m benchmarks.all` from `results.json`: do not edit. All parts took {minutes:.0f} minutes "
-        f"(bar: {BUDGET_MIN}: {verdict}).",
-        _provenance(runs),
-        "![Rates of all contenders, and each stage beside its floor](results.svg)",
-    ]
-    for key, (title, write) in SECTIONS.items():
-        if key in results:
-            parts += [f"## {title}", *([NOTES[key]] if key in NOTES else []), write(results[key])]
-    return "\n\n".join(parts) + "\n"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--file", type=Path, default=machine.RESULTS, help="the numbers; the page goes beside them")
+    file: Path = parser.parse_args(argv).file
+    file.with_suffix(".md").write_text(render(json.loads(file.read_text())))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Frozen-backbone feature extraction for chest X-rays: the library behind the Spark jobs and the head.
+"""Feature extraction from chest X-rays with frozen backbones: the library behind the Spark jobs and the head.
 
 Importing this package loads neither torch nor pyspark; only :mod:`cxrfeat.spark` imports pyspark.
 """
@@ -6,4 +6,4 @@ Importing this package loads neither torch nor pyspark; only :mod:`cxrfeat.spark
 __version__ = "0.1.0"
 
 NOTICE = "Research software, not a medical device."
-"""What every command, answer and report says."""
+"""Notice shown by every command, web response and report."""

@@ -1,4 +1,4 @@
-"""Where numbers are computed, and in what arithmetic: options that every program here spells alike."""
+"""Device and precision of computations: the same options in every command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cxrfeat.errors import DeviceError
 
 
 class Device(StrEnum):
-    """Where a network runs: ``auto`` takes a GPU where there is one."""
+    """Device option of a command; ``auto`` selects a GPU if one is available."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -18,54 +18,54 @@ class Device(StrEnum):
 
 
 class Precision(StrEnum):
-    """Arithmetic of the big products: ``auto`` takes bf16 where the device computes it natively."""
+    """Precision of matrix products and convolutions; ``auto`` selects bf16 on devices with native support."""
 
     AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
 
 
-def find_device(asked: Device) -> torch.device:
-    """Return the device of this process; of several GPUs the first.
+def find_device(requested: Device) -> torch.device:
+    """Return the device of this process, the first GPU if the machine has several.
 
     Raises:
-        DeviceError: a GPU was asked for, and there is none.
+        DeviceError: a GPU is requested but none is available.
     """
-    if asked == Device.CUDA and not torch.cuda.is_available():
-        raise DeviceError("--device cuda, but no GPU can be used on this machine")
-    use_gpu = asked == Device.CUDA or (asked == Device.AUTO and torch.cuda.is_available())
+    if requested == Device.CUDA and not torch.cuda.is_available():
+        raise DeviceError("--device cuda needs a GPU, but no GPU is available on this machine")
+    use_gpu = requested == Device.CUDA or (requested == Device.AUTO and torch.cuda.is_available())
     return torch.device("cuda" if use_gpu else "cpu")
 
 
 def open_device(name: str) -> torch.device:
-    """Return a device by its torch name, set to compute fp32 as fp32.
+    """Return a device by its torch name, with TF32 disabled for fp32 convolutions.
 
     Raises:
-        DeviceError: this machine has no such GPU.
+        DeviceError: this machine does not have the named GPU.
     """
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"device {name!r} was asked for, but this machine shows {torch.cuda.device_count()} GPUs")
+        raise DeviceError(f"device {name!r} is not available: this machine has {torch.cuda.device_count()} usable GPUs")
     if device.type == "cuda":
-        # By default fp32 convolutions are TF32 there, with 10 bits.
+        # cuDNN computes fp32 convolutions in TF32 by default, with a mantissa of 10 bits.
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     return device
 
 
 def has_native_bf16() -> bool:
-    """Say whether this CPU computes bf16 in hardware (AVX512-BF16 or AMX); elsewhere bf16 is slower than fp32."""
+    """Return True if this CPU computes bf16 in hardware (AVX512-BF16 or AMX); on others bf16 is slower than fp32."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def resolve_precision(asked: Precision, device: torch.device) -> Precision:
-    """Turn ``auto`` into the best that the device computes natively."""
-    if asked != Precision.AUTO:
-        return asked
+def resolve_precision(requested: Precision, device: torch.device) -> Precision:
+    """Return the requested precision, with ``auto`` resolved to bf16 if the device supports it natively, else fp32."""
+    if requested != Precision.AUTO:
+        return requested
     native = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_native_bf16()
     return Precision.BF16 if native else Precision.FP32
 
 
 def to_dtype(precision: Precision) -> torch.dtype:
-    """Return torch's name of a resolved precision."""
+    """Return the torch dtype of a resolved precision."""
     return {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}[precision]

@@ -1,6 +1,6 @@
-"""What can go wrong, by name: each error is a :class:`CxrfeatError` and also the builtin it refines.
+"""Exceptions of the project: each is a :class:`CxrfeatError` and a subclass of a builtin exception.
 
-A message says what was wrong, the actual value, the expected one, and where.
+A message gives the problem, the actual value, the expected value, and the place.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 class CxrfeatError(Exception):
-    """Base of every error that the project raises on purpose."""
+    """Base class of every exception that the project raises on purpose."""
 
 
 class ConfigError(CxrfeatError, ValueError):
-    """An option, or a combination of options, that can't be carried out."""
+    """An invalid option, or an invalid combination of options."""
 
 
 class QuarantineError(CxrfeatError, ValueError):
-    """Something that belongs into quarantine, with the reason that it gets there.
+    """Invalid input that goes into quarantine under a reason code.
 
     Attributes:
         reason: one of :class:`cxrfeat.io.schema.Reason`.
@@ -36,18 +36,18 @@ class QuarantineError(CxrfeatError, ValueError):
 
 
 class ImageError(QuarantineError):
-    """A file that cannot become an embedding."""
+    """An image file that cannot be embedded."""
 
 
 class DropError(QuarantineError):
-    """A drop, or a row group of it, that can't be trusted."""
+    """An invalid or damaged drop, or a row group of one."""
 
 
 class VectorsError(QuarantineError):
-    """An Arrow column of embeddings that is no matrix of finite numbers.
+    """An Arrow column of embeddings that does not form a matrix of finite numbers.
 
     Attributes:
-        rows: which rows of the column are wrong; empty if all are.
+        rows: indices of the invalid rows; empty if the whole column is invalid.
     """
 
     def __init__(self, reason: str, message: str, rows: Sequence[int] = ()) -> None:
@@ -55,61 +55,61 @@ class VectorsError(QuarantineError):
         self.rows = rows
 
     def __reduce__(self) -> tuple[type[VectorsError], tuple[object, ...]]:
-        """Keep the rows too."""
+        """Keep reason and rows when the error crosses a process boundary."""
         return type(self), (self.reason, str(self), self.rows)
 
 
 class MetadataError(CxrfeatError, ValueError):
-    """A metadata table or split list as a whole that can't be used."""
+    """An unusable metadata table or split list, as opposed to a single bad line."""
 
 
 class WeightsError(CxrfeatError, ValueError):
-    """Weights that can't be found, read, or fitted to the backbone."""
+    """Weights that are missing, unreadable, or do not match the backbone."""
 
 
 class DeviceError(CxrfeatError, RuntimeError):
-    """A device that was asked for and is not there."""
+    """A requested device that is not available."""
 
 
 class WorkerError(CxrfeatError, RuntimeError):
-    """A task failed for a reason that is not its files'."""
+    """A task that failed for a reason other than its input files."""
 
 
 class SessionError(CxrfeatError, RuntimeError):
-    """A Spark that can't be started, such as a cluster that does not answer."""
+    """A Spark session that does not start, for example because the cluster is unreachable."""
 
 
 class CheckpointError(CxrfeatError, RuntimeError):
-    """A stream's memory that is missing, damaged, or of another version of Spark."""
+    """A checkpoint of a stream that is missing, damaged, or written by another version of Spark."""
 
 
 class DatasetMismatchError(CxrfeatError, ValueError):
-    """An output folder that was made with other settings than the ones given now."""
+    """An output folder that was written with settings other than the current ones."""
 
 
 class DatasetIntegrityError(CxrfeatError, RuntimeError):
-    """A written data set that breaks a promise: an image lost or doubled, a patient in two splits."""
+    """A written data set that violates an invariant: a missing or duplicate image, or a patient in two splits."""
 
 
 class FeaturesError(CxrfeatError, ValueError):
-    """Embeddings that a head can't be trained on: none, mixed, of wrong length, not finite, doubled, leaking."""
+    """Embeddings unfit for training: none, mixed extractors, wrong length, not finite, duplicate, or leaking."""
 
 
 class BundleError(CxrfeatError, ValueError):
-    """A head's bundle that can't be written or read, or does not fit what it is used on."""
+    """A head bundle that cannot be written or read, or does not match its input."""
 
 
 class PredictionsError(CxrfeatError, ValueError):
-    """Predictions that can't be evaluated: unreadable, doubled, no probabilities, of images that the truth lacks."""
+    """Predictions unfit for evaluation: unreadable, duplicate, not probabilities, or without ground truth."""
 
 
 class TrainingError(CxrfeatError, RuntimeError):
-    """A training that ended without a head: every configuration diverged, or none can be ranked."""
+    """A training run without a usable head: every configuration diverged, or none can be ranked."""
 
 
 class JavaError(CxrfeatError, RuntimeError):
-    """No Java runtime that Spark can use."""
+    """A Java runtime that is missing or too old for Spark."""
 
 
 class ReportError(CxrfeatError, ValueError):
-    """A report that can't be made: what it is about is missing, damaged or of another format, or the page can't be written."""
+    """A report that cannot be made: its input is missing, damaged or in another format, or the write fails."""

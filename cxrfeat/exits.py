@@ -1,4 +1,4 @@
-"""How every command of the project ends: a code that scripts can read, and one line where something was wrong."""
+"""Exit codes of all commands, and one-line error messages in place of tracebacks."""
 
 from __future__ import annotations
 
@@ -13,65 +13,67 @@ from cxrfeat.errors import CxrfeatError
 DONE = 0
 
 FAILED = 1
-"""Something went wrong on the way."""
+"""Failure during the run."""
 
 UNUSABLE = 2
-"""Options or input that can't be used; argparse's code too."""
+"""Invalid options or input; argparse exits with the same code."""
 
 TOO_MANY_QUARANTINED = 3
-"""Done, but more is in quarantine than was allowed."""
+"""Done, but the quarantine exceeds the allowed share."""
 
 INTERRUPTED = 130
-"""Ctrl-C: 128 and the number of SIGINT, as shells count."""
+"""Ctrl-C: 128 plus the number of SIGINT, the convention of shells."""
 
 
 def epilog(meanings: Mapping[int, str]) -> str:
-    """Return the end of a command's ``--help``: its exit codes, and what it is not for.
+    """Return the end of a command's ``--help``: its exit codes and the notice.
 
     Args:
-        meanings: what a code means here, where that is more than the obvious.
+        meanings: exit code → description, in addition to the default descriptions or instead of them.
     """
-    known = {DONE: "done", FAILED: "failed on the way", UNUSABLE: "options or input that can't be used"}
-    lines = [f"  {code:<4} {meaning}" for code, meaning in sorted({**known, **meanings}.items())]
+    defaults = {DONE: "done", FAILED: "failed during the run", UNUSABLE: "invalid options or input"}
+    lines = [f"  {code:<4} {meaning}" for code, meaning in sorted({**defaults, **meanings}.items())]
     return "\n".join(["exit codes:", *lines, "", NOTICE])
 
 
-class AnsweredInterrupt(KeyboardInterrupt):
-    """Ctrl-C after :func:`answer_interrupts`: what it leaves has been said."""
+class ReportedInterrupt(KeyboardInterrupt):
+    """KeyboardInterrupt whose message :func:`answer_interrupts` has already printed."""
 
 
 def answer_interrupts(interrupted: str) -> None:
-    """Let Ctrl-C say at once what it leaves, and only then raise: for a command whose output may be gone a moment later.
+    """Install a SIGINT handler that prints a message immediately and then raises :class:`ReportedInterrupt`.
+
+    For commands whose stderr may be closed a moment after Ctrl-C.
 
     Args:
-        interrupted: as for :func:`run`.
+        interrupted: message, as in :func:`run`.
     """
 
-    def answer(*_: object) -> None:
+    def report(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        # Not print: the signal may have come in the middle of one, which can't be entered twice.
+        # print is not reentrant, and the signal may have interrupted one.
         os.write(sys.stderr.fileno(), f"\ninterrupted: {interrupted}\n".encode())
-        raise AnsweredInterrupt
+        raise ReportedInterrupt
 
-    signal.signal(signal.SIGINT, answer)
+    signal.signal(signal.SIGINT, report)
 
 
 def run(command: Callable[[], int], *, interrupted: str) -> int:
-    """Run a command and return its exit code; what is wrong is one line on stderr, but for a bug, which is raised.
+    """Run a command and return its exit code; known errors become one line on stderr, all others propagate.
 
     Args:
-        command: does the work, and returns the code of its own end.
-        interrupted: what Ctrl-C leaves, in words.
+        command: function that does the work and returns an exit code.
+        interrupted: message for Ctrl-C that states what is left of the run.
     """
     try:
         return command()
     except CxrfeatError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED if isinstance(error, RuntimeError) else UNUSABLE
-    except OSError as error:  # a full disk, a network share that has gone
+    except OSError as error:  # for example a full disk or a lost network share
         print(f"error: {error}", file=sys.stderr)
         return FAILED
-    except AnsweredInterrupt:
+    except ReportedInterrupt:
         return INTERRUPTED
     except KeyboardInterrupt:
         print(f"interrupted: {interrupted}", file=sys.stderr)
@@ -79,11 +81,13 @@ def run(command: Callable[[], int], *, interrupted: str) -> int:
 
 
 def run_after(command: Callable[[], object], *, safe: str) -> int:
-    """Run what follows a command whose work is safe already: whatever goes wrong now is a failure on the way.
+    """Run a step that follows the main work, such as writing a report, and return its exit code.
+
+    The results of the main work are already saved, so every known error returns FAILED, even invalid input.
 
     Args:
-        command: such as writing a report.
-        safe: what there is, and what will be missing, in words.
+        command: function to run.
+        safe: start of the error message: the saved results and the missing ones.
     """
     try:
         command()

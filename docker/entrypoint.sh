@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What a container does with its words:
-#   submit …    a driver in this container, known to the others by its address
-#   driver …    } what Spark on Kubernetes starts its pods with; with these two words its own image's entrypoint does the
-#   executor    } same, but Spark's pip package does not bring that one
-#   COMMAND …   that command
+# Start a container by its first argument:
+#   submit …    run spark-submit, with this container's address as the driver's host
+#   driver …    } start a Kubernetes pod of Spark, like the entrypoint of Spark's own image, which Spark's pip package
+#   executor    } does not contain
+#   COMMAND …   run this command
 set -euo pipefail
 
 case "${1:-}" in

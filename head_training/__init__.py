@@ -1,0 +1,1 @@
+"""Training, evaluation and report of a head on frozen embeddings, without Spark."""

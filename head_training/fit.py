@@ -1,4 +1,4 @@
-"""``python -m head_training.fit``: train a head, or a grid of heads, on embeddings."""
+"""Command ``python -m head_training.fit``: train a head, or a grid of heads, on embeddings."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from head_training.training.selection import SelectionMetric
 PROG = "python -m head_training.fit"
 
 EXIT_CODES = {
-    exits.FAILED: "failed on the way: no GPU, or no configuration that can be ranked",
-    exits.INTERRUPTED: "interrupted; the best head so far was kept if an epoch was over, and the last line says so",
+    exits.FAILED: "failed: no GPU, or no configuration that can be ranked",
+    exits.INTERRUPTED: "interrupted; the best head so far is kept if an epoch was complete, as stated in the last line",
 }
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -39,25 +39,25 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "select": SelectionMetric.VAL_LOSS,
     },
 }
-"""Where the system of 2018 differs from our defaults; an option that is given wins over its preset."""
+"""Settings of the 2018 system that differ from the defaults; options on the command line override a preset."""
 
 _SETTINGS = ("epochs", "batch_size", "early_stop", "monitor", "seed", "precision")
 
 
 def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
-    """Return the command line."""
+    """Return the argument parser."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog=prog,
-        description="Train the head: an MLP from embeddings, age and sex to the 14 findings.",
+        description="Train a head: an MLP that predicts the 14 findings from embeddings, age and sex.",
         epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument_group("data").add_argument
-    add("--features", required=True, metavar="DIR_OR_URI", help="OUT/embeddings, or any folder of such Parquet")
-    add("--output", required=True, type=Path, metavar="RUN", help="folder for the bundle and the tables")
+    add("--features", required=True, metavar="DIR_OR_URI", help="OUT/embeddings, or a folder with the same schema")
+    add("--output", required=True, type=Path, metavar="RUN", help="output folder for the bundle and the tables")
     add("--without", type=_covariates, default=(), metavar="age,sex", help="leave out age, sex, or both")
-    add("--no-standardise", dest="standardise", action="store_false", help="take the embedding as it is")
+    add("--no-standardise", dest="standardise", action="store_false", help="do not standardise the embedding")
     _add_configuration(parser)
     _add_training(parser)
     return parser
@@ -71,14 +71,14 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=True,
         metavar="FILE",
-        help=f"train every combination of the lists in a TOML file (keys {', '.join(KEYS)}) and keep the best; without FILE, a "
-        "grid of 24",
+        help=f"train every combination of the values in a TOML file (keys {', '.join(KEYS)}) and keep the best; "
+        "without FILE, a grid of 24 configurations",
     )
     shown = " ".join(map(str, defaults.hidden))
     add("--hidden", type=int, nargs="+", metavar="N", help=f"widths of the hidden layers (default {shown})")
-    add("--dropout", type=float, metavar="P", help=f"share of hidden units to drop (default {defaults.dropout})")
-    add("--lr", type=float, metavar="R", help=f"Adam's learning rate at the start (default {defaults.lr})")
-    add("--weight-decay", type=float, metavar="W", help=f"Adam's L2 penalty (default {defaults.weight_decay})")
+    add("--dropout", type=float, metavar="P", help=f"dropout rate of hidden units (default {defaults.dropout})")
+    add("--lr", type=float, metavar="R", help=f"initial learning rate of Adam (default {defaults.lr})")
+    add("--weight-decay", type=float, metavar="W", help=f"L2 penalty of Adam (default {defaults.weight_decay})")
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
@@ -88,44 +88,42 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         choices=sorted(PRESETS),
         help="2018: batch size 10, no standardisation, loss weighted by frequency, select by val_loss",
     )
-    add("--epochs", type=int, default=50, metavar="N", help="at most (default 50)")
-    add("--batch-size", type=int, default=256, metavar="N", help="rows of a step (default 256)")
+    add("--epochs", type=int, default=50, metavar="N", help="maximum number of epochs (default 50)")
+    add("--batch-size", type=int, default=256, metavar="N", help="rows per step (default 256)")
     add(
         "--loss-weighting",
         type=LossWeighting,
         choices=list(LossWeighting),
         default=LossWeighting.NONE,
-        help="frequency: positives and negatives of a finding weigh the same in sum (default none)",
+        help="frequency: positives and negatives of a finding get equal total weight (default none)",
     )
-    add("--early-stop", type=int, metavar="N", help="end a configuration after N epochs without a better one")
+    add("--early-stop", type=int, metavar="N", help="stop a configuration after N epochs without improvement")
     add(
         "--monitor",
         type=Monitor,
         choices=list(Monitor),
         default=Monitor.VAL_LOSS,
-        help="what a better epoch is better in, on validation (default val_loss)",
+        help="validation metric used to pick the best epoch (default val_loss)",
     )
     add(
         "--select",
         type=SelectionMetric,
         choices=list(SelectionMetric),
         default=SelectionMetric.AUROC,
-        help="what the chosen configuration is best in, on validation: mean AUROC (default), or val_loss as in 2018",
+        help="validation metric used to choose the configuration: mean AUROC (default), or val_loss as in 2018",
     )
-    add("--seed", type=int, default=0, metavar="N", help="of initial weights, batches and dropout (default 0)")
-    add(
-        "--device", type=Device, choices=list(Device), default=Device.AUTO, help="auto (default): a GPU if there is one"
-    )
+    add("--seed", type=int, default=0, metavar="N", help="seed of initial weights, batches and dropout (default 0)")
+    add("--device", type=Device, choices=list(Device), default=Device.AUTO, help="auto (default): a GPU if available")
     add(
         "--precision",
         type=Precision,
         choices=PRECISIONS,
         default=Precision.FP32,
-        help="of the first layer's products: fp32 (default); bf16 takes about two thirds of the time where the device "
-        "computes it natively",
+        help="precision of the first layer's matrix product: fp32 (default), or bf16, which takes about two thirds of "
+        "the time on devices with native bf16",
     )
-    add("--quiet", action="store_true", help="no live display")
-    add("--no-report", dest="report", action="store_false", help="write no RUN/evaluation and no RUN/report.html")
+    add("--quiet", action="store_true", help="do not show progress")
+    add("--no-report", dest="report", action="store_false", help="do not write RUN/evaluation and RUN/report.html")
 
 
 def _covariates(names: str) -> tuple[str, ...]:
@@ -136,10 +134,10 @@ def _covariates(names: str) -> tuple[str, ...]:
 
 
 def parse(argv: Sequence[str] | None, prog: str = PROG) -> tuple[FitConfig, bool]:
-    """Turn the command line into what is to be done, and whether a report is wanted afterwards.
+    """Parse the command line; return the configuration and True if a report is requested.
 
     Raises:
-        ConfigError: values that can't be carried out.
+        ConfigError: invalid values.
     """
     parser = build_parser(prog)
     options = parser.parse_args(argv)
@@ -164,7 +162,7 @@ def parse(argv: Sequence[str] | None, prog: str = PROG) -> tuple[FitConfig, bool
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
-    """Run the command; return the exit code."""
+    """Run the command and return its exit code."""
     return exits.run(lambda: _fit(*parse(argv, prog)), interrupted="no head was written")
 
 
@@ -173,9 +171,9 @@ def _fit(config: FitConfig, report: bool) -> int:
     print(format_result(result, config.select))
     code = exits.DONE
     if report:
-        print("measuring it with intervals, and writing the report", file=sys.stderr)
-        safe = f"{config.head} is whole, but there is no report"
-        code = exits.run_after(lambda: _measure(config.output), safe=safe)
+        print("evaluating the head and writing the report", file=sys.stderr)
+        safe = f"{config.head} was written, but the report failed"
+        code = exits.run_after(lambda: _evaluate_and_report(config.output), safe=safe)
     print(
         f"written to {config.output}"
         + (f"; open {config.output / 'report.html'}" if report and code == exits.DONE else "")
@@ -186,33 +184,31 @@ def _fit(config: FitConfig, report: bool) -> int:
     return code
 
 
-def _measure(run: Path) -> None:
-    """Write the evaluation and the report into a run."""
+def _evaluate_and_report(run: Path) -> None:
+    """Write the evaluation and the report into the folder of a run."""
     evaluation = run / "evaluation"
     evaluate(open_run(run), resamples=RESAMPLES, seed=0).write(evaluation)
     write_report(ReportConfig(run, run=run, evaluation=evaluation))
 
 
 def format_result(result: FitResult, select: SelectionMetric) -> str:
-    """Return what a user wants to know at the end."""
-    counts = Counter(str(course.status) for course in result.courses)
-    best = result.course
+    """Return the printed summary: the chosen configuration, its calibration, and its AUROC on val and test."""
+    counts = Counter(str(history.status) for history in result.histories)
+    chosen = result.history
     calibrated = sum(method != CalibrationMethod.NONE for method in result.methods)
-    why = (
-        ""
-        if calibrated == len(FINDINGS)
-        else f"; the rest have under {MIN_IMAGES} films of a class in val, or are better as they are"
+    uncalibrated = (
+        f"; the others have fewer than {MIN_IMAGES} images of a class in val, or calibration did not improve them"
     )
-    settings = best.configuration
-    by = {SelectionMetric.AUROC: "mean AUROC on val", SelectionMetric.VAL_LOSS: "val loss"}[select]
+    configuration = chosen.configuration
+    metric = {SelectionMetric.AUROC: "mean AUROC on val", SelectionMetric.VAL_LOSS: "val loss"}[select]
     lines = [
         "configurations: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())),
         *(f"left out: {count} rows {reason}" for reason, count in result.left_out.items() if count),
         *(f"imputed: {count} missing values of {name}" for name, count in result.imputed.items() if count),
-        f"chosen: {best.name}, by {by}; best epoch {best.best.epoch.epoch if best.best else '-'} of {len(best.history)}; hidden "
-        f"{' '.join(map(str, settings.hidden))}, dropout {settings.dropout:g}, lr {settings.lr:g}, "
-        f"weight decay {settings.weight_decay:g}",
-        f"calibrated on val: {calibrated} of {len(FINDINGS)} findings{why}",
+        f"chosen: {chosen.name}, by {metric}; best epoch {chosen.best_epoch} of {len(chosen.epochs)}; hidden "
+        f"{' '.join(map(str, configuration.hidden))}, dropout {configuration.dropout:g}, lr {configuration.lr:g}, "
+        f"weight decay {configuration.weight_decay:g}",
+        f"calibrated on val: {calibrated} of {len(FINDINGS)} findings{uncalibrated if calibrated < len(FINDINGS) else ''}",
         f"{'AUROC':<20}{'val':>8}{'test':>8}   positives in val, test",
     ]
     for val, test in zip(result.val.findings, result.test.findings, strict=True):

@@ -1,4 +1,4 @@
-"""What every test shares: deterministic Hypothesis, one torch thread, and the real data where it lies."""
+"""Fixtures and settings of all tests: deterministic Hypothesis, one torch thread, Spark, S3 and real data."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ torch.set_num_threads(1)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark what asks for the session: ``-m "not spark"`` leaves all of it out."""
+    """Mark all tests that use the Spark session, so that ``-m "not spark"`` deselects them."""
     if "spark" in getattr(item, "fixturenames", ()):
         item.add_marker(pytest.mark.spark)
 
 
 @pytest.fixture(scope="session")
 def shared(pytestconfig: pytest.Config) -> Path:
-    """Return the folder of real images and weights beside the checkout; tests that ask for it are marked `shared`."""
+    """Return the folder of real images and weights beside the checkout; tests that use it are marked `shared`."""
     folder = pytestconfig.rootpath.parent / "shared"
     if not folder.is_dir():
-        pytest.skip(f"no real images and weights: {folder} is not there")
+        pytest.skip(f"no real images and weights: {folder} does not exist")
     return folder
 
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """Return one small local session for all tests that need Spark; it starts when the first one asks."""
+    """Return one small local session for all tests that need Spark; it starts with the first of them."""
     from pyspark import cloudpickle
     from pyspark.sql import SparkSession
 
@@ -67,7 +67,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the URL of an S3 server that starts when the first test asks."""
+    """Return the URL of an S3 server that starts with the first test that needs it."""
     program = s3.find_server()
     if program is None:
         pytest.skip("no moto_server beside the interpreter; `make test` installs it")
@@ -82,17 +82,17 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.delenv(name)
     for name, value in {**s3.ENVIRONMENT, "AWS_ENDPOINT_URL": s3_server}.items():
         monkeypatch.setenv(name, value)
-    name = f"bucket-{uuid.uuid4()}"  # file systems are kept by bucket, so none is met twice
+    name = f"bucket-{uuid.uuid4()}"  # file systems are cached by bucket, so each test needs a new one
     s3.make_bucket(s3_server, name)
     return f"s3a://{name}"
 
 
 @pytest.fixture(scope="session")
 def trained() -> dict[str, torch.Tensor]:
-    """Return a state dict of resnet50 as if it were trained, without fc; not to be changed.
+    """Return a state dict of resnet50 without fc that resembles trained weights; tests must not change it.
 
-    Convolutions are PyTorch's random ones. BatchNorm has scales and shifts of its own, small ones at the end of a block,
-    and the statistics of a batch of smooth pictures: so two films get features as different as from real weights.
+    Convolutions are PyTorch's random ones. BatchNorm has random scales and shifts, small ones at the end of a block,
+    and the statistics of a batch of smooth images, so features differ between images as with real weights.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(7)
@@ -109,7 +109,7 @@ def trained() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def trained_file(trained: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Write `trained` to a .safetensors file, 100 MB that are removed at the end."""
+    """Return a .safetensors file with `trained`, 100 MB that are removed at the end."""
     path = tmp_path_factory.mktemp("weights") / "trained.safetensors"
     safetensors.torch.save_file(trained, path)
     yield path

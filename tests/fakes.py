@@ -1,4 +1,4 @@
-"""Stand-ins that are tiny and exact: an encoder that is arithmetic, films, and files of every kind."""
+"""Small exact stand-ins: an encoder that is plain arithmetic, images, and files of every kind."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ FAKE_BATCH = 4
 
 
 class FakeEncoder:
-    """An Encoder whose embedding of an image is its mean, its spread and its centre of mass along x and y.
+    """An Encoder whose embedding of an image is its mean, standard deviation and centre of mass along x and y.
 
-    Each image is computed alone in float64, so neighbours can't matter; a flip or an exchange of two images shows.
+    Each image is computed alone in float64, so the batch has no influence. A flip or an exchange of two images changes
+    the result.
 
     Attributes:
         calls: number of images in each call of ``embed``.
@@ -68,12 +69,12 @@ def make_fake(spec: EncoderSpec, device: str, threads: int) -> Encoder:
 
 
 def make_failing(spec: EncoderSpec, device: str, threads: int) -> Encoder:
-    """Fail as a worker does whose trouble is not its files."""
+    """Raise an error that is unrelated to the files of the worker."""
     raise RuntimeError("the GPU is on fire")
 
 
 def build_small() -> ResNet:
-    """Build a ResNet of one thin block a stage: 20 MB, made in milliseconds."""
+    """Build a ResNet with one thin block per stage: 20 MB, built in milliseconds."""
     return ResNet([1, 1, 1, 1], width_per_group=4)
 
 
@@ -81,8 +82,8 @@ SMALL = Backbone("small", 2048, build_small)
 """A backbone for tests that need a real network but not its size; not in the registry."""
 
 
-def film(height: int = 64, width: int = 64, seed: int = 0) -> Gray8:
-    """Draw a gray picture without any symmetry, different for each seed."""
+def gray_image(height: int = 64, width: int = 64, seed: int = 0) -> Gray8:
+    """Return an (H, W) gray image without any symmetry, different for each seed."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     slope = random.uniform(50, 150) * x / width + random.uniform(20, 80) * y / height
@@ -107,14 +108,14 @@ def as_mode(mode: str) -> Callable[[Gray8], Image.Image]:
 
 
 def with_alpha(pixels: Gray8) -> Image.Image:
-    """Gray as RGBA, with an alpha that is not constant and must not matter."""
+    """Return gray as RGBA with a varying alpha, which must not change the result."""
     image = Image.fromarray(pixels).convert("RGBA")
     image.putalpha(Image.fromarray(255 - pixels))
     return image
 
 
 def with_palette(pixels: Gray8) -> Image.Image:
-    """Gray as palette indices in reversed order, so that an index is never its own gray level."""
+    """Return gray as palette indices in reversed order, so that an index never equals its gray level."""
     image = Image.fromarray(255 - pixels).convert("P")
     image.putpalette([level for index in range(256) for level in [255 - index] * 3])
     return image
@@ -132,11 +133,11 @@ LEGAL: dict[str, tuple[str, Callable[[Gray8], bytes]]] = {
     "gray8 progressive jpeg": ("gray8", lambda pixels: encode(Image.fromarray(pixels), "JPEG", progressive=True)),
     "rgb8 jpeg": ("rgb8", lambda pixels: encode(as_mode("RGB")(pixels), "JPEG")),
 }
-"""Kind of file → its pixel format, and how a film is written so."""
+"""Kind of file → its pixel format, and a function that writes an image as such a file."""
 
 
 def handles(root: str, names: Iterable[str], size: int = 1000) -> Iterator[pa.RecordBatch]:
-    """Yield handles of files below a root in Arrow batches of one size."""
+    """Yield handles of files below a root in Arrow batches of ``size`` rows."""
     uris = [f"{root}/{name}" for name in names]
     for start in range(0, len(uris), size):
         yield pa.record_batch([uris[start : start + size]], schema=HANDLE)
@@ -150,14 +151,14 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 def raw_png(
     width: int, height: int, *, depth: int = 8, colour: int = 0, rows: bytes = b"", extra: Iterable[bytes] = ()
 ) -> bytes:
-    """Write a PNG by hand, whatever its header promises: ``rows`` are filtered scanlines, ``extra`` whole chunks."""
+    """Return a PNG with an arbitrary header: ``rows`` are filtered scanlines, ``extra`` whole chunks."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + body
 
 
 def fix_checksums(data: bytes) -> bytes:
-    """Make every whole chunk of a mutated PNG pass its checksum, so that the mutation reaches the decoder."""
+    """Return a mutated PNG with valid checksums of all whole chunks, so that the mutation reaches the decoder."""
     fixed, at = bytearray(data[:8]), 8
     while at + 12 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
@@ -169,7 +170,7 @@ def fix_checksums(data: bytes) -> bytes:
 
 
 def save_weights(path: Path, state: object) -> Weights:
-    """Write a state dict, or whatever is given as one, in the format of the path's suffix."""
+    """Write a state dict, or any other object, in the format of the path's suffix."""
     if path.suffix == ".safetensors":
         safetensors.torch.save_file(state, path)  # type: ignore[arg-type]
     else:
@@ -180,7 +181,7 @@ def save_weights(path: Path, state: object) -> Weights:
 def bundle(
     dim: int, *, covariates: tuple[str, ...] = COVARIATES, extractor: str = "fake:0:fake", seed: int = 0
 ) -> Bundle:
-    """Make a bundle of an untrained head with statistics, calibration and thresholds that all matter."""
+    """Return a bundle of an untrained head whose statistics, calibration and thresholds all change the result."""
     random = np.random.default_rng(seed)
     mean, scale = random.normal(size=dim).astype(np.float32), random.uniform(0.5, 2, dim).astype(np.float32)
     imputed = {name: {"age": 46.875, "sex": 0.5625}[name] for name in covariates}

@@ -1,4 +1,4 @@
-"""Tests that need a GPU: they run where there is one."""
+"""Marker of tests that need a GPU; they are skipped without one."""
 
 from __future__ import annotations
 

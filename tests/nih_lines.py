@@ -1,4 +1,4 @@
-"""Lines of a metadata file with what must become of each: the table that both readers, Spark's and pandas', are held to."""
+"""Lines of a metadata file with the expected result of each, for the tests of both readers, Spark's and pandas'."""
 
 from __future__ import annotations
 

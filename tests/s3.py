@@ -1,4 +1,4 @@
-"""An S3 server of one's own: moto's, in a process of its own, for tests that need the real protocol."""
+"""Local S3 server (moto) in a separate process, for tests that need the real protocol."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ ENVIRONMENT = {
     "AWS_REGION": "eu-central-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-"""The usual names. The endpoint comes from the server; the credentials are any, until :func:`locked`."""
+"""Usual environment variables without the endpoint. The server accepts any credentials, except in :func:`locked`."""
 
 _ADDRESS = re.compile(r"Running on (http://\S+)")
 
 
 def find_server() -> Path | None:
-    """Return the program beside the interpreter, or None. Not one from the path: moto 5.2.1 does not get on with pyarrow."""
+    """Return the program beside the interpreter, or None; PATH may have moto 5.2.1, which fails with pyarrow."""
     program = Path(sys.executable).with_name("moto_server")
     return program if program.exists() else None
 
 
 @contextlib.contextmanager
 def serve(program: Path, log: Path) -> Iterator[str]:
-    """Start a server on a free port and yield its URL; it ends with the context. It says where it is in its log."""
+    """Start a server on a free port and yield its URL; it ends with the context. The URL is read from its log."""
     command = [str(program), "--host", "127.0.0.1", "--port", "0"]
     with log.open("w") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as process:
         try:
@@ -45,7 +45,7 @@ def serve(program: Path, log: Path) -> Iterator[str]:
 
 
 def make_bucket(endpoint: str, name: str) -> None:
-    """Create a bucket; here everybody may."""
+    """Create a bucket, which needs no credentials here."""
     _request(f"{endpoint}/{name}", "PUT")
 
 
@@ -64,7 +64,7 @@ def upload(folder: Path, location: str) -> None:
 
 @contextlib.contextmanager
 def locked(endpoint: str) -> Iterator[None]:
-    """Refuse everybody while the context lasts: the server knows no key at all."""
+    """Reject all credentials within the context."""
     _request(f"{endpoint}/moto-api/reset-auth", "POST", b"0")
     try:
         yield
@@ -73,7 +73,7 @@ def locked(endpoint: str) -> Iterator[None]:
 
 
 def _request(url: str, method: str, data: bytes | None = None) -> None:
-    # Without a type urllib would say that data is a form, and moto would parse it as one.
+    # Without a type urllib sends data as a form, and moto would parse it as one.
     request = urllib.request.Request(url, data, {"Content-Type": "text/plain"}, method=method)
     with urllib.request.urlopen(request, timeout=30):
         pass

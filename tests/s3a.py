@@ -1,8 +1,8 @@
-"""Spark's connector to S3 for tests.
+"""Spark's S3 connector for tests.
 
-It belongs to Maven's registry: ``org.apache.hadoop:hadoop-aws`` in the version of Spark's own Hadoop. Where only Python's can
-be reached, ``python -m tests.s3a FOLDER`` takes an older one, 3.3.6 with its AWS SDK, out of H2O's wheel (Apache 2.0, 250 MB
-to download); with :data:`SETTINGS_OF_3_3` it runs on Hadoop 3.5. For tests, never for work.
+The official source is Maven: ``org.apache.hadoop:hadoop-aws`` in the Hadoop version of Spark. If only PyPI is
+reachable, ``python -m tests.s3a FOLDER`` extracts version 3.3.6 and its AWS SDK from H2O's wheel (Apache 2.0, 250 MB
+to download), which runs on Hadoop 3.5 with :data:`SETTINGS_OF_3_3`. For tests only, not for production.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SETTINGS_OF_3_3 = {
     "fs.s3a.multipart.purge.age": "86400",
     # Hadoop 3.5's default names classes of a newer AWS SDK.
     "fs.s3a.aws.credentials.provider": "org.apache.hadoop.fs.s3a.SimpleAWSCredentialsProvider",
-    # 3.3's vectored reads call what Hadoop 3.5 no longer has.
+    # The vectored reads of 3.3 call methods that Hadoop 3.5 no longer has.
     "parquet.hadoop.vectored.io.enabled": "false",
 }
 
@@ -47,7 +47,7 @@ _PACKAGES = (
 
 
 def submit_options() -> list[str] | None:
-    """Return what spark-submit needs to be told of the connector, or None where there is none."""
+    """Return the options of spark-submit for the connector, or None if there is no connector."""
     if list((Path(pyspark.__file__).parent / "jars").glob("hadoop-aws-*.jar")):
         return []
     jars = sorted(Path(os.environ[FOLDER]).glob("*.jar")) if FOLDER in os.environ else []

@@ -1,4 +1,4 @@
-"""docs/DEPENDENCIES.md names what pyproject.toml asks for, where it asks for it, and nothing else."""
+"""docs/DEPENDENCIES.md lists exactly the dependencies of pyproject.toml, in the matching sections."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ HEADINGS = {"": "At run time", "web": "For the page", "bench": "To measure again
 
 @pytest.mark.parametrize("extra", HEADINGS)
 def test_every_dependency_says_why_it_is_there(pytestconfig: pytest.Config, extra: str) -> None:
-    """A package that comes or goes does so on the page too."""
+    """A package that is added or removed must be added or removed on the page too."""
     project = tomllib.loads((pytestconfig.rootpath / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = project["optional-dependencies"][extra] if extra else project["dependencies"]
-    names = {re.match(r"[\w-]+", requirement)[0] for requirement in asked} - {"cxrfeat"}  # type: ignore[index]
+    requirements = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    names = {re.match(r"[\w-]+", requirement)[0] for requirement in requirements} - {"cxrfeat"}  # type: ignore[index]
     page = (pytestconfig.rootpath / "docs" / "DEPENDENCIES.md").read_text(encoding="utf-8")
     (section,) = re.findall(rf"^## {HEADINGS[extra]}.*?(?=^## )", page, flags=re.DOTALL | re.MULTILINE)
     rows = re.findall(r"^\| ([\w, -]+) \|", section, flags=re.MULTILINE)

@@ -1,9 +1,10 @@
-"""What "make dist" promises: a wheel and a zip, each enough for a cluster that has only the third-party packages."""
+"""The wheel and the zip of "make dist" each suffice for a cluster with the third-party packages."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(python: Path, *command: str, cwd: Path, **variables: str) -> str:
-    """Run a program where nothing of the checkout can be seen, expect success, and return what it printed."""
+    """Run a program without access to the checkout, expect success, and return its output."""
     result = subprocess.run(
         command,
         cwd=cwd,
@@ -109,7 +110,7 @@ def test_programs_run_from_zip_and_wheel(dist: tuple[Path, Path], python: Path, 
 @pytest.mark.slow
 @pytest.mark.spark
 def test_a_job_runs_with_the_zip_alone(root: Path, dist: tuple[Path, Path], python: Path, tmp_path: Path) -> None:
-    """Films are embedded and scored in an executor, a process of its own, that gets its code from --py-files alone."""
+    """Images are embedded and scored in an executor process that gets its code from --py-files alone."""
     write_archive(tmp_path / "phantoms", 3, size=64)
     backbone = get_backbone("resnet50")
     extractor = fingerprint(backbone, find_weights(backbone, RANDOM))
@@ -133,3 +134,37 @@ def test_a_job_runs_with_the_zip_alone(root: Path, dist: tuple[Path, Path], pyth
     lines = [line for log in (tmp_path / "events").rglob("events_*") for line in log.read_text().splitlines()]
     ended = [event for event in map(json.loads, lines) if event["Event"] == "SparkListenerTaskEnd"]
     assert {event["Task Info"]["Executor ID"] for event in ended} == {"0"}  # in local mode it would be the driver
+
+
+@pytest.mark.slow
+@pytest.mark.spark
+def test_the_installed_command_runs_every_step(dist: tuple[Path, Path], tmp_path: Path) -> None:
+    """With only the wheel installed, and no access to the checkout, ``cxrfeat`` draws, embeds, trains and scores."""
+    python = third_party.make_python(tmp_path / "environment")
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-index", "--no-deps"]
+    subprocess.run([*install, str(dist[0])], check=True)
+    environment = {name: value for name, value in third_party.environment(python).items() if name != "PYSPARK_PYTHON"}
+    command = python.with_name("cxrfeat")
+
+    folder = tmp_path / "empty"
+    folder.mkdir()
+
+    def cxrfeat(*words: str) -> str:
+        result = subprocess.run(
+            [command, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    assert f"cxrfeat {__version__}" in cxrfeat("--version")
+    assert "commands:" in cxrfeat("--help")
+    assert re.search(r"^ok +Java ", cxrfeat("doctor"), flags=re.MULTILINE)
+    assert "40 images" in cxrfeat("phantom", "--count", "40", "--size", "64", "--output", "xrays")
+    metadata = ("--metadata", "xrays/Data_Entry_2017_v2020.csv")
+    assert "40 listed" in cxrfeat(
+        "extract", "--images", "xrays", *metadata, "--weights", RANDOM, "--output", "features"
+    )
+    cxrfeat("fit", "--features", "features/embeddings", "--output", "run", "--epochs", "2", "--no-report")
+    assert "40 scored" in cxrfeat("score", "--drops", "features/embeddings", "--head", "run/head", "--output", "scored")
+    scored = pads.dataset(str(folder / "scored" / "predictions"), partitioning="hive").to_table()
+    assert scored.num_rows == 40

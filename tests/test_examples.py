@@ -1,4 +1,4 @@
-"""The examples in docstrings give what they show."""
+"""The examples in docstrings run and give the documented output."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MODULES = [
 
 
 def test_the_examples_are_found() -> None:
-    """Those below are not an empty list."""
+    """The list of modules below is not empty."""
     assert {"cxrfeat.labels.findings", "cxrfeat.phantom.radiograph", "head_training.training.loss"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings_are_true(name: str) -> None:
-    """Every line that starts with a prompt is run."""
+    """Every line that starts with a prompt is executed."""
     module = importlib.import_module(name)
     results = doctest.testmod(module)
     assert results.attempted == len(PROMPT.findall(Path(str(module.__file__)).read_text("utf-8")))

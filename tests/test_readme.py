@@ -1,4 +1,4 @@
-"""What a reader of the documents copies or clicks works."""
+"""Links and examples in the documents work."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def readme(pytestconfig: pytest.Config) -> str:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(pytestconfig: pytest.Config, name: str) -> None:
-    """To files of the project and to headings of their pages."""
+    """Links point to existing files and to existing headings."""
     page = pytestconfig.rootpath / name
     for target in re.findall(r"\]\((?!https?://)([^)]+)\)", page.read_text(encoding="utf-8")):
         path, _, anchor = target.partition("#")
-        there = (page.parent / path) if path else page
-        assert there.exists(), target
+        linked = (page.parent / path) if path else page
+        assert linked.exists(), target
         if anchor:
-            assert anchor in anchors(there.read_text(encoding="utf-8")), target
+            assert anchor in anchors(linked.read_text(encoding="utf-8")), target
 
 
 def test_the_example_of_metadata_can_be_used(readme: str, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_the_example_of_metadata_can_be_used(readme: str, tmp_path: Path) -> Non
 
 
 def test_python_examples_are_python(readme: str) -> None:
-    """They compile as they stand."""
+    """Each example compiles."""
     examples = blocks(readme, "python")
     assert len(examples) == 3
     for example in examples:

@@ -1,4 +1,4 @@
-"""An interpreter as a cluster's workers have it: the third-party packages, and nothing of the project."""
+"""Python environment like that of a cluster's workers: third-party packages without the project."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pathlib import Path
 
 
 def make_python(folder: Path) -> Path:
-    """Make a virtual environment whose packages are links to ours, without the project; return its interpreter."""
+    """Create a virtual environment that links to our packages except the project; return its interpreter."""
     venv.create(folder, symlinks=True)
     site = _site_packages(folder)
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        # A .pth file would bring the checkout back: that is how an editable install works.
+        # A .pth file, which editable installs use, would make the checkout importable.
         if not entry.name.startswith(("cxrfeat", "head_training")) and entry.suffix != ".pth":
             (site / entry.name).symlink_to(entry)
     return folder / "bin" / "python"
 
 
 def spark_home(python: Path) -> Path:
-    """Return the Spark of such an interpreter; its bin/ has spark-submit and spark-class."""
+    """Return the Spark folder of such an interpreter; its bin/ has spark-submit and spark-class."""
     return _site_packages(python.parents[1]) / "pyspark"
 
 
 def environment(python: Path) -> dict[str, str]:
-    """Return the environment in which Spark's programs use such an interpreter, and know nothing of ours.
+    """Return environment variables with which Spark's programs use such an interpreter and not ours.
 
-    The configuration that "make env" puts into our Spark is left out with the folder: it needs the project.
+    SPARK_CONF_DIR is an empty folder, because the configuration that "make env" installs needs the project.
     """
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYSPARK", "SPARK"))

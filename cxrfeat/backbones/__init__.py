@@ -1,0 +1,1 @@
+"""Frozen backbone networks: registry, weights, and the encoder that turns images into embeddings."""

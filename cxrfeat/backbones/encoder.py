@@ -1,7 +1,7 @@
-"""The frozen encoder: model inputs → embeddings, on the device and in the precision that were asked for.
+"""Frozen encoder: model inputs → embeddings, on a given device and in a given precision.
 
-Frozen means: eval mode, no gradients, BatchNorm and standardisation folded into the convolutions, so there is no buffer
-left that could move. The same input gives the same bits, whoever its neighbours are.
+Frozen means eval mode, no gradients, and BatchNorm and standardisation folded into the convolutions, so that no buffer
+can change. The same input gives the same bits, whatever else is in its batch.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from cxrfeat.images import preprocess
 _LOG = logging.getLogger(__name__)
 
 _CPU_BATCH, _CUDA_BATCH = 16, 128
-"""Images: the fastest of 4–32 on a Zen 4 core in bf16 (see benchmarks/LOG.md); enough to fill a GPU."""
+"""Images per batch: the fastest of 4–32 on a Zen 4 core in bf16 (benchmarks/LOG.md), and enough to fill a GPU."""
 
 _BF16_BITS = 16
-"""Significant bits of an embedding that was computed in bf16."""
+"""Significant bits kept of an embedding computed in bf16."""
 
 
 class Encoder(Protocol):
-    """What :mod:`cxrfeat.pipeline.embed` needs of a network; tests pass a tiny exact one.
+    """Interface of a network in :mod:`cxrfeat.pipeline.embed`; tests pass a tiny exact one.
 
     Attributes:
         dim: length of an embedding.
-        fingerprint: what it computes.
+        fingerprint: identifies backbone, weights and preprocessing.
         precision: ``fp32`` or ``bf16``.
-        batch_size: images that it takes best at once.
+        batch_size: preferred number of images per call.
     """
 
     dim: int
@@ -58,13 +58,13 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """All that a worker needs to build an encoder, and the key of its cache.
+    """Everything a worker needs to build an encoder; also the key of the worker's cache.
 
     Attributes:
         backbone: name in the registry.
-        weights: the file as the worker sees it.
-        precision: auto, fp32 or bf16; the last pooling is always in fp32.
-        batch_size: images at once, or None for the device's default.
+        weights: the weights file, at a path that the worker can read.
+        precision: auto, fp32 or bf16; the final pooling is always in fp32.
+        batch_size: images per batch, or None for the device's default.
     """
 
     backbone: str
@@ -76,19 +76,19 @@ class EncoderSpec:
         """Raise ConfigError for a batch size below 1 or an unknown backbone or precision."""
         get_backbone(self.backbone)
         if self.precision not in list(Precision):
-            raise ConfigError(f"unknown precision {self.precision!r}; known are {[p.value for p in Precision]}")
+            raise ConfigError(f"unknown precision {self.precision!r}; expected one of {', '.join(Precision)}")
         object.__setattr__(self, "precision", Precision(self.precision))
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch size {self.batch_size}; expected at least 1")
 
     @property
     def fingerprint(self) -> str:
-        """What the encoder will compute."""
+        """Fingerprint of the encoder: backbone, weights and preprocessing."""
         return fingerprint(get_backbone(self.backbone), self.weights)
 
 
 def default_batch_size(device_type: str) -> int:
-    """Return the images that a ``cpu`` or ``cuda`` device takes at once, unless somebody says otherwise."""
+    """Return the default number of images per batch on a ``cpu`` or ``cuda`` device."""
     return _CUDA_BATCH if device_type == "cuda" else _CPU_BATCH
 
 
@@ -97,14 +97,14 @@ EncoderFactory = Callable[[EncoderSpec, str, int], Encoder]
 
 
 class FrozenEncoder:
-    """A ResNet as an :class:`Encoder`; see there for the attributes."""
+    """A frozen ResNet that implements :class:`Encoder`."""
 
     def __init__(self, spec: EncoderSpec, device: str = "cpu") -> None:
         """Load the weights and prepare the network.
 
         Raises:
-            WeightsError: weights that can't be read or don't fit.
-            DeviceError: no such device.
+            WeightsError: the weights are unreadable or do not match the network.
+            DeviceError: the device does not exist.
         """
         backbone = get_backbone(spec.backbone)
         self.device = open_device(device)
@@ -123,8 +123,8 @@ class FrozenEncoder:
     def embed(self, inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn (N, 224, 224) uint8 model inputs into (N, dim) float32 embeddings.
 
-        A partial batch is padded with black films: convolution kernels are chosen by batch size, and an image's
-        embedding must not depend on how many neighbours it happened to have.
+        A partial batch is padded with black images: the batch size selects the convolution kernels, and an image's
+        embedding must not depend on the number of other images in its batch.
         """
         embeddings = np.empty((len(inputs), self.dim), dtype=np.float32)
         for part, feature_maps in self._feature_maps(inputs):
@@ -132,7 +132,7 @@ class FrozenEncoder:
         return embeddings
 
     def embed_with_maps(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the same embeddings, bit for bit, and the last feature maps whose spatial means they are.
+        """Return embeddings equal to those of :meth:`embed`, bit for bit, and the feature maps they are the means of.
 
         Args:
             inputs: (N, 224, 224) uint8 model inputs, at least one.
@@ -149,19 +149,19 @@ class FrozenEncoder:
 
     @torch.inference_mode()
     def _feature_maps(self, inputs: NDArray[np.uint8]) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield which inputs were in a batch, and the (batch_size, dim, h, w) float32 feature maps of the padded batch."""
+        """Yield the slice of inputs in each batch and the (batch_size, dim, h, w) float32 maps of the padded batch."""
         start = 0
         while start < len(inputs):
             part = inputs[start : start + self.batch_size]
-            batch = np.zeros((self.batch_size, *part.shape[1:]), dtype=np.uint8)
+            batch = np.zeros((self.batch_size, *part.shape[1:]), dtype=np.uint8)  # (batch_size, H, W)
             batch[: len(part)] = part
             try:
-                feature_maps = self._forward(batch)
+                feature_maps = self._forward(batch)  # (batch_size, dim, h, w)
             except torch.OutOfMemoryError:
                 if self.batch_size == 1:
                     raise
                 feature_maps = None
-            # Not while the error is handled: its traceback holds the tensors that are in the way.
+            # Free memory outside the except block: inside it, the traceback still holds the tensors.
             if feature_maps is None:
                 self._halve_batch()
             else:
@@ -169,30 +169,31 @@ class FrozenEncoder:
                 start += len(part)
 
     def _halve_batch(self) -> None:
-        """Take half as many images at once from now on, and say so."""
+        """Halve the batch size for this and all later calls, and log a warning."""
         smaller = self.batch_size // 2
-        _LOG.warning("%s: no memory for %d images at once; going on with %d", self.device, self.batch_size, smaller)
+        _LOG.warning("%s: out of memory at batch size %d; continuing with %d", self.device, self.batch_size, smaller)
         self.batch_size = smaller
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def to_device(self, inputs: NDArray[np.uint8]) -> torch.Tensor:
-        """Return the inputs as a tensor on the encoder's device, whose copy may still be under way."""
-        gray = torch.from_numpy(inputs)
+        """Return the inputs as a tensor on the encoder's device; on CUDA the copy is asynchronous."""
+        gray = torch.from_numpy(inputs)  # (N, H, W) uint8
         return gray.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else gray
 
     def _forward(self, batch: NDArray[np.uint8]) -> torch.Tensor:
+        # (N, H, W) uint8 → (N, planes, H, W) → (N, dim, h, w) float32
         return self._trunk(to_planes(self.to_device(batch), self._dtype)).float()
 
     def _pool(self, feature_maps: torch.Tensor) -> NDArray[np.float32]:
-        """Pool a whole batch, padding too: neither does the kernel of the mean then depend on how many films it holds."""
-        pooled: NDArray[np.float32] = feature_maps.mean(dim=(2, 3)).cpu().numpy()
+        """Average a whole padded batch, so that the kernel of the mean does not depend on the number of images."""
+        pooled: NDArray[np.float32] = feature_maps.mean(dim=(2, 3)).cpu().numpy()  # (batch_size, dim)
         return pooled if self._dtype == torch.float32 else round_to_bits(pooled)
 
 
 def round_to_bits(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Round embeddings to 16 significant bits: bf16 has computed 8, and the others' noise would be a quarter of a file."""
-    fractions, exponents = np.frexp(values)
+    """Round embeddings to 16 significant bits: bf16 computes 8, and incompressible noise is a quarter of a file."""
+    fractions, exponents = np.frexp(values)  # values = fractions · 2**exponents, 0.5 <= |fractions| < 1
     scale = np.float32(1 << _BF16_BITS)
     rounded: NDArray[np.float32] = np.ldexp(np.rint(fractions * scale) / scale, exponents)
     return rounded
@@ -201,7 +202,7 @@ def round_to_bits(values: NDArray[np.float32]) -> NDArray[np.float32]:
 def fold_batchnorm(network: ResNet) -> nn.Sequential:
     """Return the convolutional trunk of a bottleneck ResNet in eval mode with every BatchNorm folded away.
 
-    The network that is given is taken apart and must not be used any more.
+    The network is modified in place and must not be used afterwards.
 
     Source: y = γ·(Wx − μ)/√(σ² + ε) + β is one convolution; torch.nn.utils.fusion.
     """
@@ -220,6 +221,6 @@ def fold_batchnorm(network: ResNet) -> nn.Sequential:
 
 @functools.lru_cache(maxsize=1)
 def load_encoder(spec: EncoderSpec, device: str, threads: int) -> Encoder:
-    """Build an encoder, or hand out the one that this process built before: Spark reuses its Python workers."""
+    """Build an encoder, or return the one cached in this process: Spark reuses its Python workers."""
     torch.set_num_threads(threads)
     return FrozenEncoder(spec, device)

@@ -1,6 +1,6 @@
 """Registry of frozen backbones.
 
-One row of :data:`BACKBONES` adds a network. Weights are found and loaded by :mod:`cxrfeat.backbones.weights`.
+To add a network, add a row to :data:`BACKBONES`. :mod:`cxrfeat.backbones.weights` finds and loads its weights.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ class Backbone:
     """A frozen network of the registry.
 
     Attributes:
-        name: as on the command line.
-        dim: length of its embedding.
-        build: makes the network without its classifier, weights not set; embedding = its feature map's spatial mean.
-        published: torchvision's name of the network, whose weights it publishes; None: weights come from a file.
+        name: value of ``--backbone`` on the command line.
+        dim: length of an embedding, the spatial mean of the last feature map.
+        build: builds the network with uninitialised weights.
+        published: name of the network in torchvision, if torchvision publishes its weights; None if a file is needed.
     """
 
     name: str
@@ -39,11 +39,11 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def get_backbone(name: str) -> Backbone:
-    """Look a backbone up.
+    """Return the backbone of a name.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: the name is unknown.
     """
     if name not in BACKBONES:
-        raise ConfigError(f"unknown backbone {name!r}; known are {sorted(BACKBONES)}")
+        raise ConfigError(f"unknown backbone {name!r}; known backbones: {', '.join(sorted(BACKBONES))}")
     return BACKBONES[name]

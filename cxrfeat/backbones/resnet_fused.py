@@ -1,8 +1,8 @@
-"""A bottleneck ResNet's trunk with each convolution, its addition and its ReLU in one primitive: oneDNN's or cuDNN's.
+"""Trunk of a bottleneck ResNet with each convolution, addition and ReLU fused into one oneDNN or cuDNN primitive.
 
-One primitive adds in fp32 and rounds once, so it is more exact in bf16 too. oneDNN's are the operators that ``torch.compile``
-lowers to on a CPU (torch/_inductor/fx_passes/mkldnn_fusion.py), cuDNN's those that TorchScript froze networks to; called by
-hand they need no compiler and no minutes of compilation in every worker. benchmarks/LOG.md has what they are worth.
+A fused primitive adds in fp32 and rounds once, so it is also more accurate in bf16. The oneDNN operators are those that
+``torch.compile`` uses on a CPU (torch/_inductor/fx_passes/mkldnn_fusion.py), the cuDNN operators those of frozen
+TorchScript networks. Calling them directly saves every worker minutes of compilation. Speedups: benchmarks/LOG.md.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ Trunk = Callable[[torch.Tensor], torch.Tensor]
 """(N, planes, H, W) → (N, dim, h, w) feature maps, in the network's dtype, channels last."""
 
 _AMPERE = (8, 0)
+"""CUDA compute capability of the Ampere generation."""
 
 
 def can_fuse(device: torch.device) -> bool:
-    """Say whether a device has these operators: a CPU where torch has oneDNN, a GPU of the Ampere generation or later."""
+    """Return True if the device supports the fused operators: a CPU with oneDNN, or a GPU from Ampere on."""
     if device.type == "cpu":
         return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     cudnn = bool(torch.backends.cudnn.is_available())  # type: ignore[no-untyped-call]
@@ -29,11 +30,11 @@ def can_fuse(device: torch.device) -> bool:
 
 @torch.inference_mode()
 def fuse_trunk(trunk: nn.Sequential, input_shape: tuple[int, int, int, int]) -> Trunk:
-    """Return a function that computes what the trunk does.
+    """Return a function that computes the trunk with fused operators.
 
     Args:
-        trunk: of :func:`cxrfeat.backbones.encoder.fold_batchnorm`, on its device, in its final dtype.
-        input_shape: (N, planes, H, W) for which a CPU lays weights out; others are computed too, but slower.
+        trunk: result of :func:`cxrfeat.backbones.encoder.fold_batchnorm`, on its device, in its final dtype.
+        input_shape: (N, planes, H, W) that the weight layout on a CPU is optimised for; other shapes work, but slower.
     """
     layers: list[Any] = list(trunk)
     stem, _, pool, *stages = layers
@@ -47,28 +48,28 @@ def fuse_trunk(trunk: nn.Sequential, input_shape: tuple[int, int, int, int]) -> 
     blocks = [_Block(block, fuse) for stage in stages for block in stage]
 
     def run(planes: torch.Tensor) -> torch.Tensor:
-        maps: torch.Tensor = pool(first(planes, relu=True))
+        maps: torch.Tensor = pool(first(planes, relu=True))  # (N, 64, H / 4, W / 4)
         for block in blocks:
             maps = block(maps)
-        return maps
+        return maps  # (N, dim, H / 32, W / 32)
 
     return run
 
 
 class _Convolution(Protocol):
-    """A convolution and what follows it."""
+    """Interface of a convolution fused with the operations that follow it."""
 
     def __call__(self, maps: torch.Tensor, *, relu: bool) -> torch.Tensor:
-        """Return the convolution of maps, or its ReLU."""
+        """Return the convolution of the maps, followed by a ReLU if ``relu`` is true."""
         ...
 
     def add_to(self, shortcut: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-        """Return ReLU(shortcut + convolution of maps); the shortcut's memory may be taken for it."""
+        """Return ReLU(shortcut + convolution of maps); the result may overwrite the shortcut."""
         ...
 
 
 class _OneDnnConvolution:
-    """On a CPU, its weights packed."""
+    """Fused convolution on a CPU with oneDNN and packed weights."""
 
     def __init__(self, convolution: nn.Conv2d, input_shape: list[int]) -> None:
         self._bias = convolution.bias
@@ -76,9 +77,9 @@ class _OneDnnConvolution:
         self._weight = torch.ops.mkldnn._reorder_convolution_weight(convolution.weight, *self._geometry, input_shape)
 
     def __call__(self, maps: torch.Tensor, *, relu: bool) -> torch.Tensor:
-        after = "relu" if relu else "none"
+        activation = "relu" if relu else "none"
         result: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-            maps, self._weight, self._bias, *self._geometry, after, [], ""
+            maps, self._weight, self._bias, *self._geometry, activation, [], ""
         )
         return result
 
@@ -90,14 +91,14 @@ class _OneDnnConvolution:
 
 
 class _CudnnConvolution:
-    """On a GPU."""
+    """Fused convolution on a GPU with cuDNN."""
 
     def __init__(self, convolution: nn.Conv2d, _: list[int]) -> None:
         self._convolution, self._weight, self._bias = convolution, convolution.weight, convolution.bias
         self._geometry: Any = (convolution.stride, convolution.padding, convolution.dilation, convolution.groups)
 
     def __call__(self, maps: torch.Tensor, *, relu: bool) -> torch.Tensor:
-        if not relu:  # cuDNN's own has a bias already
+        if not relu:  # the plain convolution already includes the bias
             result: torch.Tensor = self._convolution(maps)
             return result
         return torch.cudnn_convolution_relu(maps, self._weight, self._bias, *self._geometry)
@@ -107,21 +108,21 @@ class _CudnnConvolution:
 
 
 class _Block:
-    """One bottleneck: 1×1, 3×3, 1×1 and the shortcut around them."""
+    """Bottleneck of fused 1×1, 3×3 and 1×1 convolutions with a shortcut."""
 
     def __init__(self, block: Any, fuse: Callable[[nn.Conv2d], _Convolution]) -> None:
         self._reduce, self._middle, self._expand = fuse(block.conv1), fuse(block.conv2), fuse(block.conv3)
         self._downsample = None if block.downsample is None else fuse(block.downsample)
 
     def __call__(self, maps: torch.Tensor) -> torch.Tensor:
-        inner = self._middle(self._reduce(maps, relu=True), relu=True)
+        residual = self._middle(self._reduce(maps, relu=True), relu=True)  # (N, width, h / stride, w / stride)
         shortcut = maps if self._downsample is None else self._downsample(maps, relu=False)
-        return self._expand.add_to(shortcut, inner)
+        return self._expand.add_to(shortcut, residual)  # (N, out_channels, h / stride, w / stride)
 
 
 def _input_shapes(trunk: nn.Sequential, input_shape: tuple[int, int, int, int]) -> dict[nn.Module, list[int]]:
-    """Return the shape that each convolution will be given, from a pass over one black picture."""
-    batch, *picture = input_shape
+    """Return the input shape of each convolution, recorded in a forward pass over one image of zeros."""
+    batch, *image_shape = input_shape
     shapes: dict[nn.Module, list[int]] = {}
 
     def record(module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
@@ -130,7 +131,7 @@ def _input_shapes(trunk: nn.Sequential, input_shape: tuple[int, int, int, int]) 
     convolutions = [module for module in trunk.modules() if isinstance(module, nn.Conv2d)]
     hooks = [module.register_forward_pre_hook(record) for module in convolutions]
     weight = convolutions[0].weight
-    trunk(torch.zeros(1, *picture, dtype=weight.dtype, device=weight.device).to(memory_format=torch.channels_last))
+    trunk(torch.zeros(1, *image_shape, dtype=weight.dtype, device=weight.device).to(memory_format=torch.channels_last))
     for hook in hooks:
         hook.remove()
     return shapes

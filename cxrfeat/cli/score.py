@@ -1,4 +1,4 @@
-"""spark-submit spark_jobs/score.py: Parquet drops of embeddings, or images → probabilities of the 14 findings."""
+"""Command line of ``cxrfeat score`` and ``spark-submit spark_jobs/score.py``."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from cxrfeat.spark.score import ScoreConfig, score
 from cxrfeat.spark.session import open_session
 
 DESCRIPTION = """\
-Score Parquet drops of embeddings, or images, with a trained head.
+Predict probabilities of the 14 findings with a trained head, from Parquet drops of embeddings or from images.
 
-Writes OUTPUT/predictions and OUTPUT/summary.json. Run the same command again to go on after a crash or to score new
+Writes OUTPUT/predictions and OUTPUT/summary.json. Run the same command again to continue after a crash or to score new
 files: no file is scored twice."""
 
 _EMBEDDING = tuple(field.name for field in fields(EmbeddingConfig) if field.name != "images")
 
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
-    """Return the command line."""
+    """Return the parser of the command line."""
     parser = jobs.make_parser(prog, "(--drops DIR | --images DIR) --head RUN/head --output DIR", DESCRIPTION)
     data = parser.add_argument_group("data")
     source = data.add_mutually_exclusive_group(required=True)
-    source.add_argument("--drops", metavar="DIR_OR_URI", help="Parquet files with embeddings, in folders of any depth")
-    source.add_argument("--images", metavar="DIR_OR_URI", help="films, embedded on the way; nothing in between on disk")
-    data.add_argument("--head", required=True, metavar="DIR_OR_URI", help="RUN/head, as head_training.fit writes it")
+    source.add_argument("--drops", metavar="DIR_OR_URI", help="Parquet files with embeddings, at any depth of a folder")
+    source.add_argument("--images", metavar="DIR_OR_URI", help="images, scored without storing their embeddings")
+    data.add_argument("--head", required=True, metavar="DIR_OR_URI", help="RUN/head, written by cxrfeat fit")
     data.add_argument(
-        "--output", required=True, metavar="DIR_OR_URI", help="a new folder, or one made with the same settings"
+        "--output", required=True, metavar="DIR_OR_URI", help="new folder, or one written with the same settings"
     )
     data.add_argument(
         "--operating-point",
         default=DEFAULT_RULE,
         metavar="RULE",
-        help=f"rule of the thresholds that say what is positive, one of {', '.join(RULES)} (default {DEFAULT_RULE})",
+        help=f"rule of the decision thresholds, one of {', '.join(RULES)} (default {DEFAULT_RULE})",
     )
-    data.add_argument("--metadata", metavar="CSV[.gz]", help="for --images: age and sex; without it both are imputed")
-    jobs.add_network_options(parser, note="for --images alone")
+    data.add_argument("--metadata", metavar="CSV[.gz]", help="with --images only: age and sex, imputed if not given")
+    jobs.add_network_options(parser, note="with --images only")
     jobs.add_work_options(parser, round_size=256, unit="files")
     return parser
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "cxrfeat score") -> int:
-    """Run the job; return the exit code."""
+    """Run the job and return its exit code."""
     parser = build_parser(prog)
     options = vars(parser.parse_args(argv))
     max_quarantined = options.pop("max_quarantined")
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "cxrfeat score") -> i
     def job() -> jobs.Outcome:
         given = [f"--{name.replace('_', '-')}" for name in _EMBEDDING if embedding[name] != parser.get_default(name)]
         if images is None and given:
-            raise ConfigError(f"{', '.join(given)}: for --images only; drops hold embeddings and their own metadata")
+            raise ConfigError(f"{', '.join(given)}: only valid with --images; drops contain embeddings and metadata")
         embed = None if images is None else EmbeddingConfig(images, **embedding)
         config = ScoreConfig(images or drops, embedding=embed, **options)
         summary = score(open_session("score", interrupted=jobs.SAFE), config)

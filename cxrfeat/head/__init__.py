@@ -1,0 +1,1 @@
+"""The classification head: inputs, network, calibration, thresholds, bundle on disk, predictions and heat maps."""

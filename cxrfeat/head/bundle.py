@@ -1,7 +1,7 @@
-"""A head's bundle on disk: the head and all that is needed to use it.
+"""Bundle on disk: a trained head and everything needed to use it.
 
-A bundle is a folder of two files: ``head.safetensors`` (weights, and the statistics of its inputs) and ``bundle.json``
-(everything else, readable). It appears whole or not at all.
+A bundle is a folder of two files: ``head.safetensors`` (weights and input statistics) and ``bundle.json`` (everything
+else, human-readable). It is written atomically.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from cxrfeat.io import storage
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
 
 FORMAT = 1
-"""Of the bundle; raised when an older program would misread a newer bundle."""
+"""Version of the bundle format; increased when an older program would misread a newer bundle."""
 
 _WEIGHTS, _DESCRIPTION = "head.safetensors", "bundle.json"
 _MEAN, _SCALE = "inputs.mean", "inputs.scale"
-_LINES = ("slope", "intercept")
+_CALIBRATION_FIELDS = ("slope", "intercept")
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained head and all that is needed to use it.
+    """A trained head and everything needed to use it.
 
     Attributes:
-        head: in eval mode.
-        inputs: how its inputs are made.
-        hidden: widths of its hidden layers.
-        extractor: fingerprint of the embeddings that it was trained on.
-        calibration: from its logits to probabilities.
-        thresholds: for each rule that chose them on validation, the probability from which a finding, or any finding
-            at all, counts as positive; None where validation lacked a class.
-        training: how it was trained and how good it is: JSON values, for the record.
+        head: network in eval mode.
+        inputs: statistics that turn rows into the head's input vectors.
+        hidden: widths of the hidden layers.
+        extractor: fingerprint of the embeddings that the head was trained on.
+        calibration: map from logits to probabilities.
+        thresholds: by rule, then by finding or any_finding: the lowest probability that counts as positive, chosen on
+            the validation set; None if the validation set lacked a class.
+        training: record of training settings and metrics, as JSON values.
     """
 
     head: Head
@@ -62,22 +62,22 @@ class Bundle:
 
     @property
     def fingerprint(self) -> str:
-        """Name of the head in its predictions: two heads that may answer differently have different ones."""
-        decides = json.dumps([self.extractor, _describe_use(self)], sort_keys=True).encode()
-        shape = "-".join(map(str, self.hidden))
-        return f"mlp-{shape}:{hashlib.sha256(_serialize(self) + decides).hexdigest()[:12]}"
+        """Identifier of the head; heads whose predictions may differ have different fingerprints."""
+        settings = json.dumps([self.extractor, _describe_inference(self)], sort_keys=True).encode()
+        widths = "-".join(map(str, self.hidden))
+        return f"mlp-{widths}:{hashlib.sha256(_serialize(self) + settings).hexdigest()[:12]}"
 
     def check_backbone(self, backbone: str) -> None:
-        """Raise BundleError unless the head was trained on this backbone's embeddings; nothing of it need be loaded yet."""
+        """Raise BundleError unless the head was trained on embeddings of this backbone; nothing is loaded."""
         needed, _, weights = self.extractor.partition(":")
         if backbone != needed:
             raise BundleError(
-                f"the head was trained on {self.extractor!r}: it needs --backbone {needed}, not {backbone}, and weights "
-                f"whose sha256 starts with {weights.partition(':')[0]}"
+                f"the head was trained on {self.extractor!r}: it needs --backbone {needed}, not {backbone}, and "
+                f"weights whose sha256 starts with {weights.partition(':')[0]}"
             )
 
     def check_extractor(self, extractor: str) -> None:
-        """Raise BundleError unless embeddings come from the extractor that the head was trained on."""
+        """Raise BundleError unless the embeddings come from the extractor that the head was trained on."""
         if extractor != self.extractor:
             raise BundleError(
                 f"the embeddings come from {extractor!r}, but the head was trained on {self.extractor!r}: "
@@ -87,12 +87,12 @@ class Bundle:
 
 @dataclass(frozen=True)
 class BundleFiles:
-    """The two files of a bundle.
+    """Contents of a bundle's two files.
 
     Attributes:
-        location: where they were read, for errors to name.
-        weights: ``head.safetensors``.
-        description: ``bundle.json``.
+        location: folder they were read from, for error messages.
+        weights: contents of ``head.safetensors``.
+        description: contents of ``bundle.json``.
     """
 
     location: str
@@ -101,13 +101,13 @@ class BundleFiles:
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> None:
-    """Write a bundle so that, killed at any moment, there is a whole bundle or none.
+    """Write a bundle atomically: a process killed at any moment leaves a complete bundle or none.
 
     Raises:
-        BundleError: something is there already, or the disk refuses.
+        BundleError: the folder exists and is not empty, or the write fails.
     """
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(scratch, ignore_errors=True)  # of a killed process with our number
+    shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process with the same process id
     try:
         scratch.mkdir(parents=True)
         weights = _serialize(bundle)
@@ -115,10 +115,10 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         _write(scratch / _WEIGHTS, weights)
         _write(scratch / _DESCRIPTION, description.encode())
         _sync_folder(scratch)
-        scratch.rename(folder)  # refuses a folder that is not empty
+        scratch.rename(folder)  # fails if the folder exists and is not empty
         _sync_folder(folder.parent)
     except OSError as error:
-        raise BundleError(f"the bundle can't be written to {folder}: {error}") from error
+        raise BundleError(f"cannot write the bundle to {folder}: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -127,40 +127,40 @@ def load_bundle(folder: Path | str) -> Bundle:
     """Read a bundle from a folder or URI.
 
     Raises:
-        BundleError: a file is missing or damaged, a newer format, other labels, or weights that don't fit.
+        BundleError: a file is missing or damaged, the format is newer, or labels or weights do not match.
     """
     return parse_bundle(read_bundle(folder))
 
 
 def read_bundle(folder: Path | str) -> BundleFiles:
-    """Read a bundle's files as they are, to send them where they are needed.
+    """Read the files of a bundle without parsing them, to send them to workers.
 
     Raises:
-        BundleError: one of them can't be read.
+        BundleError: a file is missing or unreadable.
     """
     location = str(folder)
     try:
         if not storage.exists(storage.join(location, _DESCRIPTION)):
             inside = storage.join(location, "head")
             hint = f"; did you mean {inside}?" if storage.exists(storage.join(inside, _DESCRIPTION)) else ""
-            raise BundleError(f"{location} is no bundle: there is no {_DESCRIPTION} in it{hint}")
+            raise BundleError(f"{location} is not a bundle: {_DESCRIPTION} is missing{hint}")
         contents = [storage.read_bytes(storage.join(location, name)) for name in (_WEIGHTS, _DESCRIPTION)]
     except OSError as error:
-        raise BundleError(f"{location} is no bundle that can be read: {error}") from error
+        raise BundleError(f"cannot read the bundle {location}: {error}") from error
     return BundleFiles(location, *contents)
 
 
 def parse_bundle(files: BundleFiles) -> Bundle:
-    """Turn a bundle's files into a head and all that is needed to use it.
+    """Parse the files of a bundle.
 
     Raises:
-        BundleError: as :func:`load_bundle`.
+        BundleError: same conditions as for :func:`load_bundle`.
     """
     folder = files.location
     try:
         description = json.loads(files.description)
     except ValueError as error:
-        raise BundleError(f"{folder} is no bundle that can be read: {_DESCRIPTION}: {error}") from error
+        raise BundleError(f"{folder} is not a bundle: {_DESCRIPTION} is not valid JSON: {error}") from error
     _check_description(folder, description, files.weights)
     tensors = safetensors.torch.load(files.weights)
     dims, imputed, hidden = description["dims"], description["imputed"], tuple(description["dims"]["hidden"])
@@ -168,26 +168,26 @@ def parse_bundle(files: BundleFiles) -> Bundle:
     if (len(inputs.mean), len(inputs.scale), inputs.width) != (dims["embedding"], dims["embedding"], dims["inputs"]):
         raise BundleError(
             f"{folder}: statistics of {len(inputs.mean)} and {len(inputs.scale)} embedding columns and {len(imputed)} "
-            f"extra inputs don't fit the dims {dims}"
+            f"covariates do not match dims {json.dumps(dims)}"
         )
     head = Head(inputs.width, hidden)
     try:
         head.load_state_dict(tensors)
     except RuntimeError as error:
-        raise BundleError(f"{folder}: the weights don't fit the dims {dims}: {error}") from error
+        raise BundleError(f"{folder}: the weights do not match dims {json.dumps(dims)}: {error}") from error
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise BundleError(f"{folder}: the weights hold NaN or infinity")
+        raise BundleError(f"{folder}: the weights contain NaN or infinity")
     calibration = _read_calibration(folder, description["calibration"])
     thresholds = _read_thresholds(folder, description["thresholds"])
     extractor, training = description["extractor"], description["training"]
     return Bundle(head.eval(), inputs, hidden, extractor, calibration, thresholds, training)
 
 
-def _read_calibration(folder: str, lines: Any) -> Calibration:
+def _read_calibration(folder: str, fields: Any) -> Calibration:
     try:
-        return Calibration(*(np.array([lines[name][finding] for finding in FINDINGS]) for name in _LINES))
+        return Calibration(*(np.array([fields[name][finding] for finding in FINDINGS]) for name in _CALIBRATION_FIELDS))
     except (TypeError, KeyError, ValueError) as error:
-        raise BundleError(f"{folder}/{_DESCRIPTION}: the calibration can't be used: {error!r}") from error
+        raise BundleError(f"{folder}/{_DESCRIPTION}: invalid calibration: {type(error).__name__}: {error}") from error
 
 
 def _read_thresholds(folder: str, rules: Any) -> dict[str, dict[str, float | None]]:
@@ -195,11 +195,12 @@ def _read_thresholds(folder: str, rules: Any) -> dict[str, dict[str, float | Non
     for rule, thresholds in rules.items():
         if set(thresholds) != expected:
             raise BundleError(
-                f"{folder}/{_DESCRIPTION}: thresholds of {rule!r} are for {sorted(thresholds)}; expected {sorted(expected)}"
+                f"{folder}/{_DESCRIPTION}: thresholds of {rule!r} are for {', '.join(sorted(thresholds))}; "
+                f"expected {', '.join(sorted(expected))}"
             )
-        odd = {name: value for name, value in thresholds.items() if value is not None and not 0 <= value <= 1}
-        if odd:
-            raise BundleError(f"{folder}/{_DESCRIPTION}: thresholds of {rule!r} are no probabilities: {odd}")
+        invalid = [f"{name} {value}" for name, value in thresholds.items() if value is not None and not 0 <= value <= 1]
+        if invalid:
+            raise BundleError(f"{folder}/{_DESCRIPTION}: {rule!r} thresholds outside 0 to 1: {', '.join(invalid)}")
     return dict(rules)
 
 
@@ -221,7 +222,7 @@ def _describe(bundle: Bundle, sha256: str) -> dict[str, Any]:
             "hidden": list(bundle.hidden),
             "outputs": len(FINDINGS),
         },
-        **_describe_use(bundle),
+        **_describe_inference(bundle),
         "training": dict(bundle.training),
         "versions": {
             "cxrfeat": __version__,
@@ -231,45 +232,47 @@ def _describe(bundle: Bundle, sha256: str) -> dict[str, Any]:
     }
 
 
-def _describe_use(bundle: Bundle) -> dict[str, Any]:
-    """Return what decides the answers beside weights and extractor."""
-    lines = (bundle.calibration.slope, bundle.calibration.intercept)
+def _describe_inference(bundle: Bundle) -> dict[str, Any]:
+    """Return the settings that determine predictions, besides weights and extractor."""
+    fields = (bundle.calibration.slope, bundle.calibration.intercept)
     return {
         "imputed": {name: bundle.inputs.imputed[name] for name in bundle.inputs.covariates},
         "calibration": {
-            name: dict(zip(FINDINGS, line.tolist(), strict=True)) for name, line in zip(_LINES, lines, strict=True)
+            name: dict(zip(FINDINGS, values.tolist(), strict=True))
+            for name, values in zip(_CALIBRATION_FIELDS, fields, strict=True)
         },
         "thresholds": {rule: dict(thresholds) for rule, thresholds in bundle.thresholds.items()},
     }
 
 
 def _check_description(folder: str, description: Any, weights: bytes) -> None:
-    """Check all that must hold before the weights are looked at; format first, since it decides what the rest means."""
+    """Check the description and the digest of the weights; the format first, since it defines all other fields."""
     found = description.get("format") if isinstance(description, dict) else None
     if not isinstance(found, int) or found < 1:
         raise BundleError(f"{folder}/{_DESCRIPTION} has format {found!r}; expected a number from 1 to {FORMAT}")
     if found > FORMAT:
-        raise BundleError(f"{folder} has format {found}, this version reads up to {FORMAT}: use a newer cxrfeat")
-    missing = {"labels", "extractor", "dims", "imputed", "calibration", "thresholds", "training", "sha256"}.difference(
-        description
-    )
+        raise BundleError(f"{folder} has format {found}; this version reads formats up to {FORMAT}: upgrade cxrfeat")
+    required = {"labels", "extractor", "dims", "imputed", "calibration", "thresholds", "training", "sha256"}
+    missing = required.difference(description)
     if missing:
-        raise BundleError(f"{folder}/{_DESCRIPTION} lacks {sorted(missing)}")
+        raise BundleError(f"{folder}/{_DESCRIPTION} lacks {', '.join(sorted(missing))}")
     missing = {"embedding", "inputs", "hidden"}.difference(description["dims"])
     if missing:
-        raise BundleError(f"{folder}/{_DESCRIPTION}: dims lack {sorted(missing)}")
+        raise BundleError(f"{folder}/{_DESCRIPTION}: dims lack {', '.join(sorted(missing))}")
     if description["labels"] != list(FINDINGS):
-        raise BundleError(f"{folder} has labels {description['labels']}; expected {list(FINDINGS)} in this order")
+        labels = json.dumps(description["labels"])
+        raise BundleError(f"{folder} has labels {labels}; expected {', '.join(FINDINGS)} in this order")
     if not set(description["imputed"]) <= set(COVARIATES):
-        raise BundleError(f"{folder} uses the inputs {sorted(description['imputed'])}; known are {list(COVARIATES)}")
+        names = ", ".join(sorted(map(str, description["imputed"])))
+        raise BundleError(f"{folder} uses the covariates {names}; known covariates: {', '.join(COVARIATES)}")
     digest = hashlib.sha256(weights).hexdigest()
     if digest != description["sha256"]:
-        raise BundleError(f"{folder}/{_WEIGHTS} has sha256 {digest}, but {_DESCRIPTION} says {description['sha256']}")
+        raise BundleError(f"{folder}/{_WEIGHTS} has sha256 {digest}; {_DESCRIPTION} records {description['sha256']}")
 
 
 def _pop(folder: str, tensors: dict[str, torch.Tensor], name: str) -> np.ndarray:
     if name not in tensors:
-        raise BundleError(f"{folder}/{_WEIGHTS} lacks the tensor {name!r}; it holds {sorted(tensors)}")
+        raise BundleError(f"{folder}/{_WEIGHTS} lacks the tensor {name!r}; found {', '.join(sorted(tensors))}")
     return tensors.pop(name).numpy()
 
 
@@ -281,7 +284,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a folder's names to the disk: a file's own fsync does not."""
+    """Flush the entries of a folder to disk; fsync on a file does not do this."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

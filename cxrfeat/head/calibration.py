@@ -1,10 +1,10 @@
-"""From a head's logits to probabilities: one increasing line for each finding, so ranks and AUROC stay.
+"""Calibration of logits to probabilities: one increasing line per finding, which preserves ranks and AUROC.
 
-A line is enough for both corrections that are made, one after the other (:mod:`head_training.training.fit_calibration` fits them):
+A line can express both corrections that :mod:`head_training.training.fit_calibration` fits, one after the other:
 
-1. Label weights are undone exactly. The minimiser of a cross-entropy that weighs positives w⁺ and negatives w⁻ is not
-   the probability π but logit π + log(w⁺ / w⁻), so log(w⁺ / w⁻) is taken off.
-2. Platt scaling, a · logit + b, where it helps. Source: Platt, Probabilistic outputs for support vector machines, 1999.
+1. Exact removal of label weights. The minimiser of a cross-entropy with weights w⁺ for positives and w⁻ for negatives
+   is logit π + log(w⁺ / w⁻) instead of the logit of the probability π, so log(w⁺ / w⁻) is subtracted.
+2. Platt scaling, a · logit + b, if it helps. Source: Platt, Probabilistic outputs for support vector machines, 1999.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from cxrfeat.labels.findings import FINDINGS
 
 @dataclass(frozen=True)
 class Calibration:
-    """The line of each finding: logit of the probability = slope · logit + intercept.
+    """Calibration line of each finding: logit of the probability = slope · logit + intercept.
 
     Attributes:
-        slope: (14,) float64, above 0.
+        slope: (14,) float64, greater than 0.
         intercept: (14,) float64.
 
-    Raises ValueError for other shapes, slopes that are not above 0, and values that are not finite.
+    Raises ValueError for another shape, a slope of 0 or below, or a value that is not finite.
     """
 
     slope: NDArray[np.float64]
     intercept: NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        """Check that ranks stay."""
+        """Check shapes and values: only positive slopes preserve ranks."""
         for name in ("slope", "intercept"):
             values = getattr(self, name)
             if values.shape != (len(FINDINGS),) or not np.isfinite(values).all():
-                raise ValueError(f"{name} is {values!r}; expected {len(FINDINGS)} finite numbers")
+                raise ValueError(
+                    f"{name} has shape {values.shape} and {np.isfinite(values).sum()} finite values; "
+                    f"expected {len(FINDINGS)} finite values"
+                )
         if not (self.slope > 0).all():
-            raise ValueError(f"slopes of {self._named(self.slope <= 0)} are not above 0: their ranks would turn around")
+            names = ", ".join(FINDINGS[column] for column in np.flatnonzero(self.slope <= 0))
+            raise ValueError(f"slopes of {names} are 0 or below; calibration would not preserve ranks")
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return (N, 14) probabilities of (N, 14) logits, in their dtype and on their device."""
-        slope, intercept = (torch.from_numpy(line).to(logits) for line in (self.slope, self.intercept))
+        """Return the (N, 14) probabilities of (N, 14) logits, with the same dtype and on the same device."""
+        slope, intercept = (torch.from_numpy(values).to(logits) for values in (self.slope, self.intercept))  # (14,)
         return torch.addcmul(intercept, logits, slope).sigmoid_()
-
-    @staticmethod
-    def _named(wrong: NDArray[np.bool_]) -> list[str]:
-        return [FINDINGS[column] for column in np.flatnonzero(wrong)]
 
 
 def identity() -> Calibration:
-    """Return the calibration that takes logits as they are."""
+    """Return the calibration that leaves logits unchanged."""
     return Calibration(np.ones(len(FINDINGS)), np.zeros(len(FINDINGS)))

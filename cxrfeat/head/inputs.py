@@ -1,6 +1,6 @@
-"""What a head is fed: the standardised embedding, then age, then sex, as far as they are used.
+"""Input vectors of a head: the standardised embedding, then age and sex if the head uses them.
 
-The statistics are those of the training set and travel with the head, so that training and scoring do the same.
+The statistics come from the training set and are stored with the head, so that training and scoring agree.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from numpy.typing import NDArray
 
 AGE, SEX = "age", "sex"
 COVARIATES = (AGE, SEX)
-"""Inputs beside the embedding, in the order of their columns."""
+"""Optional inputs besides the embedding, in column order."""
 
 SEX_CODES: Mapping[str, float] = {"M": 1.0, "F": 0.0}
 
 AGE_SCALE = 100.0
-"""Years by which an age is divided: 0–1.23 for every age that the metadata accepts."""
+"""Divisor of the age in years; ages that the metadata accepts become 0–1.23."""
 
-_ROWS_AT_ONCE = 4096
-"""Rows that are changed at a time: 32 MB of 2048-d vectors stay in reach of the caches."""
+_BLOCK_ROWS = 4096
+"""Rows per block: 32 MB of 2048-d vectors, small enough for the caches."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """How one row becomes a head's input vector.
+    """Statistics that turn rows into a head's input vectors.
 
     Attributes:
         mean: (D,) float32, subtracted from the embedding.
-        scale: (D,) float32, above 0, divides it then.
-        imputed: for each covariate in use, what stands in for a missing value: age in years, share of men.
+        scale: (D,) float32, greater than 0, divides the difference.
+        imputed: replacement for missing values of each covariate in use: age in years, share of men.
     """
 
     mean: NDArray[np.float32]
@@ -42,7 +42,7 @@ class Inputs:
 
     @property
     def covariates(self) -> tuple[str, ...]:
-        """Names of the covariates in use, in the order of their columns."""
+        """Names of the covariates in use, in column order."""
         return tuple(name for name in COVARIATES if name in self.imputed)
 
     @property
@@ -51,23 +51,23 @@ class Inputs:
         return len(self.mean) + len(self.imputed)
 
     def apply(self, rows: NDArray[np.float32]) -> dict[str, int]:
-        """Turn raw rows into inputs, in place: a second copy of the matrix would not fit where the first just does.
+        """Turn raw rows into inputs in place, because a second copy of the matrix may not fit into memory.
 
         Args:
-            rows: (N, width) float32: raw embedding, then age in years and sex (M = 1, F = 0) as far as they are in
-                use; NaN = missing. It becomes (embedding - mean) / scale, age / 100, sex, and holds no NaN.
+            rows: (N, width) float32: raw embedding, then age in years and sex (M = 1, F = 0) if in use; NaN = missing.
+                Overwritten with (embedding - mean) / scale, age / 100, sex; contains no NaN afterwards.
 
         Returns:
-            How many values were imputed, by name.
+            Number of imputed values by covariate.
 
         Raises:
-            ValueError: rows of another width.
+            ValueError: the rows have another width.
         """
         if rows.ndim != 2 or rows.shape[1] != self.width:
             raise ValueError(f"rows have shape {rows.shape}; expected (N, {self.width})")
         dim = len(self.mean)
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            embedding = rows[start : start + _ROWS_AT_ONCE, :dim]
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            embedding = rows[start : start + _BLOCK_ROWS, :dim]  # (block, D), a view
             embedding -= self.mean
             embedding /= self.scale
         counts = {}
@@ -81,7 +81,7 @@ class Inputs:
 
 
 def encode_sexes(sexes: pa.Array) -> NDArray[np.float32]:
-    """Turn N texts into (N,) float32: M = 1, F = 0; null and unknown ones are NaN: they are never guessed."""
+    """Turn N strings into (N,) float32: M = 1, F = 0; null and unknown values become NaN, they are never guessed."""
     codes = pa.array(SEX_CODES.values(), pa.float32())
     known = codes.take(pc.index_in(sexes, pa.array(SEX_CODES, pa.string())))
     numbers: NDArray[np.float32] = known.to_numpy(zero_copy_only=False)

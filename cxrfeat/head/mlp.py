@@ -1,4 +1,4 @@
-"""The head: a small MLP from embeddings to the 14 findings."""
+"""The head: a small MLP from embeddings to logits of the 14 findings."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Head(nn.Module):
     """An MLP with ReLU after every hidden layer: (N, inputs) → (N, 14) logits.
 
     Attributes:
-        layers: the linear layers, in order.
+        layers: linear layers, in order.
     """
 
     def __init__(self, inputs: int, hidden: Sequence[int]) -> None:
-        """Make a head with torch's initial weights.
+        """Create a head with torch's initial weights.
 
         Args:
             inputs: length of an input vector.
@@ -30,9 +30,9 @@ class Head(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in itertools.pairwise(widths))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return (N, 14) logits of (N, inputs) float inputs."""
+        """Return the (N, 14) logits of (N, inputs) float inputs."""
         *hidden, last = self.layers
         for layer in hidden:
-            inputs = torch.relu(layer(inputs))
-        logits: torch.Tensor = last(inputs)
+            inputs = torch.relu(layer(inputs))  # (N, width of the layer)
+        logits: torch.Tensor = last(inputs)  # (N, 14)
         return logits

@@ -1,4 +1,4 @@
-"""Embeddings → calibrated probabilities: the one way from a bundle to an answer, for tables, images and pages."""
+"""Calibrated predictions of a bundle's head from embeddings, for batch scoring, image jobs and the web service."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from cxrfeat.errors import BundleError
 from cxrfeat.head.bundle import Bundle
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS, any_finding
 
-_ROWS_AT_ONCE = 1024
-"""8 MB of 2048-d vectors stay in the caches between standardising and the first layer."""
+_BLOCK_ROWS = 1024
+"""Rows per block: 8 MB of 2048-d vectors stay in the caches between standardisation and the first layer."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a head says of N rows.
+    """Predictions of a head for N rows.
 
     Attributes:
         probabilities: (N, 14) float32, calibrated.
-        any_finding: (N,) float32 scores that there is any finding, see :func:`cxrfeat.labels.findings.any_finding`.
-        imputed: for each covariate of the head (N,) bool, where it was missing.
+        any_finding: (N,) float32 scores of any finding being present; see :func:`cxrfeat.labels.findings.any_finding`.
+        imputed: for each covariate of the head, (N,) bool, True where the value was missing.
     """
 
     probabilities: NDArray[np.float32]
@@ -34,84 +34,85 @@ class Predictions:
 
 
 class Predictor:
-    """A bundle at work, on the CPU.
+    """Run a bundle's head on the CPU.
 
     Attributes:
-        bundle: as given.
+        bundle: the bundle.
         dim: length of an embedding.
-        fingerprint: of the bundle.
+        fingerprint: fingerprint of the bundle.
     """
 
     def __init__(self, bundle: Bundle, operating_point: str) -> None:
-        """Take the thresholds of one rule.
+        """Select the thresholds of one operating point.
 
         Raises:
-            BundleError: the bundle has no such operating point.
+            BundleError: the bundle lacks this operating point.
         """
         if operating_point not in bundle.thresholds:
             raise BundleError(
-                f"the head has no operating point {operating_point!r}; it has {sorted(bundle.thresholds)}"
+                f"the head has no operating point {operating_point!r}; it has {', '.join(sorted(bundle.thresholds))}"
             )
         self.bundle = bundle
         self.dim = len(bundle.inputs.mean)
         self.fingerprint = bundle.fingerprint
         chosen = bundle.thresholds[operating_point]
-        # Where validation lacked a class there is no threshold, and nothing is positive.
-        self._thresholds = np.array([_or_never(chosen[finding]) for finding in FINDINGS], dtype=np.float32)
+        # If the validation set lacked a class, the finding has no threshold and is never positive.
+        self._thresholds = np.array([_or_infinity(chosen[finding]) for finding in FINDINGS], dtype=np.float32)
         self._any_threshold = chosen[ANY_FINDING]
 
     @torch.inference_mode()
     def predict(self, embeddings: NDArray[np.float32], covariates: Mapping[str, NDArray[np.float32]]) -> Predictions:
-        """Answer for N films.
+        """Predict the findings of N images.
 
         Args:
             embeddings: (N, dim) float32, raw.
-            covariates: for each covariate of the head (N,) float32: age in years, sex (M = 1, F = 0); NaN = missing.
+            covariates: for each covariate of the head, (N,) float32: age in years, sex (M = 1, F = 0); NaN = missing.
 
         Raises:
-            ValueError: embeddings of another length.
+            ValueError: the embeddings have another length.
         """
         columns = self._columns(embeddings, covariates)
         missing = {name: np.isnan(covariates[name]) for name in self.bundle.inputs.covariates}
         probabilities = np.empty((len(embeddings), len(FINDINGS)), dtype=np.float32)
-        for start in range(0, len(embeddings), _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
-            rows = np.concatenate([column[part] for column in columns], axis=1)
+        for start in range(0, len(embeddings), _BLOCK_ROWS):
+            part = slice(start, start + _BLOCK_ROWS)
+            rows = np.concatenate([column[part] for column in columns], axis=1)  # (block, dim + covariates)
             self.bundle.inputs.apply(rows)
-            logits = self.bundle.head(torch.from_numpy(rows))
+            logits = self.bundle.head(torch.from_numpy(rows))  # (block, 14)
             probabilities[part] = self.bundle.calibration.apply(logits).numpy()
         return Predictions(probabilities, any_finding(probabilities).astype(np.float32), missing)
 
     def gradients(
         self, embeddings: NDArray[np.float32], covariates: Mapping[str, NDArray[np.float32]]
     ) -> NDArray[np.float32]:
-        """Return how the logits of N films answer to their embeddings.
+        """Return the derivatives of the logits of N images with respect to their embeddings.
 
         Args:
             embeddings: as for :meth:`predict`.
             covariates: as for :meth:`predict`.
 
         Returns:
-            (N, 14, dim) float32: derivatives of the head's logits, before calibration, with respect to the raw embedding.
+            (N, 14, dim) float32: derivatives of the uncalibrated logits with respect to the raw embedding.
 
         Raises:
-            ValueError: embeddings of another length.
+            ValueError: the embeddings have another length.
         """
-        rows = np.concatenate(self._columns(embeddings, covariates), axis=1)
+        rows = np.concatenate(self._columns(embeddings, covariates), axis=1)  # (N, dim + covariates)
         self.bundle.inputs.apply(rows)
-        with torch.no_grad():  # of the weights; the rows have theirs from jacrev
+        with torch.no_grad():  # the weights need no gradients; jacrev differentiates by the rows
             jacobians = torch.func.vmap(torch.func.jacrev(self.bundle.head))(torch.from_numpy(rows))
+        # (N, 14, dim + covariates) → (N, 14, dim), by the chain rule through (e - mean) / scale
         gradients: NDArray[np.float32] = jacobians[:, :, : self.dim].numpy() / self.bundle.inputs.scale
         return gradients
 
     def _columns(
         self, embeddings: NDArray[np.float32], covariates: Mapping[str, NDArray[np.float32]]
     ) -> list[NDArray[np.float32]]:
-        """Return what stands side by side in the rows that :meth:`cxrfeat.head.inputs.Inputs.apply` takes."""
+        """Return the columns of the rows for :meth:`cxrfeat.head.inputs.Inputs.apply`: (N, dim), then (N, 1) each."""
         return [embeddings, *(covariates[name][:, np.newaxis] for name in self.bundle.inputs.covariates)]
 
     def to_columns(self, predictions: Predictions) -> dict[str, pa.Array]:
-        """Return what the predictions say as columns of :func:`cxrfeat.io.schema.predictions_schema`."""
+        """Return predictions as columns of :func:`cxrfeat.io.schema.predictions_schema`."""
         count = len(predictions.probabilities)
         columns = {
             f"probability_{finding}": pa.array(np.ascontiguousarray(column))
@@ -119,22 +120,22 @@ class Predictor:
         }
         missing = [predictions.imputed[name] for name in self.bundle.inputs.covariates]
         imputed = np.stack(missing, axis=1) if missing else np.zeros((count, 0), dtype=bool)
-        known = self._any_threshold is not None
-        any_positive = predictions.any_finding >= np.float32(_or_never(self._any_threshold))
+        has_threshold = self._any_threshold is not None
+        any_positive = predictions.any_finding >= np.float32(_or_infinity(self._any_threshold))
         return columns | {
             ANY_FINDING: pa.array(predictions.any_finding),
             "positives": _to_names(predictions.probabilities >= self._thresholds, FINDINGS),
-            "any_finding_positive": pa.array(any_positive, mask=np.full(count, not known)),
+            "any_finding_positive": pa.array(any_positive, mask=np.full(count, not has_threshold)),
             "imputed": _to_names(imputed, self.bundle.inputs.covariates),
         }
 
 
-def _or_never(threshold: float | None) -> float:
+def _or_infinity(threshold: float | None) -> float:
     return np.inf if threshold is None else threshold
 
 
 def _to_names(chosen: NDArray[np.bool_], names: tuple[str, ...]) -> pa.ListArray:
-    """Return for each row of (N, K) the names of its true columns."""
+    """Return, for each row of an (N, K) matrix, the names of the columns that are True."""
     offsets = np.concatenate([[0], np.cumsum(chosen.sum(axis=1))]).astype(np.int32)
     values = pa.array(names, pa.string()).take(pa.array(np.nonzero(chosen)[1]))
     return pa.ListArray.from_arrays(offsets, values, type=pa.list_(pa.field("element", pa.string())))

@@ -1,7 +1,7 @@
-"""Operating points: where a probability becomes a yes, and what that does to both classes.
+"""Operating points: choice of decision thresholds, and the resulting confusion counts and rates.
 
-A threshold t calls an image positive where its probability is at least t. Only values that occur are candidates, and of
-thresholds that are equally good the highest is taken: it calls the fewest images positive.
+An image is predicted positive if its probability is at least the threshold. Only probabilities that occur are
+candidates. Of equally good thresholds the highest is chosen, which predicts the fewest positives.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from numpy.typing import ArrayLike, NDArray
 from cxrfeat.errors import ConfigError
 
 YOUDEN, F1 = "youden", "f1"
-"""Rules: the highest sensitivity + specificity - 1 (Youden, Cancer 1950); the highest F1."""
+"""Rules: maximise sensitivity + specificity - 1 (Youden, Cancer 1950), or maximise F1."""
 
 RULES = (YOUDEN, F1, "sensitivity_0.90")
-"""Operating points of a head, chosen for it on validation."""
+"""Rules whose thresholds are chosen on the validation set and stored with a head."""
 
 DEFAULT_RULE = YOUDEN
-"""Of whoever scores with a head."""
+"""Default threshold rule for scoring."""
 
 _SENSITIVITY = re.compile(r"sensitivity_(0?\.\d+|1(?:\.0*)?)")
-"""Rule ``sensitivity_0.90``: the highest threshold whose sensitivity is at least the target."""
+"""Pattern of rules such as ``sensitivity_0.90``: the highest threshold that reaches the target sensitivity."""
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts of one finding at one threshold, and the rates that follow; a rate whose denominator is 0 is None.
+    """Confusion counts of one finding at one threshold, and their rates; a rate with denominator 0 is None.
 
     Attributes:
-        tp, fp, tn, fn: images that are truly positive, falsely positive, truly negative, falsely negative.
+        tp, fp, tn, fn: numbers of true positive, false positive, true negative and false negative images.
     """
 
     tp: int
@@ -43,91 +43,92 @@ class Confusion:
 
     @property
     def sensitivity(self) -> float | None:
-        """Share of the positives that are found: recall."""
+        """Share of positives that are predicted positive (recall)."""
         return _ratio(self.tp, self.tp + self.fn)
 
     @property
     def specificity(self) -> float | None:
-        """Share of the negatives that are left alone."""
+        """Share of negatives that are predicted negative."""
         return _ratio(self.tn, self.tn + self.fp)
 
     @property
     def ppv(self) -> float | None:
-        """Share of the calls that are right: positive predictive value, precision."""
+        """Positive predictive value: share of predicted positives that are positive (precision)."""
         return _ratio(self.tp, self.tp + self.fp)
 
     @property
     def npv(self) -> float | None:
-        """Share of the images not called that are negative: negative predictive value."""
+        """Negative predictive value: share of predicted negatives that are negative."""
         return _ratio(self.tn, self.tn + self.fn)
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of sensitivity and PPV; None only where there is neither a positive nor a call."""
+        """Harmonic mean of sensitivity and PPV; None if no image is positive or predicted positive."""
         return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     @property
     def accuracy(self) -> float | None:
-        """Share of the images that are called right."""
+        """Share of images that are predicted correctly."""
         return _ratio(self.tp + self.tn, self.tp + self.fp + self.tn + self.fn)
 
 
 def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, rule: str) -> float | None:
-    """Return the threshold that a rule takes on these images, or None where a class is absent.
+    """Return the threshold that a rule chooses on these images, or None if a class is absent.
 
     Args:
-        labels: (N,) of 0 and 1.
-        probabilities: (N,) finite, on any monotonous scale; a threshold is one of them.
+        labels: (N,), each 0 or 1.
+        probabilities: (N,) finite, on any monotonic scale; the threshold is one of them.
         rule: ``youden``, ``f1``, or ``sensitivity_T`` with a target 0 < T <= 1, for example ``sensitivity_0.90``.
 
     Raises:
-        ConfigError: another rule.
-        ValueError: different shapes, labels other than 0 and 1, probabilities that are NaN or infinite.
+        ConfigError: the rule is unknown.
+        ValueError: the shapes differ, a label is neither 0 nor 1, or a probability is NaN or infinite.
 
     Example:
         >>> labels, probabilities = [0, 0, 1, 1], [0.1, 0.4, 0.3, 0.8]
-        >>> choose_threshold(labels, probabilities, "sensitivity_0.90")  # both positives must be found
+        >>> choose_threshold(labels, probabilities, "sensitivity_0.90")  # both positives must be predicted positive
         0.3
         >>> confusion(labels, probabilities, 0.3)
         Confusion(tp=2, fp=1, tn=1, fn=0)
     """
-    gain = _gain(rule)
-    truth, values = _check(labels, probabilities)
-    positives = int(truth.sum())
-    negatives = len(truth) - positives
+    objective = _objective(rule)
+    ground_truth, values = _check(labels, probabilities)
+    positives = int(ground_truth.sum())
+    negatives = len(ground_truth) - positives
     if not positives or not negatives:
         return None
-    order = np.argsort(values)[::-1]
+    order = np.argsort(values)[::-1]  # (N,)
     descending = values[order]
-    last = np.append(np.flatnonzero(np.diff(descending)), len(descending) - 1)  # of each run of equal values
-    tp = np.cumsum(truth[order], dtype=np.int64)[last]
+    # Last index of each run of equal values: (T,), with T distinct thresholds.
+    last = np.append(np.flatnonzero(np.diff(descending)), len(descending) - 1)
+    tp = np.cumsum(ground_truth[order], dtype=np.int64)[last]  # (T,)
     fp = last + 1 - tp
-    # argmax takes the first of equals, and thresholds fall.
-    return float(descending[last[np.argmax(gain(tp, fp, positives, negatives))]])
+    # Thresholds are in descending order, and argmax returns the first of equal values: the highest threshold.
+    return float(descending[last[np.argmax(objective(tp, fp, positives, negatives))]])
 
 
 def confusion(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> Confusion:
-    """Count what a threshold does.
+    """Return the confusion counts at a threshold.
 
     Args:
-        labels: (N,) of 0 and 1.
+        labels: (N,), each 0 or 1.
         probabilities: (N,) finite.
-        threshold: an image is called where its probability is at least this.
+        threshold: an image is predicted positive if its probability is at least this.
 
     Raises:
-        ValueError: as :func:`choose_threshold`; a threshold that is NaN.
+        ValueError: same conditions as for :func:`choose_threshold`, or the threshold is NaN.
     """
     if np.isnan(threshold):
         raise ValueError("the threshold is NaN")
-    truth, values = _check(labels, probabilities)
-    called = values >= threshold
-    tp, fp = int((called & truth).sum()), int((called & ~truth).sum())
-    positives = int(truth.sum())
-    return Confusion(tp, fp, tn=len(truth) - positives - fp, fn=positives - tp)
+    ground_truth, values = _check(labels, probabilities)
+    predicted_positive = values >= threshold  # (N,) bool
+    tp, fp = int((predicted_positive & ground_truth).sum()), int((predicted_positive & ~ground_truth).sum())
+    positives = int(ground_truth.sum())
+    return Confusion(tp, fp, tn=len(ground_truth) - positives - fp, fn=positives - tp)
 
 
 def rates(tp: ArrayLike, fp: ArrayLike, tn: ArrayLike, fn: ArrayLike) -> dict[str, NDArray[np.float64]]:
-    """Return the rates of :class:`Confusion` by name for arrays of counts of one shape, NaN where it has None."""
+    """Return the rates of :class:`Confusion` by name for arrays of counts of equal shape; NaN for a denominator 0."""
     tp, fp, tn, fn = (np.asarray(count, dtype=np.float64) for count in (tp, fp, tn, fn))
     fractions = {
         "sensitivity": (tp, tp + fn),
@@ -138,19 +139,20 @@ def rates(tp: ArrayLike, fp: ArrayLike, tn: ArrayLike, fn: ArrayLike) -> dict[st
         "accuracy": (tp + tn, tp + fp + tn + fn),
     }
     return {
-        name: np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
-        for name, (part, whole) in fractions.items()
+        name: np.divide(numerator, denominator, out=np.full(denominator.shape, np.nan), where=denominator > 0)
+        for name, (numerator, denominator) in fractions.items()
     }
 
 
 _Counts = NDArray[np.int64]
-_Gain = Callable[[_Counts, _Counts, int, int], NDArray[np.generic]]
+_Objective = Callable[[_Counts, _Counts, int, int], NDArray[np.generic]]
 
 
-def _gain(rule: str) -> _Gain:
-    """Return what a rule maximises, from tp and fp at falling thresholds and the numbers of positives and negatives.
+def _objective(rule: str) -> _Objective:
+    """Return the function that a rule maximises.
 
-    Gains are compared exactly: integers, or ratios of integers far below 2**53, which are equal only if the fractions are.
+    Its arguments are tp and fp, both (T,), at descending thresholds, and the numbers of positives and negatives. Its
+    values compare exactly: integers, or ratios of integers far below 2**53, which are equal only if the fractions are.
     """
     if rule == YOUDEN:
         return lambda tp, fp, positives, negatives: tp * negatives - fp * positives
@@ -158,22 +160,22 @@ def _gain(rule: str) -> _Gain:
         return lambda tp, fp, positives, negatives: 2 * tp / (tp + fp + positives)
     match = _SENSITIVITY.fullmatch(rule)
     if match is None or not float(match[1]) > 0:
-        raise ConfigError(f"rule {rule!r}; known are {YOUDEN}, {F1} and sensitivity_T with 0 < T <= 1")
+        raise ConfigError(f"unknown rule {rule!r}; expected {YOUDEN}, {F1} or sensitivity_T with 0 < T <= 1")
     target = float(match[1])
     return lambda tp, fp, positives, negatives: tp / positives >= target
 
 
 def _check(labels: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.floating]]:
-    truth, values = np.asarray(labels), np.asarray(probabilities)
-    if truth.ndim != 1 or truth.shape != values.shape:
-        raise ValueError(f"labels {truth.shape} and probabilities {values.shape}; expected both (N,)")
-    if not np.isin(truth, (0, 1)).all():
-        raise ValueError("labels hold values other than 0 and 1")
-    odd = np.flatnonzero(~np.isfinite(values))
-    if len(odd):
-        raise ValueError(f"{len(odd)} probabilities are NaN or infinite; the first is row {odd[0]}")
-    return truth.astype(bool), values
+    ground_truth, values = np.asarray(labels), np.asarray(probabilities)
+    if ground_truth.ndim != 1 or ground_truth.shape != values.shape:
+        raise ValueError(f"labels {ground_truth.shape} and probabilities {values.shape}; expected (N,) for both")
+    if not np.isin(ground_truth, (0, 1)).all():
+        raise ValueError("labels contain values other than 0 and 1")
+    invalid = np.flatnonzero(~np.isfinite(values))
+    if len(invalid):
+        raise ValueError(f"{len(invalid)} probabilities are NaN or infinite; the first is in row {invalid[0]}")
+    return ground_truth.astype(bool), values
 
 
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def _ratio(numerator: int, denominator: int) -> float | None:
+    return numerator / denominator if denominator else None

@@ -1,0 +1,1 @@
+"""Decoding of image files to gray pixels, and preprocessing for the backbones."""

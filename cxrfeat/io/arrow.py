@@ -1,4 +1,4 @@
-"""Columns of embeddings, and of sexes, as Arrow holds them → numbers, without a Python object for any of them."""
+"""Convert Arrow columns of embeddings to NumPy matrices without creating Python objects."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from cxrfeat.io.schema import Reason
 
 
 def is_vectors(kind: pa.DataType) -> bool:
-    """Say whether a type is a list of any kind of float32 or float64."""
+    """Return True for list, large_list and fixed_size_list types of float32 or float64."""
     nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     return bool(nested and kind.value_type in (pa.float32(), pa.float64()))
 
 
 def to_matrix(vectors: pa.Array, dim: int) -> NDArray[np.float32]:
-    """View N lists of ``dim`` numbers as (N, dim) float32: without a copy unless they are float64.
+    """Return N lists of ``dim`` numbers as an (N, dim) float32 matrix; only float64 input is copied.
 
     Raises:
-        VectorsError: another type, null or lists of another length, and NaN, null or infinity among the numbers; each
-            with its rows.
+        VectorsError: the type is not a list of floats, a list is null or has another length, or a number is NaN, null
+            or infinite; ``rows`` gives the invalid rows.
 
     Example:
         >>> to_matrix(pa.array([[1, 2, 3], [4, 5, 6]], pa.list_(pa.float32())), 3)
@@ -31,22 +31,23 @@ def to_matrix(vectors: pa.Array, dim: int) -> NDArray[np.float32]:
     """
     if not is_vectors(vectors.type):
         raise VectorsError(Reason.WRONG_TYPE, f"embeddings are {vectors.type}; expected lists of float32 or float64")
-    lengths = pc.fill_null(pc.list_value_length(vectors), 0).to_numpy(zero_copy_only=False)
+    lengths = pc.fill_null(pc.list_value_length(vectors), 0).to_numpy(zero_copy_only=False)  # (N,)
     wrong = np.flatnonzero(lengths != dim)
     if len(wrong):
         raise VectorsError(
             Reason.WRONG_LENGTH,
-            f"{len(wrong)} embeddings have another length than {dim}, such as {lengths[wrong[0]]}",
+            f"{len(wrong)} embeddings have the wrong length, for example {lengths[wrong[0]]}; expected {dim}",
             wrong.tolist(),
         )
-    values = vectors.flatten()
+    values = vectors.flatten()  # (N * dim,)
     numbers = values.to_numpy(zero_copy_only=not values.null_count)
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity, and is found below
+    with np.errstate(over="ignore"):  # a float64 outside the range of float32 becomes infinity and is found below
         matrix: NDArray[np.float32] = numbers.astype(np.float32, copy=False).reshape(-1, dim)
     with np.errstate(over="ignore", invalid="ignore"):
-        suspicious = not np.isfinite(matrix.sum())  # a finite sum has finite terms, and is cheaper than looking at each
+        suspicious = not np.isfinite(matrix.sum())  # a finite sum implies finite terms, at a lower cost
     if suspicious:
-        odd = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-        if len(odd):
-            raise VectorsError(Reason.NOT_FINITE, f"{len(odd)} embeddings hold NaN, null or infinity", odd.tolist())
+        invalid = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+        if len(invalid):
+            message = f"{len(invalid)} embeddings contain NaN, null or infinity"
+            raise VectorsError(Reason.NOT_FINITE, message, invalid.tolist())
     return matrix

@@ -1,7 +1,7 @@
-"""The tables this project writes, as Arrow schemas: what each column holds, its type, and what a null means.
+"""Arrow schemas of all tables: columns, their types, and the meaning of null.
 
-``OUT/embeddings`` is partitioned on disk by ``round`` and ``status``; every other column is in the files. Every field
-is nullable, as Spark makes them when it reads: a file that was written anew has the schema of the first.
+``OUT/embeddings`` is partitioned on disk by ``round`` and ``status``; the files hold all other columns. All fields are
+nullable because Spark reads them so: a rewritten file keeps the schema of the original.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 
 class Status(StrEnum):
-    """What became of one file (ok or quarantined) or of one line of metadata (ok or rejected)."""
+    """Status of a file (ok or quarantined) or of a metadata line (ok or rejected)."""
 
     OK = "ok"
     QUARANTINED = "quarantined"
@@ -21,7 +21,7 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a file, or a row group of a drop, is in quarantine."""
+    """Reason why a file, or a row group of a drop, is in quarantine."""
 
     EMPTY = "empty"
     MISSING = "missing"
@@ -44,14 +44,14 @@ class Reason(StrEnum):
 
 
 class Augmentation(StrEnum):
-    """How the image was changed before it was embedded; all but ``none`` are for training only."""
+    """Augmentation of an image before it is embedded; all but ``none`` are used in training only."""
 
     NONE = "none"
     HFLIP = "hflip"
 
 
 class Split(StrEnum):
-    """The part of the data an image belongs to."""
+    """Part of the data set that an image belongs to."""
 
     TRAIN = "train"
     VAL = "val"
@@ -59,24 +59,24 @@ class Split(StrEnum):
 
 
 HANDLE = pa.schema([pa.field("uri", pa.string())])
-"""What crosses the JVM on the way in: where a file is, never its bytes."""
+"""Input of a worker: the URI of a file. The bytes of the file never pass through the JVM."""
 
 EMBEDDED = pa.schema(
     [
-        pa.field("image_index", pa.string()),  # file name: the key of the metadata
-        pa.field("image_path", pa.string()),  # relative to the images root: the key of this table
+        pa.field("image_index", pa.string()),  # file name; joins with the metadata
+        pa.field("image_path", pa.string()),  # relative to the root of the images; key of this table
         pa.field("status", pa.string()),
         pa.field("augmentation", pa.string()),
-        pa.field("embedding", pa.list_(pa.field("element", pa.float32()))),  # null in quarantine
+        pa.field("embedding", pa.list_(pa.field("element", pa.float32()))),  # null if quarantined
         pa.field("extractor", pa.string()),  # fingerprint
-        pa.field("precision", pa.string()),  # fp32 or bf16; null in quarantine
-        pa.field("pixel_format", pa.string()),  # as decoded: gray8, gray16, rgba8, …
-        pa.field("reason", pa.string()),  # null unless in quarantine, like the next two
+        pa.field("precision", pa.string()),  # fp32 or bf16; null if quarantined
+        pa.field("pixel_format", pa.string()),  # gray8, gray16, rgba8, …
+        pa.field("reason", pa.string()),  # null unless quarantined, like the next two fields
         pa.field("message", pa.string()),
         pa.field("sha256", pa.string()),
     ]
 )
-"""What a worker makes of a handle: one row an augmentation, or one row in quarantine."""
+"""Output of a worker per handle: one row per augmentation, or one quarantined row."""
 
 METADATA = pa.schema(
     [
@@ -90,14 +90,14 @@ METADATA = pa.schema(
         pa.field("split", pa.string()),
     ]
 )
-"""One row an image that the metadata file describes and that passed every check."""
+"""Metadata of one image whose line passed every check."""
 
 METADATA_LINES = pa.schema(
     [
         *METADATA,
-        pa.field("reason", pa.string()),  # null unless rejected, like the next
+        pa.field("reason", pa.string()),  # null unless rejected, like the next field
         pa.field("message", pa.string()),
-        pa.field("line", pa.string()),  # as in the file
+        pa.field("line", pa.string()),  # unchanged text of the line
         pa.field("status", pa.string()),  # ok or rejected
     ]
 )
@@ -112,28 +112,28 @@ EMBEDDINGS = pa.schema(
         EMBEDDED.field("status"),
     ]
 )
-"""``OUT/embeddings``: what a worker made of each image, joined with its metadata."""
+"""``OUT/embeddings``: the output of the workers, joined with the metadata."""
 
 
 def grid_schema(findings: Sequence[str]) -> pa.Schema:
-    """Return the schema of ``RUN/grid.parquet``: one row per configuration, at its best epoch."""
+    """Return the schema of ``RUN/grid.parquet``: one row per configuration, with the values of its best epoch."""
     return pa.schema(
         [
-            pa.field("index", pa.int32()),  # place in the grid, from 0
+            pa.field("index", pa.int32()),  # position in the grid, from 0
             pa.field("name", pa.string()),  # index and hash of the settings
             pa.field("hidden", pa.list_(pa.field("element", pa.int32()))),
             pa.field("dropout", pa.float64()),
             pa.field("lr", pa.float64()),
             pa.field("weight_decay", pa.float64()),
-            pa.field("status", pa.string()),  # how the training ended
+            pa.field("status", pa.string()),  # outcome of the training
             pa.field("epochs", pa.int32()),
-            pa.field("best_epoch", pa.int32()),  # null, like all below, where no epoch can be ranked
+            pa.field("best_epoch", pa.int32()),  # null, like all fields below, if no epoch can be ranked
             pa.field("train_loss", pa.float64()),
             pa.field("val_loss", pa.float64()),
             pa.field("val_auroc", pa.float64()),  # mean over val_auroc_findings findings
             pa.field("val_auroc_findings", pa.int32()),
             pa.field("selected", pa.bool_()),
-            *(pa.field(f"val_auroc_{finding}", pa.float64()) for finding in findings),  # null where a class is absent
+            *(pa.field(f"val_auroc_{finding}", pa.float64()) for finding in findings),  # null if a class is absent
         ]
     )
 
@@ -146,22 +146,22 @@ HISTORY = pa.schema(
         pa.field("lr", pa.float64()),
         pa.field("train_loss", pa.float64()),
         pa.field("val_loss", pa.float64()),
-        pa.field("val_auroc", pa.float64()),  # null unless monitored, like the next
+        pa.field("val_auroc", pa.float64()),  # null unless monitored, like the next field
         pa.field("val_f1", pa.float64()),
     ]
 )
-"""``RUN/history.parquet``: one row an epoch of each configuration."""
+"""``RUN/history.parquet``: one row per epoch and configuration."""
 
 ROW_GROUP = pa.schema(
     [
         pa.field("uri", pa.string()),
-        pa.field("row_group", pa.int32()),  # null: the file as a whole
-        pa.field("rows", pa.int64()),  # null where the footer can't be read
-        pa.field("reason", pa.string()),  # null unless it can't be trusted, like the next
+        pa.field("row_group", pa.int32()),  # null stands for the whole file
+        pa.field("rows", pa.int64()),  # null if the footer is unreadable
+        pa.field("reason", pa.string()),  # null unless quarantined, like the next field
         pa.field("message", pa.string()),
     ]
 )
-"""A row group of a drop on its way to be scored: where it is, never its numbers."""
+"""Input of a scoring worker: location of a row group in a drop, without its data."""
 
 
 def predictions_schema(findings: Sequence[str]) -> pa.Schema:
@@ -171,17 +171,17 @@ def predictions_schema(findings: Sequence[str]) -> pa.Schema:
             pa.field("image_index", pa.string()),
             pa.field("patient_id", pa.string()),
             pa.field("augmentation", pa.string()),
-            pa.field("drop_file", pa.string()),  # relative to the drops, or to the images: the key with row_group
-            pa.field("row_group", pa.int32()),  # null for an image, and for a file in quarantine as a whole
+            pa.field("drop_file", pa.string()),  # relative to the root of drops or images; key, with row_group
+            pa.field("row_group", pa.int32()),  # null for an image or a quarantined file
             pa.field("extractor", pa.string()),
             pa.field("head", pa.string()),  # fingerprint
             *(pa.field(f"probability_{finding}", pa.float32()) for finding in findings),
-            pa.field("any_finding", pa.float32()),  # a score: it ranks films
+            pa.field("any_finding", pa.float32()),  # a score for ranking, not a probability
             pa.field("positives", pa.list_(pa.field("element", pa.string()))),  # findings at or above their thresholds
             pa.field("any_finding_positive", pa.bool_()),
-            pa.field("imputed", pa.list_(pa.field("element", pa.string()))),  # inputs that were missing: age, sex
-            pa.field("rows", pa.int64()),  # 1; in quarantine what the row stands for, null where nobody knows
-            pa.field("reason", pa.string()),  # null unless in quarantine, like the next
+            pa.field("imputed", pa.list_(pa.field("element", pa.string()))),  # names of imputed inputs: age, sex
+            pa.field("rows", pa.int64()),  # 1, or the number of quarantined rows; null if unknown
+            pa.field("reason", pa.string()),  # null unless quarantined, like the next field
             pa.field("message", pa.string()),
             pa.field("round", pa.int32()),
             pa.field("status", pa.string()),  # ok or quarantined
@@ -190,16 +190,16 @@ def predictions_schema(findings: Sequence[str]) -> pa.Schema:
 
 
 def scored_schema(findings: Sequence[str]) -> pa.Schema:
-    """Return the schema that workers write: predictions without ``round``, which is the name of the folder."""
+    """Return the schema that workers write: predictions without ``round``, which is in the folder name."""
     return pa.schema([field for field in predictions_schema(findings) if field.name != "round"])
 
 
 def head_predictions_schema(findings: Sequence[str]) -> pa.Schema:
-    """Return the schema of ``RUN/predictions.parquet``: predictions of the chosen head on val and test."""
+    """Return the schema of ``RUN/predictions.parquet``: predictions of the selected head on val and test."""
     return pa.schema(
         [
             *(METADATA.field(name) for name in ("image_index", "patient_id", "split", "findings")),
-            *(pa.field(f"score_{finding}", pa.float32()) for finding in findings),  # sigmoid of the logit, as trained
+            *(pa.field(f"score_{finding}", pa.float32()) for finding in findings),  # sigmoid of the uncalibrated logit
             *(pa.field(f"probability_{finding}", pa.float32()) for finding in findings),  # calibrated on val
         ]
     )
@@ -209,15 +209,15 @@ METRICS = pa.schema(
     [
         pa.field("split", pa.string()),
         pa.field("group", pa.string()),  # all, or a subgroup: sex=F, age=0-17, view=PA, …
-        pa.field("model", pa.string()),  # predictions, or what they must beat: view, age+sex, untrained, …
+        pa.field("model", pa.string()),  # predictions, or a baseline: view, age+sex, untrained, …
         pa.field("scope", pa.string()),  # a finding, macro, micro, weighted, samples, any_finding
-        pa.field("point", pa.string()),  # operating point; null where no threshold is involved
-        pa.field("scale", pa.string()),  # prefix of the columns that were measured
+        pa.field("point", pa.string()),  # operating point; null if the metric needs no threshold
+        pa.field("scale", pa.string()),  # prefix of the evaluated columns
         pa.field("metric", pa.string()),
-        pa.field("value", pa.float64()),  # null where it is not defined: note says why
-        pa.field("low", pa.float64()),  # of the interval; null, like the next, where there is none
+        pa.field("value", pa.float64()),  # null if undefined; note gives the reason
+        pa.field("low", pa.float64()),  # lower bound of the interval; null, like high, without an interval
         pa.field("high", pa.float64()),
-        pa.field("resamples", pa.int32()),  # that define the number
+        pa.field("resamples", pa.int32()),  # number of resamples with a defined value
         pa.field("threshold", pa.float64()),
         pa.field("images", pa.int32()),
         pa.field("patients", pa.int32()),
@@ -225,10 +225,10 @@ METRICS = pa.schema(
         pa.field("note", pa.string()),
     ]
 )
-"""``EVAL/metrics.parquet``: one row a number; :mod:`head_training.evaluation.measurement` says what the words mean."""
+"""``EVAL/metrics.parquet``: one row per value; :mod:`head_training.evaluation.measurement` defines the terms."""
 
 METRICS_FORMAT = 1
-"""Of ``EVAL/metrics.json``, which holds the same rows and more."""
+"""Format version of ``EVAL/metrics.json``, which holds the same rows and more."""
 
 COHORT = pa.schema([field for field in METADATA if field.name != "follow_up"])
-"""``RUN/cohort.parquet``: the metadata of every image of the run, training included, without the embeddings."""
+"""``RUN/cohort.parquet``: metadata of every image of the run, including the training images, without embeddings."""

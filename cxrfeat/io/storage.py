@@ -1,7 +1,7 @@
-"""Files by path or URI: local disk, S3, HDFS, GCS, whatever pyarrow's file systems reach.
+"""Access files by path or URI on local disk, S3, HDFS, GCS and every other file system of pyarrow.
 
-Executors read images through this module, so pixels never pass through the JVM. Spark says ``s3a://`` and
-pyarrow ``s3://`` for the same thing: both are understood, and ``s3a://`` is what we write down.
+Executors read images through this module, so pixels never pass through the JVM. Spark writes ``s3a://`` where pyarrow
+writes ``s3://``; this module accepts both, and all stored locations use ``s3a://``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from cxrfeat.io.schema import Reason
 
 _REASON_OF_ERRNO = {
     errno.ENOENT: Reason.MISSING,
-    errno.ENOTDIR: Reason.MISSING,  # a folder of its path has become a file
+    errno.ENOTDIR: Reason.MISSING,  # a folder in the path is now a file
     errno.EACCES: Reason.UNREADABLE,
     errno.EPERM: Reason.UNREADABLE,
     errno.EIO: Reason.UNREADABLE,
     errno.EISDIR: Reason.UNREADABLE,
     errno.ELOOP: Reason.UNREADABLE,
 }
-"""File errors that belong to the file. Any other (network, out of handles, …) belongs to the job and fails it."""
+"""Errors of a single file. All other errors (network, out of file handles, …) fail the job."""
 
 _REMOTE = re.compile(r"(?P<scheme>[a-zA-Z][\w+.-]*)://(?P<bucket>[^/]*)(?P<path>.*)", re.DOTALL)
 _TO_SPARK_SCHEME = {"s3": "s3a", "s3n": "s3a"}
@@ -48,12 +48,12 @@ def qualify(location: str) -> str:
     if remote:
         scheme = _TO_SPARK_SCHEME.get(remote["scheme"], remote["scheme"])
         return f"{scheme}://{remote['bucket']}{remote['path']}".rstrip("/")
-    # ".." is resolved by name, as Hadoop does it, so that Spark's paths start with ours; Path.resolve follows links.
+    # Resolve ".." by name, as Hadoop does, so that Spark's paths start with ours; Path.resolve follows links.
     return os.path.abspath(Path(location).expanduser())  # noqa: PTH100
 
 
 def from_spark(uri: str) -> str:
-    """Turn a URI as Spark logs it, percent-encoded, into the form of :func:`qualify`."""
+    """Return the form of :func:`qualify` for a percent-encoded URI from Spark's log."""
     uri = unquote(uri)
     if uri.startswith("file:"):
         return "/" + uri.removeprefix("file:").strip("/")
@@ -61,21 +61,21 @@ def from_spark(uri: str) -> str:
 
 
 def to_spark(location: str) -> str:
-    """Turn a path or URI into what Spark must be given: without a scheme it would look on the cluster's default."""
+    """Return a path or URI with its scheme; without one, Spark uses the cluster's default file system."""
     location = qualify(location)
     return location if _REMOTE.fullmatch(location) else f"file://{location}"
 
 
 def scheme_of(location: str) -> str:
-    """Return the scheme of a path or URI as Spark knows it: ``file``, ``s3a``, ``hdfs``."""
+    """Return the scheme that Spark uses for a path or URI: ``file``, ``s3a``, ``hdfs``."""
     return to_spark(location).partition(":")[0]
 
 
 def relative_to(location: str, root: str) -> str:
-    """Return a qualified location's path below a qualified root.
+    """Return the path of a qualified location relative to a qualified root.
 
     Raises:
-        ValueError: it is not below the root.
+        ValueError: the location is not below the root.
     """
     if not location.startswith(f"{root.rstrip('/')}/"):
         raise ValueError(f"{location!r} is not below {root!r}")
@@ -88,17 +88,17 @@ def join(root: str, *parts: str) -> str:
 
 
 def partition_value(path: str, key: str) -> str | None:
-    """Return the value of a ``key=value`` folder in a path, as Spark writes partitions; None where there is none."""
+    """Return the value of a ``key=value`` partition folder in a path, or None without such a folder."""
     prefix = f"{key}="
     values = [part.removeprefix(prefix) for part in path.split("/")[:-1] if part.startswith(prefix)]
     return values[-1] if values else None
 
 
 def open_filesystem(location: str) -> tuple[pafs.FileSystem, str]:
-    """Return the file system of a path or URI, and the path inside it.
+    """Return the file system of a path or URI, and the path within it.
 
     Raises:
-        ConfigError: a scheme that pyarrow does not know, or a file system that can't be set up.
+        ConfigError: pyarrow does not support the scheme, or cannot set up the file system.
     """
     location = qualify(location)
     remote = _REMOTE.fullmatch(location)
@@ -109,29 +109,29 @@ def open_filesystem(location: str) -> tuple[pafs.FileSystem, str]:
     return filesystem, base.rstrip("/") + remote["path"]
 
 
-@functools.lru_cache(maxsize=8)  # setting up S3 asks the network; once a bucket is enough
+@functools.lru_cache(maxsize=8)  # S3 setup needs network requests: do it once per bucket
 def _open_remote(uri: str) -> tuple[pafs.FileSystem, str]:
     try:
         filesystem, base = pafs.FileSystem.from_uri(uri)
     except (ValueError, OSError) as error:
-        raise ConfigError(f"{uri!r} can't be opened: {error}") from error
+        raise ConfigError(f"cannot open {uri!r}: {error}") from error
     return filesystem, base
 
 
 def exists(location: str) -> bool:
-    """Say whether there is a file or folder."""
+    """Return True if the path exists."""
     filesystem, path = open_filesystem(location)
     return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
 
 
 def list_files(root: str, suffixes: tuple[str, ...]) -> Iterator[str]:
-    """Yield the files below a folder that Spark's file stream sees too, as paths relative to the folder.
+    """Yield the files below a folder that Spark's file stream also finds, as paths relative to the folder.
 
-    That is every file at any depth whose name ends in one of ``suffixes`` (lower case; the name's case does not
-    matter), but nothing that is hidden or still being copied by Hadoop's rules.
+    Files at any depth match if their name ends in one of ``suffixes`` (given in lower case, compared without regard to
+    case). Files that Hadoop treats as hidden or incomplete are skipped.
 
     Raises:
-        ConfigError: the folder does not exist, is not a folder, or can't be listed.
+        ConfigError: the path does not exist, is not a folder, or the listing fails.
     """
     _check_kind(root, pafs.FileType.Directory)
     filesystem, base = open_filesystem(root)
@@ -145,90 +145,92 @@ def list_files(root: str, suffixes: tuple[str, ...]) -> Iterator[str]:
 
 
 def list_folders(root: str) -> list[str]:
-    """Return the names of the folders right below a folder, sorted; none where there is no such folder."""
+    """Return the sorted names of the direct subfolders of a folder; empty if the folder does not exist."""
     filesystem, base = open_filesystem(root)
     selector = pafs.FileSelector(base, allow_not_found=True)
     return sorted(info.base_name for info in filesystem.get_file_info(selector) if info.type == pafs.FileType.Directory)
 
 
 def delete_folder(location: str) -> None:
-    """Delete a folder and all that is in it."""
+    """Delete a folder and its contents."""
     filesystem, path = open_filesystem(location)
     filesystem.delete_dir(path)
 
 
 def _is_hidden(name: str) -> bool:
-    """Spark's rule, org.apache.spark.util.HadoopFSUtils.shouldFilterOutPathName."""
+    """Return True for names that org.apache.spark.util.HadoopFSUtils.shouldFilterOutPathName filters out."""
     return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
 
 
 def check_file(location: str) -> None:
-    """Check that there is a file.
+    """Check that a file exists.
 
     Raises:
-        ConfigError: there is none, it is a folder, or nobody may tell us.
+        ConfigError: the path does not exist, is a folder, or cannot be accessed.
     """
     _check_kind(location, pafs.FileType.File)
 
 
 @contextlib.contextmanager
 def refusing(location: str) -> Iterator[None]:
-    """Turn an error of a file system into one of the options: for what is tried before any work is done.
+    """Convert file system errors to ConfigError, for checks of the options before the work starts.
 
     Raises:
-        ConfigError: no permission, no credentials, no network, a name that can't be; the message says which.
+        ConfigError: no permission, no credentials, no network or an invalid name; the message gives the cause.
     """
     try:
         yield
     except (OSError, pa.ArrowInvalid) as error:
-        raise ConfigError(f"{location!r} can't be used: {error}") from error
+        raise ConfigError(f"cannot use {location!r}: {error}") from error
 
 
 def _check_kind(location: str, expected: pafs.FileType) -> None:
-    names = {pafs.FileType.NotFound: "not there", pafs.FileType.File: "a file", pafs.FileType.Directory: "a folder"}
+    names = {pafs.FileType.File: "a file", pafs.FileType.Directory: "a folder"}
     filesystem, path = open_filesystem(location)
     with refusing(location):
         found = filesystem.get_file_info(path).type
+    if found == pafs.FileType.NotFound:
+        raise ConfigError(f"{location!r} does not exist; expected {names[expected]}")
     if found != expected:
         raise ConfigError(f"{location!r} is {names.get(found, 'neither file nor folder')}; expected {names[expected]}")
 
 
 def open_input(location: str) -> pa.NativeFile:
-    """Open a file for reading; ``size()`` tells its length before a byte is read.
+    """Open a file for reading; ``size()`` of the result returns the length without reading the file.
 
     Raises:
-        OSError: (FileNotFoundError, PermissionError, …) it can't be opened.
+        OSError: (FileNotFoundError, PermissionError, …) the file cannot be opened.
     """
     filesystem, path = open_filesystem(location)
     return filesystem.open_input_file(path)
 
 
 def reason_of(error: OSError) -> Reason | None:
-    """Return why a file goes into quarantine, or None for an error that is not the file's own.
+    """Return the quarantine reason of a file error, or None for an error that fails the job.
 
-    An object that is not there is missing. All else that S3 refuses (access, expired credentials, throttling, …) has no
-    number and may concern every object: it fails the job.
+    Among the errors of S3, only a missing object has an errno. All others (denied access, expired credentials,
+    throttling, …) may affect every object.
     """
     return None if error.errno is None else _REASON_OF_ERRNO.get(error.errno)
 
 
 def is_of_s3(error: OSError) -> bool:
-    """Say whether S3 itself refused: pyarrow's decoders raise OSError without a number too, but in other words."""
+    """Return True for an error of S3; pyarrow's decoders also raise OSError without errno, but with other messages."""
     return "AWS Error" in str(error)
 
 
 def read_bytes(location: str) -> bytes:
-    """Read a small file.
+    """Return the content of a small file.
 
     Raises:
-        OSError: as :func:`open_input`.
+        OSError: see :func:`open_input`.
     """
     with open_input(location) as stream:
         return bytes(stream.read())
 
 
 def read_text(location: str) -> str | None:
-    """Read a small UTF-8 file, or return None where there is none."""
+    """Return the text of a small UTF-8 file, or None if the file does not exist."""
     try:
         return read_bytes(location).decode()
     except FileNotFoundError:
@@ -236,7 +238,7 @@ def read_text(location: str) -> str | None:
 
 
 def write_text(location: str, text: str) -> None:
-    """Write a small UTF-8 file so that a reader sees the old content or the new one, never a part."""
+    """Write a small UTF-8 file atomically: readers see either the old content or the new content."""
     filesystem, path = open_filesystem(location)
     target = PurePosixPath(path)
     filesystem.create_dir(str(target.parent), recursive=True)

@@ -1,6 +1,6 @@
-"""The metadata CSV of ChestX-ray14: its header and ages, for Spark's reader and for the one that needs no JVM.
+"""Columns and age units of the ChestX-ray14 metadata CSV, shared by the Spark reader and the pandas reader.
 
-Both headers load: Data_Entry_2017 (trailing comma, ages as ``058Y``) and Data_Entry_2017_v2020.
+Both published files are supported: Data_Entry_2017 (trailing comma, ages such as ``058Y``) and Data_Entry_2017_v2020.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ HEADERS: Mapping[str, tuple[str, ...]] = {
     "sex": ("Patient Gender", "Patient Sex"),
     "view_position": ("View Position",),
 }
-"""Our name → the header's names."""
+"""Internal name of a column → its possible names in the header."""
 
 MAX_AGE_YEARS = 123
-"""Oldest accepted age: nobody has lived longer. The 2018 system dropped such ages too."""
+"""Highest accepted age, about the longest documented human life. The 2018 system also dropped higher ages."""
 
 AGE_PATTERN = r"^(-?\d+(?:\.\d+)?)([YMWD]?)$"
 """Number and unit of an age: ``58``, ``058Y``, ``006M``."""
@@ -31,35 +31,37 @@ UNITS_PER_YEAR: Mapping[str, float] = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.177
 
 
 def split_fields(line: str) -> list[str]:
-    """Split one line of CSV; line by line, so that a stray quote can't swallow its neighbours."""
+    """Split one line of CSV; each line is parsed alone, so an unmatched quote does not affect the next lines."""
     return next(csv.reader([line]), [])
 
 
 def find_columns(location: str, header: str, optional: Collection[str] = ()) -> dict[str, int]:
-    """Return our name → place of each column; letters' case and blanks around names do not matter.
+    """Return internal name → index of each column, ignoring case and surrounding blanks.
 
     Args:
-        location: of the file, for the error.
-        header: its first line, empty where there is none; a byte-order mark before it is no part of it.
-        optional: columns, by our names, that need not be there.
+        location: path or URI of the file, for error messages.
+        header: first line of the file, or an empty string; a leading byte-order mark is ignored.
+        optional: internal names of columns that may be missing.
 
     Raises:
-        MetadataError: no header, or one without a column that is needed.
+        MetadataError: the header is empty or lacks a required column.
     """
-    expected = [" or ".join(names) for names in HEADERS.values()]
+    expected = ", ".join(" or ".join(names) for names in HEADERS.values())
     names = split_fields(header.lstrip("\ufeff"))
     if not names:
-        raise MetadataError(f"{location} is empty; expected a header with {expected}")
+        raise MetadataError(f"{location} is empty; expected a header with the columns {expected}")
     actual = [name.strip().lower() for name in names]
     found = {}
-    for ours, theirs in HEADERS.items():
-        known = [name.lower() for name in theirs if name.lower() in actual]
-        if known:
-            found[ours] = actual.index(known[0])
-    odd = next((sign for sign in ";\t" if len(names) == 1 and sign in header), None)
-    if odd is not None:
-        raise MetadataError(f"{location} is separated by {odd!r}; expected ','")
-    missing = [" or ".join(HEADERS[ours]) for ours in HEADERS if ours not in found and ours not in optional]
+    for column, spellings in HEADERS.items():
+        matches = [name.lower() for name in spellings if name.lower() in actual]
+        if matches:
+            found[column] = actual.index(matches[0])
+    separator = next((sign for sign in ";\t" if len(names) == 1 and sign in header), None)
+    if separator is not None:
+        raise MetadataError(f"{location} uses the separator {separator!r}; expected ','")
+    missing = [" or ".join(HEADERS[column]) for column in HEADERS if column not in found and column not in optional]
     if missing:
-        raise MetadataError(f"{location} has no column {missing}; its header is {names}, expected {expected}")
+        raise MetadataError(
+            f"{location} lacks the columns {', '.join(missing)}; found {', '.join(names)}, expected {expected}"
+        )
     return found

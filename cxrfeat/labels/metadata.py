@@ -1,7 +1,7 @@
-"""The metadata CSV without Spark: one clean row an image, and one rejected row with a reason for everything else.
+"""Parse the metadata CSV in pandas: one row per image, and a rejected row with a reason for every other line.
 
-The same rules as the extraction's reader in Spark SQL; a test holds both to the same table of lines. What is measured
-against is read more strictly: :mod:`head_training.evaluation.ground_truth`.
+The rules equal those of :mod:`cxrfeat.spark.metadata_reader`, the reader of the extraction; tests run both on the same
+lines. :mod:`head_training.evaluation.ground_truth` builds a stricter reader for evaluation on this one.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _UNKNOWN, _CONTRADICTION = "unknown", "contradiction"
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a metadata file says.
+    """Content of a metadata file.
 
     Attributes:
-        images: one row an image, with image_index, patient_id, follow_up (Int32), age_years (float32), sex (M, F),
-            view_position and findings (``"A|B"`` in canonical order, or No Finding); a value may be missing in all but
-            the first two.
-        rejected: one row a line that is not used, with number (from 1, the header's), reason, message and line.
-        lines: of the file, without header and blank ones: images + rejected.
+        images: one row per image, with image_index, patient_id, follow_up (Int32), age_years (float32), sex (M, F),
+            view_position and findings (``"A|B"`` in canonical order, or No Finding). All columns but the first two may
+            have missing values.
+        rejected: one row per unused line, with number (the header is line 1), reason, message and line.
+        lines: number of lines without header and blank lines, which is the number of images plus rejected lines.
     """
 
     images: pd.DataFrame
@@ -44,11 +44,11 @@ class Metadata:
 
 
 def read_metadata(location: str) -> Metadata:
-    """Read a metadata CSV, plain or gzipped, from a path or URI; no line is dropped without a reason.
+    """Read a metadata CSV, plain or gzipped, from a path or URI; every unused line gets a reason.
 
     Raises:
-        ConfigError: there is no such file.
-        MetadataError: it can't be read, has no header, or a header without a column that is needed.
+        ConfigError: the file does not exist.
+        MetadataError: the file is unreadable, has no header, or the header lacks a required column.
     """
     raw = read_raw(location)
     parsed = parse(raw)
@@ -59,27 +59,27 @@ def read_metadata(location: str) -> Metadata:
 
 
 def assign_splits(images: pd.DataFrame, train_val_list: str | None = None, test_list: str | None = None) -> pd.Series:
-    """Return the split of each image: train, val or test, as the extraction assigns it.
+    """Return the split of each image (train, val or test) with the rules of the extraction.
 
-    With official lists a patient goes where the lists have its images; a patient that is in no list goes by hash, as
-    all do without lists.
+    With official lists, all images of a patient go to the list that contains one of them. Patients in neither list are
+    split by hash; without lists, all patients are.
 
     Raises:
-        ConfigError: one list without the other, or a list that is not there.
-        MetadataError: a list without names, or lists that disagree about a patient; the message names five.
+        ConfigError: one list is given without the other, or a list does not exist.
+        MetadataError: a list is empty, or a patient has images in both lists; the message names up to five patients.
     """
-    splits.SplitRule(splits.SplitLevel.PATIENT, train_val_list, test_list)  # both lists, or neither
+    splits.SplitRule(splits.SplitLevel.PATIENT, train_val_list, test_list)  # raises if only one list is given
     listed = {}
     if train_val_list is not None and test_list is not None:
         names = {"train_val": read_list(train_val_list), "test": read_list(test_list)}
         listed = {
             name: set(images.loc[images["image_index"].isin(found), "patient_id"]) for name, found in names.items()
         }
-        torn = sorted(listed["train_val"] & listed["test"])
-        if torn:
+        in_both = sorted(listed["train_val"] & listed["test"])
+        if in_both:
             raise MetadataError(
-                f"{len(torn)} patients have images in both {train_val_list} and {test_list}, the first: {torn[:5]}; "
-                "an official split keeps a patient on one side"
+                f"{len(in_both)} patients have images in both {train_val_list} and {test_list}; "
+                f"expected each patient in one list only. The first: {', '.join(in_both[:5])}"
             )
     split_of = {patient: _split(patient, listed) for patient in images["patient_id"].unique()}
     return images["patient_id"].map(split_of).rename("split")
@@ -94,44 +94,45 @@ def _split(patient: str, listed: Mapping[str, set[str]]) -> str:
 
 
 def read_list(location: str) -> list[str]:
-    """Read image names, one a line, from a path or URI.
+    """Read image names, one per line, from a path or URI.
 
     Raises:
-        ConfigError: there is no such file.
-        MetadataError: it can't be read, or has no name, or a name twice.
+        ConfigError: the file does not exist.
+        MetadataError: the file is unreadable, has no names, or has duplicate names.
     """
     names = [line.strip() for _, line in _lines(location)]
     if not names:
-        raise MetadataError(f"{location} names no image; expected one file name a line")
-    if len(set(names)) < len(names):
-        raise MetadataError(f"{location} holds {len(names)} names, {len(set(names))} different; expected each once")
+        raise MetadataError(f"{location} is empty; expected one file name per line")
+    unique = len(set(names))
+    if unique < len(names):
+        raise MetadataError(f"{location} has {len(names)} names, {unique} of them unique; expected no duplicates")
     return names
 
 
 def _lines(location: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a text file that are not blank, with their numbers from 1."""
+    """Yield number, starting at 1, and text of all lines of a text file that are not blank."""
     storage.check_file(location)
     filesystem, path = storage.open_filesystem(location)
     try:
         with filesystem.open_input_stream(path, compression="detect") as stream:
             text = bytes(stream.read()).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise MetadataError(f"{location} can't be read as UTF-8 text: {error}") from error
+        raise MetadataError(f"cannot read {location} as UTF-8 text: {error}") from error
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield number, line.removesuffix("\r")
 
 
 def read_raw(location: str, optional: Collection[str] = ()) -> pd.DataFrame:
-    """Return each line's number (from 1, the header's), line, malformed, and our columns as text, None where it has none.
+    """Return one row per line: number (the header is line 1), line, malformed, and text or None for each column.
 
     Args:
         location: path or URI, plain or gzipped.
-        optional: columns that the header may lack.
+        optional: columns that may be missing from the header.
 
     Raises:
-        ConfigError: there is no such file.
-        MetadataError: it can't be read, has no header, or a header without a column that is needed.
+        ConfigError: the file does not exist.
+        MetadataError: the file is unreadable, has no header, or the header lacks a required column.
     """
     lines = _lines(location)
     _, header = next(lines, (0, ""))
@@ -148,7 +149,7 @@ def read_raw(location: str, optional: Collection[str] = ()) -> pd.DataFrame:
 
 
 def parse(raw: pd.DataFrame) -> pd.DataFrame:
-    """Return the typed columns; what can't be read is missing, and a label that can't is _UNKNOWN or _CONTRADICTION."""
+    """Return typed columns: unparsable values become missing, and invalid labels become _UNKNOWN or _CONTRADICTION."""
     text = raw.astype(dict.fromkeys(HEADERS, "string"))
     number = text["follow_up"].where(text["follow_up"].str.fullmatch(_FOLLOW_UP, flags=re.ASCII).fillna(value=False))
     age = text["age"].str.extract(AGE_PATTERN, flags=re.ASCII)
@@ -177,13 +178,13 @@ def _parse_label(label: str) -> str:
     return format_findings(names - {NO_FINDING})
 
 
-def validate_rows(raw: pd.DataFrame, parsed: pd.DataFrame, forgiven: Collection[str] = ()) -> pd.DataFrame:
-    """Return reason and message of the first check that a line fails by itself, or None.
+def validate_rows(raw: pd.DataFrame, parsed: pd.DataFrame, ignored_reasons: Collection[str] = ()) -> pd.DataFrame:
+    """Return reason and message of the first check that each line fails, or None.
 
     Args:
-        raw: of :func:`read_raw`.
-        parsed: of :func:`parse`.
-        forgiven: reasons that don't count.
+        raw: result of :func:`read_raw`.
+        parsed: result of :func:`parse`.
+        ignored_reasons: reasons whose checks are skipped.
     """
     checks = (
         (raw["malformed"], "malformed", "the number of fields differs from the header's"),
@@ -206,11 +207,15 @@ def validate_rows(raw: pd.DataFrame, parsed: pd.DataFrame, forgiven: Collection[
         ),
         (raw["sex"].notna() & parsed["sex"].isna(), "sex-unknown", "sex {sex!r}; expected M, F or nothing"),
         (parsed["findings"] == _UNKNOWN, "finding-unknown", "not all among the 14 findings: {findings!r}"),
-        (parsed["findings"] == _CONTRADICTION, "findings-contradict", f"{{findings!r}} has {NO_FINDING} beside others"),
+        (
+            parsed["findings"] == _CONTRADICTION,
+            "findings-contradict",
+            f"findings {{findings!r}} combine {NO_FINDING} with other findings",
+        ),
     )
     verdicts = pd.DataFrame(None, index=raw.index, columns=["reason", "message"], dtype=object)
     for fails, reason, message in checks:
-        first = fails.astype(bool) & verdicts["reason"].isna() & (reason not in forgiven)
+        first = fails.astype(bool) & verdicts["reason"].isna() & (reason not in ignored_reasons)
         verdicts.loc[first, "reason"] = reason
         verdicts.loc[first, "message"] = [
             message.format(**row) for row in raw.loc[first, list(HEADERS)].to_dict("records")
@@ -219,15 +224,15 @@ def validate_rows(raw: pd.DataFrame, parsed: pd.DataFrame, forgiven: Collection[
 
 
 def _reject_repeats(raw: pd.DataFrame, parsed: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Judge good lines that describe one image: equal ones count once, different ones not at all."""
-    good = pd.concat([parsed[_KEY], raw["line"]], axis="columns")[verdicts["reason"].isna()].sort_values("line")
-    repeated = good.duplicated(_KEY)
-    conflicting = good["image_index"].isin(
-        good.loc[~repeated].loc[lambda rows: rows.duplicated("image_index"), "image_index"]
+    """Reject further lines about one image: all but one if they are equal, every one if they differ."""
+    valid = pd.concat([parsed[_KEY], raw["line"]], axis="columns")[verdicts["reason"].isna()].sort_values("line")
+    repeated = valid.duplicated(_KEY)
+    conflicting = valid["image_index"].isin(
+        valid.loc[~repeated].loc[lambda rows: rows.duplicated("image_index"), "image_index"]
     )
-    for found, reason, message in (
-        (repeated, "image-index-repeated", "an equal line describes this image; one of them is used"),
-        (conflicting, "image-index-conflict", "lines that differ describe this image; none is used"),
+    for rejected, reason, message in (
+        (repeated, "image-index-repeated", "an equivalent line describes this image; one of them is used"),
+        (conflicting, "image-index-conflict", "conflicting lines describe this image; none is used"),
     ):
-        verdicts.loc[found[found].index, ["reason", "message"]] = reason, message
+        verdicts.loc[rejected[rejected].index, ["reason", "message"]] = reason, message
     return verdicts

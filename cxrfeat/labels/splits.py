@@ -1,7 +1,7 @@
-"""Which split a patient belongs to: a stable hash, so that adding images never moves anybody.
+"""Train, val and test splits from a stable hash of the patient, so that adding images never changes a split.
 
-All images of a patient share a split; an image-level split leaks patients from train into test and
-exists only to reproduce numbers of 2018, which were obtained that way.
+All images of a patient share a split. An image-level split leaks patients from train into test and exists only to
+reproduce the results of 2018, which used one.
 """
 
 from __future__ import annotations
@@ -16,24 +16,23 @@ from cxrfeat.errors import ConfigError, DatasetIntegrityError
 from cxrfeat.io.schema import Split
 
 TRAIN_SHARE, VAL_SHARE = 0.7, 0.1
-"""Shares of patients without official lists; test takes the rest."""
+"""Shares of patients without official lists; the rest is test."""
 
 VAL_SHARE_OF_TRAIN_VAL = VAL_SHARE / (TRAIN_SHARE + VAL_SHARE)
-"""Share of the official train_val patients that becomes val: with test at 20 %, again about 70/10/20."""
+"""Share of val among the official train_val patients; as test is 20 %, the result is again about 70/10/20."""
 
 SALT = "cxrfeat-split-1:"
-"""Prefix of everything that is hashed; another salt would be another split."""
+"""Prefix of all hashed keys; a different salt would give different splits."""
 
 HASH_DIGITS = 13
-"""Hex digits of the SHA-256 that are used: 52 bits, which a double holds exactly."""
-
+"""Number of leading hex digits of the SHA-256 in use: 52 bits, which a double represents exactly."""
 
 OFFICIAL_TEST_DIGEST = "38ca5ef7f756092946f57c1a59faca882ed589a1ab1f72590b45dc06c6d5e1cc"
-"""What :func:`digest_names` gives for the 25,596 images of NIH's test_list.txt."""
+"""Result of :func:`digest_names` for the 25,596 images of NIH's test_list.txt."""
 
 
 class SplitLevel(StrEnum):
-    """What is kept together in one split."""
+    """Unit that stays together in one split."""
 
     PATIENT = "patient"
     IMAGE = "image"
@@ -41,11 +40,11 @@ class SplitLevel(StrEnum):
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How images are divided.
+    """Rule that assigns images to splits.
 
     Attributes:
-        level: what is kept together.
-        train_val_list, test_list: files with one image name a line, as NIH publishes them; both or neither.
+        level: unit that stays together in one split.
+        train_val_list, test_list: NIH's files with one image name per line; both or neither.
     """
 
     level: SplitLevel = SplitLevel.PATIENT
@@ -53,21 +52,21 @@ class SplitRule:
     test_list: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for one list without the other, or lists at image level."""
+        """Raise ConfigError if one list is given without the other, or lists are combined with image level."""
         if (self.train_val_list is None) != (self.test_list is None):
-            raise ConfigError("one official list without the other; give both --train-val-list and --test-list")
+            raise ConfigError("only one official list is given; give both --train-val-list and --test-list")
         if self.train_val_list is not None and self.level == SplitLevel.IMAGE:
-            raise ConfigError("the official lists divide patients; they can't be used with --split image")
+            raise ConfigError("the official lists split by patient and cannot be combined with --split image")
 
 
 def hash_fraction(key: str) -> float:
-    """Map a key to [0, 1), evenly and for ever: the leading 52 bits of SHA-256 of the salted key."""
+    """Map a key to a uniform, reproducible number in [0, 1): the leading 52 bits of SHA-256 of the salted key."""
     digits = hashlib.sha256((SALT + key).encode()).hexdigest()[:HASH_DIGITS]
     return int(digits, 16) / 16.0**HASH_DIGITS
 
 
 def split_by_hash(key: str) -> Split:
-    """Give a patient (or, at image level, an image) its split: about 70 % train, 10 % val, 20 % test.
+    """Return the split of a patient (at image level, of an image): about 70 % train, 10 % val, 20 % test.
 
     Example:
         >>> [split_by_hash(patient).value for patient in ("1", "2", "3", "4")]
@@ -80,26 +79,26 @@ def split_by_hash(key: str) -> Split:
 
 
 def split_train_val(patient_id: str) -> Split:
-    """Give a patient of the official train_val list its split: one patient in eight goes to val."""
+    """Return the split of a patient in the official train_val list: val for one in eight, else train."""
     return Split.VAL if hash_fraction(patient_id) < VAL_SHARE_OF_TRAIN_VAL else Split.TRAIN
 
 
 def digest_names(names: Iterable[str]) -> str:
-    """Return the SHA-256 of a set of image names, whatever their order: what tells one list from another."""
+    """Return the SHA-256 of a set of image names, independent of their order, to identify a list."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
 def check_no_patient_in_two_splits(assignments: Iterable[tuple[str, str]]) -> None:
-    """Check (patient, split) pairs, repeats allowed.
+    """Check that no patient has more than one split, given (patient, split) pairs.
 
     Raises:
-        DatasetIntegrityError: a patient in more than one split; the message names the first five.
+        DatasetIntegrityError: a patient is in more than one split; the message names the first five.
     """
     splits: dict[str, set[str]] = defaultdict(set)
     for patient, split in assignments:
         splits[patient].add(split)
-    leaking = {patient: sorted(found) for patient, found in sorted(splits.items()) if len(found) > 1}
+    leaking = [f"{patient} ({', '.join(sorted(found))})" for patient, found in sorted(splits.items()) if len(found) > 1]
     if leaking:
         raise DatasetIntegrityError(
-            f"{len(leaking)} patients are in more than one split; the first: {dict(list(leaking.items())[:5])}"
+            f"{len(leaking)} patients are in more than one split; the first: {', '.join(leaking[:5])}"
         )

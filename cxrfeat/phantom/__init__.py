@@ -1,9 +1,6 @@
-"""Phantoms: invented chest radiographs with the archive's layout, for tests, demos and dry runs.
+"""Phantoms: synthetic chest radiographs in the layout of the ChestX-ray14 archives, for tests and demos.
 
-A phantom set looks like ChestX-ray14 from the outside (folders, file names, metadata, split lists) and
-roughly like it from the inside: every finding has a visible, distinct picture. It is drawn from a seed
-alone, so it can be remade anywhere and shared freely.
-
-Phantoms carry no diagnostic meaning. They are caricatures: nothing measured on them says anything about
-radiographs of people.
+Folders, file names, metadata and split lists follow ChestX-ray14, and every finding has a visible, distinct appearance.
+A set is drawn from its seed alone, so it can be reproduced anywhere and shared freely. Phantoms have no diagnostic
+meaning: a measurement on them does not transfer to radiographs of patients.
 """

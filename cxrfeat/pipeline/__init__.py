@@ -1,0 +1,1 @@
+"""Worker functions without Spark: images to embeddings, and embeddings to predictions."""

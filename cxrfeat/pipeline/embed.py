@@ -1,7 +1,7 @@
-"""The worker function of extraction: handles in, rows out, errors as rows. No Spark inside.
+"""Worker function of the extraction: file handles → rows with embeddings or errors, without Spark.
 
-Reading and decoding run ahead in threads while the network computes, and batches are cut for the network, not
-where Arrow's happened to end.
+Threads read and decode files ahead while the network computes. The network's batches do not depend on the boundaries of
+the Arrow batches.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cxrfeat.io import storage
 from cxrfeat.io.schema import EMBEDDED, Augmentation, Reason, Status
 
 MAX_FILE_BYTES = 512 * 1024**2
-"""Bytes of one file; no film is as large, and a worker must not be filled by one."""
+"""Size limit of one file: no radiograph is this large, and one file must not fill a worker's memory."""
 
 _AUGMENT: dict[Augmentation, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     Augmentation.NONE: lambda inputs: inputs,
@@ -33,10 +33,10 @@ _AUGMENT: dict[Augmentation, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] =
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """One file on its way: either a model input, or the reason for its quarantine.
+    """A decoded and resized file, or the reason for its quarantine.
 
     Attributes:
-        image_path: relative to the images root.
+        image_path: path relative to the images root.
         model_input: (224, 224) uint8, or None in quarantine.
     """
 
@@ -56,28 +56,28 @@ def embed_batches(
     augmentations: Sequence[Augmentation] = (Augmentation.NONE,),
     decode_threads: int = 1,
 ) -> Iterator[pa.RecordBatch]:
-    """Embed every file that is named, in order.
+    """Embed the listed files, in order.
 
     Args:
-        batches: of :data:`cxrfeat.io.schema.HANDLE`, any number of rows each.
+        batches: batches of :data:`cxrfeat.io.schema.HANDLE` with any number of rows.
         encoder: the network.
         root: qualified images root; ``image_path`` is relative to it.
-        augmentations: one row of each is made of every film.
-        decode_threads: threads that read and decode ahead of the network.
+        augmentations: augmentations of each image; each gives one row.
+        decode_threads: number of threads that read and decode ahead of the network.
 
     Yields:
-        Batches of :data:`cxrfeat.io.schema.EMBEDDED`: for each film its augmentations, or one quarantined row.
+        Batches of :data:`cxrfeat.io.schema.EMBEDDED`: one row per image and augmentation, or one quarantined row.
     """
     uris = (uri for batch in batches for uri in batch.column("uri").to_pylist())
-    for films in _group(_prepare_ahead(uris, root, decode_threads, 2 * encoder.batch_size), encoder.batch_size):
-        yield _embed_images(films, encoder, augmentations)
+    for images in _group(_prepare_ahead(uris, root, decode_threads, 2 * encoder.batch_size), encoder.batch_size):
+        yield _embed_images(images, encoder, augmentations)
 
 
 def prepare(uri: str, root: str) -> PreparedImage:
-    """Read, decode and resize one file; an error that belongs to the file becomes its quarantine.
+    """Read, decode and resize one file; an error in the file itself puts it into quarantine.
 
     Raises:
-        OSError: an error that does not belong to the file.
+        OSError: the error is not caused by the file itself.
     """
     image_path = storage.relative_to(uri, root)
     data: bytes | None = None
@@ -94,7 +94,7 @@ def _read(uri: str) -> bytes:
     try:
         with storage.open_input(uri) as stream:
             if stream.size() > MAX_FILE_BYTES:
-                raise ImageError(Reason.TOO_LARGE, f"{stream.size()} bytes; at most {MAX_FILE_BYTES} are read")
+                raise ImageError(Reason.TOO_LARGE, f"file of {stream.size()} bytes; the limit is {MAX_FILE_BYTES}")
             return bytes(stream.read())
     except OSError as error:
         reason = storage.reason_of(error)
@@ -104,7 +104,7 @@ def _read(uri: str) -> bytes:
 
 
 def _prepare_ahead(uris: Iterator[str], root: str, threads: int, depth: int) -> Iterator[PreparedImage]:
-    """Prepare films in threads, at most ``depth`` ahead of the consumer, and yield them in order."""
+    """Prepare images in threads, at most ``depth`` ahead of the consumer, and yield them in order."""
     pending: deque[Future[PreparedImage]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:
@@ -118,13 +118,13 @@ def _prepare_ahead(uris: Iterator[str], root: str, threads: int, depth: int) -> 
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _group(films: Iterator[PreparedImage], batch_size: int) -> Iterator[list[PreparedImage]]:
-    """Cut groups with ``batch_size`` films that can be embedded each; those in quarantine ride along."""
+def _group(images: Iterator[PreparedImage], batch_size: int) -> Iterator[list[PreparedImage]]:
+    """Yield groups that contain ``batch_size`` embeddable images each, and any quarantined ones between them."""
     group: list[PreparedImage] = []
     embeddable = 0
-    for film in films:
-        group.append(film)
-        embeddable += film.model_input is not None
+    for image in images:
+        group.append(image)
+        embeddable += image.model_input is not None
         if embeddable == batch_size:
             yield group
             group, embeddable = [], 0
@@ -133,45 +133,45 @@ def _group(films: Iterator[PreparedImage], batch_size: int) -> Iterator[list[Pre
 
 
 def _embed_images(
-    films: Sequence[PreparedImage], encoder: Encoder, augmentations: Sequence[Augmentation]
+    images: Sequence[PreparedImage], encoder: Encoder, augmentations: Sequence[Augmentation]
 ) -> pa.RecordBatch:
-    inputs = [film.model_input for film in films if film.model_input is not None]
+    inputs = [image.model_input for image in images if image.model_input is not None]
     embeddings = np.empty((0, encoder.dim), dtype=np.float32)
     if inputs:
-        stacked = np.stack(inputs)
-        # (films, augmentations, H, W), so that the rows of a film stand together.
+        stacked = np.stack(inputs)  # (N, H, W)
+        # (N, augmentations, H, W), so that the rows of an image are adjacent.
         augmented = np.stack([_AUGMENT[augmentation](stacked) for augmentation in augmentations], axis=1)
         embeddings = encoder.embed(augmented.reshape(-1, *stacked.shape[1:]))
     rows = [
-        _row(film, augmentation, encoder)
-        for film in films
-        for augmentation in (augmentations if film.model_input is not None else [Augmentation.NONE])
+        _row(image, augmentation, encoder)
+        for image in images
+        for augmentation in (augmentations if image.model_input is not None else [Augmentation.NONE])
     ]
     columns = {name: pa.array([row[name] for row in rows], EMBEDDED.field(name).type) for name in rows[0]}
     columns["embedding"] = _to_list_array([row["status"] == Status.OK for row in rows], embeddings)
     return pa.RecordBatch.from_arrays([columns[name] for name in EMBEDDED.names], schema=EMBEDDED)
 
 
-def _row(film: PreparedImage, augmentation: Augmentation, encoder: Encoder) -> dict[str, str | None]:
-    embedded = film.model_input is not None
+def _row(image: PreparedImage, augmentation: Augmentation, encoder: Encoder) -> dict[str, str | None]:
+    embedded = image.model_input is not None
     return {
-        "image_index": film.image_path.rsplit("/", 1)[-1],
-        "image_path": film.image_path,
+        "image_index": image.image_path.rsplit("/", 1)[-1],
+        "image_path": image.image_path,
         "status": (Status.OK if embedded else Status.QUARANTINED).value,
         "augmentation": augmentation.value,
         "extractor": encoder.fingerprint,
         "precision": encoder.precision if embedded else None,
-        "pixel_format": film.pixel_format,
-        "reason": film.reason,
-        "message": film.message,
-        "sha256": film.sha256,
+        "pixel_format": image.pixel_format,
+        "reason": image.reason,
+        "message": image.message,
+        "sha256": image.sha256,
     }
 
 
 def _to_list_array(valid: Sequence[bool], vectors: NDArray[np.float32]) -> pa.ListArray:
-    """Spread the rows of (K, D) over a list column: the next vector where ``valid``, null elsewhere."""
-    present = np.asarray(valid)
-    offsets = np.concatenate([[0], np.cumsum(present) * vectors.shape[1]]).astype(np.int32)
+    """Return a list column of length N with the K rows of (K, D) where ``valid`` is True, and null elsewhere."""
+    present = np.asarray(valid)  # (N,) bool with K True values
+    offsets = np.concatenate([[0], np.cumsum(present) * vectors.shape[1]]).astype(np.int32)  # (N + 1,)
     return pa.ListArray.from_arrays(
         offsets, pa.array(vectors.reshape(-1)), type=EMBEDDED.field("embedding").type, mask=pa.array(~present)
     )

@@ -1,7 +1,7 @@
-"""Parquet files with embeddings from anywhere → predictions, row group by row group. No Spark inside.
+"""Score Parquet files with embeddings from any source, one row group at a time, without Spark.
 
-Nothing of a file is trusted before it is checked, and the unit of trust is a row group: it is scored as a whole, or it
-is one row in quarantine that says how many rows it stands for and why.
+Every file is checked before it is used. A row group is either scored completely or replaced by one quarantined row with
+the number of its rows and the reason.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ SUFFIXES = (".parquet",)
 
 _REQUIRED = ("image_index", "embedding", "extractor")
 _OPTIONAL = ("patient_id", "augmentation", "age_years", "sex", "status")
-"""Columns that are used where they are there: without age or sex it is imputed, and said so in each row."""
+"""Columns that are used if present; a missing age or sex is imputed, and each row records this."""
 
 _BATCH_ROWS = 2048
-"""16 MB of 2048-d vectors: a row group of a whole hospital is never in memory as a whole."""
+"""Rows per read, 16 MB of 2048-d vectors: a large row group is never in memory as a whole."""
 
 _READ_BUFFER = 8 << 20
-_NAMED = 5
-_BEFORE = "the extraction had put these rows in quarantine already"
+_ROWS_SHOWN = 5
+_QUARANTINED_BEFORE = "the extraction already quarantined these rows"
 
 
 def open_drop(uri: str, predictor: Predictor) -> pa.RecordBatch:
-    """Look into a file without reading its vectors, and return its row groups: :data:`cxrfeat.io.schema.ROW_GROUP`.
+    """Check a file without reading its vectors, and return its row groups as :data:`cxrfeat.io.schema.ROW_GROUP`.
 
-    A file that can't be trusted as a whole is one row with its reason.
+    For an invalid file, the result is a single row with the reason.
 
     Raises:
-        OSError: an error that does not belong to the file.
+        OSError: the error is not caused by the file itself.
     """
     rows = None
     try:
@@ -56,9 +56,9 @@ def open_drop(uri: str, predictor: Predictor) -> pa.RecordBatch:
 
 
 def score_row_group(handle: Mapping[str, object], root: str, predictor: Predictor) -> Iterator[pa.RecordBatch]:
-    """Score a row group, or put it in quarantine, and return :func:`cxrfeat.io.schema.predictions_schema` without ``round``.
+    """Score a row group or quarantine it, and yield batches of :func:`cxrfeat.io.schema.scored_schema`.
 
-    Nothing is returned before the last of its rows is read and checked.
+    The first batch is yielded only after all rows have been read and checked.
 
     Args:
         handle: a row of :data:`cxrfeat.io.schema.ROW_GROUP`.
@@ -66,83 +66,86 @@ def score_row_group(handle: Mapping[str, object], root: str, predictor: Predicto
         predictor: the head.
 
     Raises:
-        OSError: an error that does not belong to the file.
+        OSError: the error is not caused by the file itself.
+        RuntimeError: the number of scored rows differs from the number in the footer.
     """
     uri, number = str(handle["uri"]), handle["row_group"]
-    place = {"drop_file": storage.relative_to(uri, root), "row_group": number}
+    source = {"drop_file": storage.relative_to(uri, root), "row_group": number}
     if handle["reason"] is not None:
-        yield quarantine(dict(place) | {name: handle[name] for name in ("rows", "reason", "message")})
+        yield quarantine(dict(source) | {name: handle[name] for name in ("rows", "reason", "message")})
         return
-    assert isinstance(number, int)  # only a file as a whole has none, and it has a reason  # noqa: S101
+    assert isinstance(number, int)  # null only for a whole file, which has a reason  # noqa: S101
     try:
         with _open(uri) as file:
-            scored = list(_score_batches(file, number, place, predictor))
+            scored = list(_score_batches(file, number, source, predictor))
     except DropError as error:
-        yield quarantine(dict(place) | {"rows": handle["rows"], "reason": error.reason, "message": str(error)})
+        yield quarantine(dict(source) | {"rows": handle["rows"], "reason": error.reason, "message": str(error)})
         return
-    found = sum(pc.sum(batch.column("rows")).as_py() for batch in scored)
-    if found != handle["rows"]:
-        raise RuntimeError(f"{uri}, row group {number}: {found} rows were scored; its footer promises {handle['rows']}")
+    count = sum(pc.sum(batch.column("rows")).as_py() for batch in scored)
+    if count != handle["rows"]:
+        raise RuntimeError(f"{uri}, row group {number}: scored {count} rows; the footer declares {handle['rows']}")
     yield from scored
 
 
 def _score_batches(
-    file: pq.ParquetFile, number: int, place: Mapping[str, object], predictor: Predictor
+    file: pq.ParquetFile, number: int, source: Mapping[str, object], predictor: Predictor
 ) -> Iterator[pa.RecordBatch]:
     columns = [name for name in (*_REQUIRED, *_OPTIONAL) if name in file.schema_arrow.names]
-    start = refused = 0
+    start = quarantined = 0
     for batch in file.iter_batches(_BATCH_ROWS, row_groups=[number], columns=columns, use_threads=False):
-        usable = batch
+        embedded = batch
         if "status" in columns:
-            usable = batch.filter(pc.equal(batch.column("status").cast(pa.string()), Status.OK.value))
-            refused += len(batch) - len(usable)
-        if len(usable):
-            columns_of_place = {name: repeat(name, value, len(usable)) for name, value in place.items()}
+            embedded = batch.filter(pc.equal(batch.column("status").cast(pa.string()), Status.OK.value))
+            quarantined += len(batch) - len(embedded)
+        if len(embedded):
+            source_columns = {name: repeat(name, value, len(embedded)) for name, value in source.items()}
             try:
-                yield score_rows(usable, columns_of_place, predictor)
+                yield score_rows(embedded, source_columns, predictor)
             except VectorsError as error:
-                rows = [start + row for row in error.rows[:_NAMED]]
-                where = f"; rows {rows} of the row group" if rows else ""
+                rows = ", ".join(str(start + row) for row in error.rows[:_ROWS_SHOWN])
+                where = f"; rows of the row group: {rows}" if rows else ""
                 raise DropError(error.reason, f"{error}{where}") from error
         start += len(batch)
-    if refused:
-        yield quarantine(dict(place) | {"rows": refused, "reason": Reason.QUARANTINED_BEFORE, "message": _BEFORE})
+    if quarantined:
+        reason = {"reason": Reason.QUARANTINED_BEFORE, "message": _QUARANTINED_BEFORE}
+        yield quarantine(dict(source) | {"rows": quarantined} | reason)
 
 
 @contextlib.contextmanager
 def _open(uri: str) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; what is wrong with the file itself becomes a DropError, on any read inside.
+    """Open a Parquet file, and turn errors in the file itself into DropError, also those of reads inside the context.
 
     Raises:
-        DropError: it is gone, may not be read, is empty, or is no sound Parquet.
-        OSError: an error that does not belong to the file.
+        DropError: the file is missing, unreadable, empty or not valid Parquet.
+        OSError: the error is not caused by the file itself.
     """
     try:
         with storage.open_input(uri) as stream:
             if not stream.size():
-                raise DropError(Reason.EMPTY, "the file has no byte")
+                raise DropError(Reason.EMPTY, "the file is empty")
             yield pq.ParquetFile(stream, buffer_size=_READ_BUFFER, pre_buffer=False, page_checksum_verification=True)
     except pa.ArrowException as error:
-        raise _unsound(error) from error
+        raise _not_parquet(error) from error
     except OSError as error:
         reason = storage.reason_of(error)
         if reason is not None:
             raise DropError(reason, str(error)) from error
-        _acquit_storage(uri, error)
-        raise _unsound(error) from error
+        _raise_if_storage_error(uri, error)
+        raise _not_parquet(error) from error
 
 
-def _unsound(error: Exception) -> DropError:
-    return DropError(Reason.NOT_PARQUET, f"no sound Parquet: {' '.join(str(error).split())}")
+def _not_parquet(error: Exception) -> DropError:
+    return DropError(Reason.NOT_PARQUET, f"not a valid Parquet file: {' '.join(str(error).split())}")
 
 
-def _acquit_storage(uri: str, error: OSError) -> None:
-    """Return if it is the file that is wrong: decoders raise OSError for damaged pages, and so does a network.
+def _raise_if_storage_error(uri: str, error: OSError) -> None:
+    """Raise the error again unless the file itself caused it.
 
-    S3's errors can be told by their words. Of any other, if the bytes can be had now, the bytes are wrong.
+    Decoders raise OSError for damaged pages, but so does a network failure. Errors of S3 are recognised by their text.
+    For all others the file is read again: if that succeeds, the storage works and the contents are damaged.
 
     Raises:
-        OSError: an error that does not belong to the file.
+        OSError: the error is not caused by the file itself.
     """
     if storage.is_of_s3(error):
         raise error
@@ -152,45 +155,46 @@ def _acquit_storage(uri: str, error: OSError) -> None:
 
 
 def _check_file(uri: str, file: pq.ParquetFile, predictor: Predictor) -> None:
-    """Check all that can be known of a file without its vectors.
+    """Check everything in a file except the vectors.
 
     Raises:
-        DropError: what is wrong first.
+        DropError: a check fails; the error describes the first failure.
     """
     if storage.partition_value(uri, "status") == Status.QUARANTINED:
-        raise DropError(Reason.QUARANTINED_BEFORE, _BEFORE)
+        raise DropError(Reason.QUARANTINED_BEFORE, _QUARANTINED_BEFORE)
     _check_schema(file.schema_arrow)
     if not file.metadata.num_rows:
-        raise DropError(Reason.NO_ROWS, "the file has columns, but no row")
+        raise DropError(Reason.NO_ROWS, "the file has columns but no rows")
     _check_extractors(uri, file, predictor)
 
 
 def _check_schema(schema: pa.Schema) -> None:
     missing = [name for name in _REQUIRED if name not in schema.names]
     if missing:
-        raise DropError(Reason.MISSING_COLUMN, f"the columns {missing} are missing; the file has {schema.names}")
+        found = ", ".join(schema.names)
+        raise DropError(Reason.MISSING_COLUMN, f"missing columns: {', '.join(missing)}; the file has {found}")
     expected = {
-        **dict.fromkeys(("image_index", "extractor", "augmentation", "sex", "status"), ("strings", _is_text)),
-        "patient_id": ("strings or integers", lambda kind: _is_text(kind) or pa.types.is_integer(kind)),
-        "age_years": ("numbers", lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind)),
+        **dict.fromkeys(("image_index", "extractor", "augmentation", "sex", "status"), ("strings", _is_string)),
+        "patient_id": ("strings or integers", lambda dtype: _is_string(dtype) or pa.types.is_integer(dtype)),
+        "age_years": ("numbers", lambda dtype: pa.types.is_integer(dtype) or pa.types.is_floating(dtype)),
         "embedding": ("lists of float32 or float64", is_vectors),
     }
-    for name, (wanted, holds) in expected.items():
+    for name, (type_name, is_expected) in expected.items():
         if name in schema.names:
-            kind = schema.field(name).type
-            if not holds(kind) and not (pa.types.is_null(kind) and name in _OPTIONAL):
-                raise DropError(Reason.WRONG_TYPE, f"{name} is {kind}; expected {wanted}")
+            dtype = schema.field(name).type
+            if not is_expected(dtype) and not (pa.types.is_null(dtype) and name in _OPTIONAL):
+                raise DropError(Reason.WRONG_TYPE, f"column {name} has type {dtype}; expected {type_name}")
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+def _is_string(dtype: pa.DataType) -> bool:
+    dtype = dtype.value_type if pa.types.is_dictionary(dtype) else dtype
+    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype))
 
 
 def _check_extractors(uri: str, file: pq.ParquetFile, predictor: Predictor) -> None:
     """Check that all rows come from the extractor that the head was trained on.
 
-    A row group whose names can't be read is left for its own turn: it will be in quarantine alone.
+    A row group whose extractor column is unreadable is skipped here; scoring quarantines it alone.
     """
     counts: Counter[str | None] = Counter()
     for number in range(file.num_row_groups):
@@ -198,7 +202,7 @@ def _check_extractors(uri: str, file: pq.ParquetFile, predictor: Predictor) -> N
             names = file.read_row_group(number, columns=["extractor"], use_threads=False)["extractor"]
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and storage.reason_of(error) is None:
-                _acquit_storage(uri, error)
+                _raise_if_storage_error(uri, error)
             continue
         for entry in pc.value_counts(names.cast(pa.string()).combine_chunks()).to_pylist():
             counts[entry["values"]] += entry["counts"]

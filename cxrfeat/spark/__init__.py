@@ -1,1 +1,1 @@
-"""Everything that runs on Spark, and the only package here that imports pyspark."""
+"""Spark jobs and their tables: the only package of the project that imports pyspark."""

@@ -1,6 +1,6 @@
-"""Films → embeddings on the cluster: which films and which network, and how a round of them is spread over tasks.
+"""Embed images on the cluster: settings, encoder, and distribution of one round over tasks.
 
-Both jobs do it: the extraction stores what comes out, the scoring of images goes on with it.
+Both jobs use it: extraction stores the embeddings, scoring passes them on to the head.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ from cxrfeat.spark.worker import EmbedTask
 _LOG = logging.getLogger(__name__)
 
 BATCHES_PER_TASK = 4
-"""A few seconds of one core: short enough for an even finish and a live bar, long enough to hide a task's cost."""
+"""About a few seconds of one core: short enough to balance the load and update the bar, long enough to hide the
+overhead of a task."""
 
-_LEAST_IMAGES_PER_TASK = 64
-"""However small the batches."""
+_MIN_IMAGES_PER_TASK = 64
+"""Lower limit for small batches."""
 
 
 @dataclass(frozen=True)
 class EmbeddingConfig:
-    """Which films are embedded, and by what.
+    """Images to embed and the network that embeds them.
 
     Attributes:
-        images: folder or URI of the films.
-        metadata: CSV of their labels and people, or None.
-        weights: of the backbone: a path, a name, or None for the backbone's published ones.
+        images: folder or URI of the images.
+        metadata: CSV of their labels and patients, or None.
+        weights: path or name of the backbone's weights; None for its published weights.
         backbone: name in the registry.
-        precision: of the network.
-        device: where it runs.
-        batch_size: films at once in the network; None for the device's default.
+        precision: arithmetic of the network.
+        device: device that runs the network.
+        batch_size: images per batch; None for the device's default.
     """
 
     images: str
@@ -54,40 +55,40 @@ class EmbeddingConfig:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        """Qualify the folder."""
+        """Replace the images folder by its qualified location."""
         object.__setattr__(self, "images", storage.qualify(self.images))
 
 
 def prepare_encoder(spark: SparkSession, config: EmbeddingConfig) -> EncoderSpec:
-    """Find the weights, try them on the driver, where an error is one line, and ship them with the job.
+    """Find the weights, load them once on the driver, where an error is one line, and send them to the executors.
 
     Raises:
-        CxrfeatError: a backbone, weights or a batch size that can't be used.
+        CxrfeatError: the backbone, its weights or the batch size is invalid.
     """
     backbone = get_backbone(config.backbone)
     weights = find_weights(backbone, config.weights)
     spec = EncoderSpec(backbone.name, weights, config.precision, config.batch_size)
     load_network(backbone, weights)
     if weights.path is None:
-        _LOG.warning("the network is untrained (--weights %s): good for trying things out, never for results", RANDOM)
+        _LOG.warning("warning: the network is untrained (--weights %s); use it for tests only", RANDOM)
     else:
         spark.sparkContext.addFile(str(weights.path))
     return spec
 
 
 def embed_files(spark: SparkSession, files: Sequence[str], task: EmbedTask) -> DataFrame:
-    """Return the lazy table of :data:`cxrfeat.io.schema.EMBEDDED` rows of some files.
+    """Return a lazy table with the :data:`cxrfeat.io.schema.EMBEDDED` rows of the files.
 
-    Every task slot gets as many tasks as the others, so that all finish together.
+    Every task slot gets the same number of tasks, so that all slots finish together.
     """
-    gives_gpus = spark.sparkContext.getConf().contains("spark.task.resource.gpu.amount")
-    on_gpu = task.device == Device.CUDA or (task.device == Device.AUTO and gives_gpus)
+    schedules_gpus = spark.sparkContext.getConf().contains("spark.task.resource.gpu.amount")
+    on_gpu = task.device == Device.CUDA or (task.device == Device.AUTO and schedules_gpus)
     batch_size = task.spec.batch_size or default_batch_size("cuda" if on_gpu else "cpu")
     tasks = count_tasks(len(files), count_slots(spark), batch_size)
     return to_handles(spark, files).repartition(tasks).mapInArrow(task, from_arrow_schema(EMBEDDED))
 
 
 def count_tasks(files: int, slots: int, batch_size: int) -> int:
-    """Return how many tasks to make of a round: a multiple of the task slots."""
-    images_per_task = max(BATCHES_PER_TASK * batch_size, _LEAST_IMAGES_PER_TASK)
+    """Return the number of tasks for one round: a multiple of the task slots."""
+    images_per_task = max(BATCHES_PER_TASK * batch_size, _MIN_IMAGES_PER_TASK)
     return slots * max(1, -(-files // (images_per_task * slots)))

@@ -1,4 +1,4 @@
-"""Stage 1: a folder of X-rays → ``OUT/embeddings``, round by round."""
+"""Stage 1 of the pipeline: embed a folder of images into ``OUT/embeddings``, round by round."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ExtractConfig:
-    """What one extraction is to do; see ``spark_jobs/extract.py --help`` for each option.
+    """Settings of one extraction; ``cxrfeat extract --help`` describes the options.
 
     Attributes:
-        embedding: which films are embedded, and by what.
+        embedding: images to embed and the network that embeds them.
         output: folder or URI of the data set.
-        split: how the films are divided.
-        augment: rows to make of each film beside its own.
-        round_size: films a commit.
-        watch: seconds between looks at the images, or None to stop when all is done.
-        replay_quarantine: try the quarantined files again first.
-        rounds: the stream of films; it follows from the others.
+        split: rule that assigns images to train, val and test.
+        augment: augmented rows per image, in addition to its plain row.
+        round_size: images per commit.
+        watch: seconds between scans of the images folder, or None to stop after the files that exist now.
+        replay_quarantine: embed the quarantined files again first.
+        rounds: settings of the file stream, derived from the others.
 
-    Raises ConfigError for values that can't be carried out.
+    Raises ConfigError for invalid values.
     """
 
     embedding: EmbeddingConfig
@@ -55,12 +55,12 @@ class ExtractConfig:
     rounds: Rounds = field(init=False)
 
     def __post_init__(self) -> None:
-        """Qualify the folders and check all values against each other."""
+        """Qualify the folders and check that the values are consistent."""
         images, output = self.embedding.images, storage.qualify(self.output)
         if f"{output}/".startswith(f"{images}/"):
-            raise ConfigError(f"output {output!r} lies inside the images folder {images!r}")
+            raise ConfigError(f"output {output!r} is inside the images folder {images!r}")
         if self.embedding.metadata is None and self.split != SplitRule():
-            raise ConfigError("a split needs --metadata: it is drawn by patient")
+            raise ConfigError("split options need --metadata, which names the patient of each image")
         checkpoint = storage.join(output, "_checkpoint")
         rounds = Rounds(images, png_jpeg.SUFFIXES, checkpoint, self.round_size, self.watch)
         object.__setattr__(self, "output", output)
@@ -68,22 +68,22 @@ class ExtractConfig:
 
     @property
     def augmentations(self) -> tuple[Augmentation, ...]:
-        """Rows to make of each film: the film itself first."""
+        """All rows per image: the plain row first, then the augmented ones."""
         return (Augmentation.NONE, *self.augment)
 
 
 def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory = load_encoder) -> ExtractionSummary:
-    """Embed every image that has not been embedded yet, and return the summary of the whole output.
+    """Embed every image that is not in the output yet, and return the summary of the whole output.
 
     Args:
-        spark: the session.
-        config: what to do.
-        factory: builds the encoder in each worker.
+        spark: session that runs the job.
+        config: settings of the extraction.
+        factory: function that builds the encoder in each worker.
 
     Raises:
-        CxrfeatError: settings, weights or metadata that can't be used, or an output of other settings.
-        WorkerError: a task failed; run again to go on.
-        DatasetIntegrityError: the output breaks a promise; see :meth:`EmbeddingsTable.check`.
+        CxrfeatError: settings, weights or metadata are invalid, or the output was written with other settings.
+        WorkerError: a task failed; run the job again to continue.
+        DatasetIntegrityError: the output is inconsistent; see :meth:`EmbeddingsTable.check`.
     """
     images, metadata = config.embedding.images, config.embedding.metadata
     inputs = (metadata, config.split.train_val_list, config.split.test_list)
@@ -91,8 +91,8 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
     _LOG.info("listing %s", images)
     listed = sorted(storage.list_files(images, png_jpeg.SUFFIXES))
     if not listed and config.watch is None:
-        looked_for = ", ".join(png_jpeg.SUFFIXES)
-        raise ConfigError(f"no image found below {images}; looked for {looked_for} at any depth")
+        suffixes = ", ".join(png_jpeg.SUFFIXES)
+        raise ConfigError(f"no image found in {images}; expected {suffixes} files at any depth")
     for location in filter(None, inputs):
         storage.check_file(location)
     spec = prepare_encoder(spark, config.embedding)
@@ -117,7 +117,7 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
         if config.replay_quarantine:
             dataset.replay_quarantine(lambda paths: embed_files(spark, _locate(images, paths), task))
         run_rounds(spark, config.rounds, commit)
-    _LOG.info("checking and counting what is there")
+    _LOG.info("checking the output and writing the summary")
     dataset.check(listed, by_patient=config.split.level == SplitLevel.PATIENT)
     return write_summary(dataset, spec.fingerprint)
 
@@ -127,7 +127,7 @@ def _locate(root: str, paths: Sequence[str]) -> list[str]:
 
 
 def _settings(config: ExtractConfig, spec: EncoderSpec) -> Mapping[str, object]:
-    """Return what decides what the rows of a data set mean."""
+    """Return the settings that all runs into one output must share."""
     return {
         "images": config.embedding.images,
         "extractor": spec.fingerprint,

@@ -1,6 +1,6 @@
-"""Spark needs Java 17 or newer: find it, or say in one line how to get it.
+"""Find the Java that Spark will run on, or explain in one line how to install it.
 
-``python -m cxrfeat.spark.java`` exits with 0 and prints the version, or with 1 and prints the fix.
+``python -m cxrfeat.spark.java`` prints the version and exits with 0, or prints the fix and exits with 1.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ _FIXES = (
 
 
 def find_java() -> int:
-    """Return the major version of the Java that Spark will start: ``JAVA_HOME``'s, else the one on ``PATH``.
+    """Return the major version of the Java that Spark will start: the one in ``JAVA_HOME``, else on ``PATH``.
 
     Raises:
-        JavaError: there is none, it does not run, or it is older than 17; the message carries the fix.
+        JavaError: Java is missing, does not run, or is older than 17; the message contains the fix.
     """
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     if java is None or not Path(java).is_file():
-        where = f"JAVA_HOME={home} holds no bin/java" if home else "no java on PATH and JAVA_HOME is not set"
-        raise JavaError(f"Spark needs Java {MINIMUM} or newer: {where}.  {_FIXES}")
+        cause = f"JAVA_HOME={home} has no bin/java" if home else "JAVA_HOME is not set and PATH has no java"
+        raise JavaError(f"Spark needs Java {MINIMUM} or newer: {cause}.  {_FIXES}")
     # Java prints its version on stderr: 'openjdk version "17.0.15"', before Java 9 'java version "1.8.0_402"'.
     try:
-        answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)  # noqa: S603
+        completed = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)  # noqa: S603
     except OSError as error:
         raise JavaError(f"Spark needs Java {MINIMUM} or newer: {java} does not run ({error}).  {_FIXES}") from error
-    version = re.search(r'version "(?:1\.)?(\d+)', answer.stderr)
-    if answer.returncode != 0 or version is None:
-        said = answer.stderr.strip()
-        raise JavaError(f"Spark needs Java {MINIMUM} or newer: {java} does not run ({said}).  {_FIXES}")
+    version = re.search(r'version "(?:1\.)?(\d+)', completed.stderr)
+    if completed.returncode != 0 or version is None:
+        stderr = completed.stderr.strip()
+        raise JavaError(f"Spark needs Java {MINIMUM} or newer: {java} does not run ({stderr}).  {_FIXES}")
     if int(version[1]) < MINIMUM:
         raise JavaError(f"Spark needs Java {MINIMUM} or newer: {java} is Java {version[1]}.  {_FIXES}")
     return int(version[1])
 
 
 def main() -> int:
-    """Print what was found; return the exit code."""
+    """Print the Java version or the error, and return the exit code."""
     try:
         print(f"Java {find_java()}")  # noqa: T201
     except JavaError as error:

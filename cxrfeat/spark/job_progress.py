@@ -1,4 +1,4 @@
-"""A live bar for a running job: done of total, rate, quarantined, time left."""
+"""Progress bar of a running job: done of total, rate, quarantined, time left."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _REFRESH_S = 1.0
 
 
 class JobProgress:
-    """Counts that workers add to when a task ends, and the bar that shows them; use it as a context manager.
+    """Context manager that shows a bar of the counts that workers report at the end of each task.
 
-    Only for the eye: a task that Spark repeats is counted again. What is true is in the table.
+    The counts are approximate, because a task that Spark repeats is counted again. The table has the exact numbers.
     """
 
     def __init__(
@@ -25,23 +25,23 @@ class JobProgress:
         *,
         total: int | None = None,
         done: int = 0,
-        unit: str = "film",
+        unit: str = "image",
         watching: bool = False,
     ) -> None:
-        """Make the counters; the bar is drawn on entry.
+        """Create the counters; the bar appears when the context is entered.
 
         Args:
-            context: whose workers count.
-            total: of all there is, None where nobody knows.
-            done: before.
-            unit: what is counted.
-            watching: the job goes on for days: nothing is drawn while nothing happens, or it would fill a log.
+            context: Spark context whose workers count.
+            total: number of items in all, or None if unknown.
+            done: number of items that earlier runs have completed.
+            unit: name of one item.
+            watching: redraw the bar only when a count changes, so that a job that runs for days does not fill a log.
         """
         self.done: Accumulator[int] = context.accumulator(0)
         self.quarantined: Accumulator[int] = context.accumulator(0)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._refresh_until_stopped, name="progress", daemon=True)
-        # spark-submit hands our output on through a pipe, so the width can't be asked for.
+        # spark-submit passes our output through a pipe, so the terminal's width is unknown.
         self._make_bar = functools.partial(
             tqdm, total=total, initial=done, unit=unit, ncols=100, mininterval=_REFRESH_S, smoothing=0.1
         )
@@ -73,4 +73,4 @@ class JobProgress:
         self._shown = counts
         self._bar.set_postfix(quarantined=counts[1], refresh=False)
         if not self._bar.update(self._done_before + counts[0] - self._bar.n):
-            self._bar.refresh()  # the clock goes on
+            self._bar.refresh()  # keeps the elapsed time running

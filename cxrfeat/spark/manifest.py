@@ -1,4 +1,4 @@
-"""What an output folder is made of, in ``dataset.json``: two runs may write into one folder only if they agree."""
+"""Settings of an output folder, stored in ``dataset.json``: later runs must use the same ones."""
 
 from __future__ import annotations
 
@@ -17,37 +17,42 @@ FORMAT = 1
 
 
 def check_manifest(output: str, settings: Mapping[str, object]) -> None:
-    """Write settings into a new output folder's ``dataset.json``; in an old one, check that none differs.
+    """Write ``dataset.json`` into a new output folder, or check that an existing one has the same settings.
 
     Raises:
-        ConfigError: the folder can't be read or written.
-        DatasetMismatchError: the folder was made with other settings; the message gives both for each.
+        ConfigError: the folder is unreadable or not writable.
+        DatasetMismatchError: the folder was written with other settings; the message lists the differences.
     """
     location = storage.join(output, NAME)
-    mine = {"format": FORMAT, **settings}
+    requested = {"format": FORMAT, **settings}
     with storage.refusing(output):
         text = storage.read_text(location)
         if text is None:
             versions = {name: version(name) for name in ("torch", "torchvision", "pillow", "pyspark", "pyarrow")}
             created_with = {"cxrfeat": __version__, **versions}
-            storage.write_text(location, json.dumps({**mine, "created_with": created_with}, indent=2) + "\n")
+            storage.write_text(location, json.dumps({**requested, "created_with": created_with}, indent=2) + "\n")
             return
-    theirs = json.loads(text)
-    there, now = _flatten(theirs), _flatten(mine)
+    old, new = _flatten(json.loads(text)), _flatten(requested)
     differences = [
-        f"{key}: {there.get(key)!r} there, {now.get(key)!r} now"
-        for key in dict.fromkeys([*now, *there])
-        if not key.startswith("created_with") and there.get(key) != now.get(key)
+        f"{key}: {_show(old.get(key))} in {NAME}, {_show(new.get(key))} in this run"
+        for key in dict.fromkeys([*new, *old])
+        if not key.startswith("created_with") and old.get(key) != new.get(key)
     ]
     if differences:
         raise DatasetMismatchError(
-            f"{output} was made with other settings; give another --output, or those settings:\n  "
+            f"{output} was written with other settings; use another --output, or the same settings:\n  "
             + "\n  ".join(differences)
         )
 
 
+def _show(value: object) -> str:
+    if value is None:
+        return "unset"
+    return repr(", ".join(map(str, value)) if isinstance(value, list) else value)
+
+
 def _flatten(settings: Mapping[str, object]) -> dict[str, object]:
-    """Return settings with those of a nested one under ``outer.inner``, so that only what differs is named."""
+    """Return settings with nested ones under ``outer.inner``, so that a message names only the inner difference."""
     flat: dict[str, object] = {}
     for key, value in settings.items():
         flat |= {f"{key}.{inner}": part for inner, part in value.items()} if isinstance(value, dict) else {key: value}
@@ -55,7 +60,7 @@ def _flatten(settings: Mapping[str, object]) -> dict[str, object]:
 
 
 def describe_split(rule: SplitRule) -> dict[str, str | None]:
-    """Return a split rule in terms of content: the same lists under another path are the same rule."""
+    """Return a split rule with the digests of its lists, so that renaming a list does not change the rule."""
     return {
         "level": rule.level.value,
         "train_val_list_sha256": _sha256(rule.train_val_list),

@@ -1,4 +1,4 @@
-"""The metadata CSV → one clean row an image, and one rejected row with a reason for everything else. All in Spark SQL."""
+"""Parse the metadata CSV in Spark SQL: one row per image, and a rejected row with a reason for every other line."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from pyspark.sql import functions as F  # noqa: N812
 
 from cxrfeat.io import storage
 from cxrfeat.io.schema import METADATA, Status
-from cxrfeat.labels.columns import AGE_PATTERN, HEADERS, MAX_AGE_YEARS, UNITS_PER_YEAR, find_columns, split_fields
+from cxrfeat.labels.columns import AGE_PATTERN, MAX_AGE_YEARS, UNITS_PER_YEAR, find_columns, split_fields
 from cxrfeat.labels.findings import FINDINGS, NO_FINDING, SEPARATOR
 
 _MALFORMED = "_malformed"
 
 
 def read_metadata(spark: SparkSession, path: str) -> DataFrame:
-    """Read a metadata CSV, plain or gzipped: one row a line, header aside; none is dropped.
+    """Read a metadata CSV, plain or gzipped, and give every line after the header a status.
 
     Returns:
-        The columns of :data:`cxrfeat.io.schema.METADATA_LINES` without split.
+        One row per line with the columns of :data:`cxrfeat.io.schema.METADATA_LINES` except ``split``. No line is
+        dropped.
 
     Raises:
-        MetadataError: no header, or a header without a column that is needed.
+        MetadataError: the file has no header, or the header lacks a required column.
     """
     lines = spark.read.text(storage.to_spark(path))
     first = lines.first()
@@ -50,10 +51,10 @@ def read_metadata(spark: SparkSession, path: str) -> DataFrame:
 
 
 def _parse(raw: DataFrame) -> DataFrame:
-    """Add the typed columns beside the raw ones; what can't be read is null."""
+    """Add typed columns beside the raw ones; a value that cannot be parsed is null."""
     number = F.regexp_extract("age_raw", AGE_PATTERN, 1).try_cast("double")
     per_year = F.create_map(*(F.lit(part) for pair in UNITS_PER_YEAR.items() for part in pair))
-    # Not F.trim itself: given two parameters, transform would pass the index as the characters to trim.
+    # Not F.trim itself: it has a second parameter, and transform would pass the index as the characters to trim.
     split = F.transform(F.split("findings_raw", rf"\{SEPARATOR}"), lambda label: F.trim(label))  # noqa: PLW0108
     labels = F.array_distinct(split)
     return (
@@ -64,7 +65,7 @@ def _parse(raw: DataFrame) -> DataFrame:
         .withColumn("sex", F.when(F.upper("sex_raw").isin("M", "F"), F.upper("sex_raw")))
         .withColumn("view_position", F.col("view_position_raw"))
         .withColumn("labels", labels)
-        # array_intersect keeps the order of its first argument: findings come out in canonical order.
+        # array_intersect keeps the order of its first argument, so findings are in canonical order.
         .withColumn("findings", F.array_intersect(_all_findings(), F.col("labels")))
         .withColumn("unknown", F.array_except("labels", F.array_append(_all_findings(), F.lit(NO_FINDING))))
     )
@@ -75,44 +76,58 @@ def _all_findings() -> Column:
 
 
 def _reject_unreadable(parsed: DataFrame) -> DataFrame:
-    """Add ``verdict``: reason and message of the first check that a line fails by itself, or null."""
-    quoted = {name: F.concat(F.lit(f"{name} '"), f"{name}_raw", F.lit("'")) for name in HEADERS}
+    """Add ``verdict``: reason and message of the first check that the line fails, or null."""
+    contradiction = F.array_contains("labels", NO_FINDING) & (F.size("labels") > 1)
     checks = (
         (F.col(_MALFORMED), "malformed", F.lit("the number of fields differs from the header's")),
         (F.col("image_index").isNull(), "image-index-missing", F.lit("Image Index is empty")),
         (F.col("patient_id").isNull(), "patient-id-missing", F.lit("Patient ID is empty")),
-        (_unread("follow_up"), "follow-up-unreadable", F.concat(quoted["follow_up"], F.lit("; expected a whole number"))),
-        (_unread("age_years", "age_raw"), "age-unreadable", F.concat(quoted["age"], F.lit("; expected years, or a number with Y, M, W or D"))),
-        (~F.col("age_years").between(0, MAX_AGE_YEARS), "age-out-of-range", F.concat(quoted["age"], F.lit(f" is outside 0–{MAX_AGE_YEARS} years"))),
-        (_unread("sex"), "sex-unknown", F.concat(quoted["sex"], F.lit("; expected M, F or nothing"))),
-        (F.size("unknown") > 0, "finding-unknown", F.concat(F.lit("not among the 14 findings: "), F.array_join("unknown", ", "))),
+        (_unparsed("follow_up"), "follow-up-unreadable", _quote("follow_up", "; expected a whole number")),
         (
-            F.array_contains("labels", NO_FINDING) & (F.size("labels") > 1),
-            "findings-contradict",
-            F.concat(quoted["findings"], F.lit(f" has {NO_FINDING} beside others")),
+            _unparsed("age_years", "age_raw"),
+            "age-unreadable",
+            _quote("age", "; expected years, or a number with Y, M, W or D"),
         ),
-    )  # fmt: skip
+        (
+            ~F.col("age_years").between(0, MAX_AGE_YEARS),
+            "age-out-of-range",
+            _quote("age", f" is outside 0–{MAX_AGE_YEARS} years"),
+        ),
+        (_unparsed("sex"), "sex-unknown", _quote("sex", "; expected M, F or nothing")),
+        (
+            F.size("unknown") > 0,
+            "finding-unknown",
+            F.concat(F.lit("not among the 14 findings: "), F.array_join("unknown", ", ")),
+        ),
+        (contradiction, "findings-contradict", _quote("findings", f" combine {NO_FINDING} with other findings")),
+    )
     return parsed.withColumn("verdict", F.coalesce(*(_verdict(*check) for check in checks)))
 
 
-def _reject_repeats(judged: DataFrame) -> DataFrame:
-    """Judge good lines that describe one image: equal ones count once, different ones not at all."""
+def _reject_repeats(checked: DataFrame) -> DataFrame:
+    """Reject further lines about one image: all but one if they are equal, every one if they differ."""
     content = F.struct("patient_id", "follow_up", "age_years", "sex", "view_position", "findings")
     same_image = Window.partitionBy("image_index", F.col("verdict").isNull())
     conflict = ~F.min(content).over(same_image).eqNullSafe(F.max(content).over(same_image))
     repeat = F.row_number().over(same_image.orderBy("line")) > 1
-    return judged.withColumn(
+    return checked.withColumn(
         "verdict",
         F.coalesce(
             "verdict",
-            _verdict(conflict, "image-index-conflict", F.lit("lines that differ describe this image; none is used")),
-            _verdict(repeat, "image-index-repeated", F.lit("an equal line describes this image; one of them is used")),
+            _verdict(conflict, "image-index-conflict", F.lit("conflicting lines describe this image; none is used")),
+            _verdict(
+                repeat, "image-index-repeated", F.lit("an equivalent line describes this image; one of them is used")
+            ),
         ),
     )
 
 
-def _unread(typed: str, raw: str | None = None) -> Column:
+def _unparsed(typed: str, raw: str | None = None) -> Column:
     return F.col(raw or f"{typed}_raw").isNotNull() & F.col(typed).isNull()
+
+
+def _quote(name: str, text: str) -> Column:
+    return F.concat(F.lit(f"{name} '"), F.col(f"{name}_raw"), F.lit(f"'{text}"))
 
 
 def _verdict(condition: Column, reason: str, message: Column) -> Column:

@@ -1,4 +1,4 @@
-"""An output folder of predictions: ``predictions/round=N/status=ok|quarantined/*.parquet`` and ``summary.json``."""
+"""Output folder of a scoring job: ``predictions/round=N/status=ok|quarantined/*.parquet`` and ``summary.json``."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SUMMARY = "summary.json"
 
 
 class PredictionsTable:
-    """The table of one output folder."""
+    """Predictions of one output folder."""
 
     def __init__(self, spark: SparkSession, output: str) -> None:
-        """Open an output folder, empty or not, by its qualified location."""
+        """Use the output folder at a qualified location; it may be empty."""
         self._spark = spark
         self._output = output
         self._location = storage.join(output, "predictions")
@@ -35,22 +35,22 @@ class PredictionsTable:
         return read_table(self._spark, self._location, predictions_schema(FINDINGS))
 
     def write_round(self, rows: DataFrame, round_id: int) -> None:
-        """Commit a round's rows of :func:`cxrfeat.io.schema.scored_schema`, in place of any earlier attempt at the round."""
+        """Commit a round, replacing any earlier attempt; rows are :func:`cxrfeat.io.schema.scored_schema`."""
         write_partition(rows, round_folder(self._location, round_id))
 
     def count(self) -> pd.DataFrame:
-        """Count the rows of each file in one pass over the table: what :func:`check` and :func:`summarise` need.
+        """Count the rows of each file in one pass over the table, for :func:`check` and :func:`summarise`.
 
         Returns:
-            One line a ``drop_file`` and ``reason`` (None for what was scored): ``lines, rows, first_round,
-            last_round``, and how often each input was imputed and each finding positive.
+            One row per ``drop_file`` and ``reason`` (None for scored rows): ``lines, rows, first_round, last_round``,
+            and how many rows have each input imputed and each finding positive.
         """
         return (
             self.table()
             .groupBy("drop_file", "reason")
             .agg(
                 F.count("*").alias("lines"),
-                F.sum("rows").alias("rows"),  # null: a file of unknown length
+                F.sum("rows").alias("rows"),  # null if the length of the file is unknown
                 F.min("round").alias("first_round"),
                 F.max("round").alias("last_round"),
                 *(F.count_if(F.array_contains("imputed", name)).alias(name) for name in COVARIATES),
@@ -61,9 +61,9 @@ class PredictionsTable:
         )
 
     def count_files(self) -> int:
-        """Return how many files have a row."""
+        """Return the number of files in the table."""
         if not storage.exists(self._location):
-            return 0  # Spark would need half a second to say so
+            return 0  # saves the half second that Spark needs to plan an empty table
         return self.table().select("drop_file").distinct().count()
 
     def write_summary(self, summary: ScoringSummary) -> None:
@@ -75,37 +75,37 @@ ScoringSummary = Mapping[str, Any]
 
 
 def check(counts: pd.DataFrame, listed: Sequence[str]) -> None:
-    """Check that each file that was listed is in exactly one round.
+    """Check that each listed file is in exactly one round.
 
     Args:
-        counts: of :meth:`PredictionsTable.count`.
+        counts: result of :meth:`PredictionsTable.count`.
         listed: files relative to their root.
 
     Raises:
-        DatasetIntegrityError: a file without a row, or in two rounds.
+        DatasetIntegrityError: a file has no row, or rows in several rounds.
     """
     rounds = counts.groupby("drop_file").agg(first=("first_round", "min"), last=("last_round", "max"))
     lost = sorted(set(listed).difference(rounds.index))
-    twice = sorted(rounds.index[rounds["first"] != rounds["last"]])
-    for broken, promise in ((lost, "were listed and have no row"), (twice, "are in two rounds")):
-        if broken:
-            raise DatasetIntegrityError(f"{len(broken)} files {promise}; the first: {broken[:5]}")
+    repeated = sorted(rounds.index[rounds["first"] != rounds["last"]])
+    for files, problem in ((lost, "listed files have no row"), (repeated, "files are in more than one round")):
+        if files:
+            raise DatasetIntegrityError(f"{len(files)} {problem}; the first: {', '.join(files[:5])}")
 
 
 def summarise(counts: pd.DataFrame, head: str) -> ScoringSummary:
-    """Add up the counts of :meth:`PredictionsTable.count`; ``head`` is the fingerprint."""
+    """Return the totals of :meth:`PredictionsTable.count`; ``head`` is the head's fingerprint."""
     scored = counts[counts["reason"].isna()]
     quarantined = counts[counts["reason"].notna()]
-    # What the extraction had refused is known already: it is listed, but no new trouble of the drops.
-    trouble = quarantined[quarantined["reason"] != Reason.QUARANTINED_BEFORE]
-    # A file without rows, or whose rows nobody could count, is one row here: nothing is in quarantine zero times.
-    of_reason = quarantined[["rows", "lines"]].max(axis="columns").groupby(quarantined["reason"]).sum()
+    # Rows that the extraction quarantined are listed, but they are not an error of the drops.
+    quarantined_here = quarantined[quarantined["reason"] != Reason.QUARANTINED_BEFORE]
+    # A file with no rows or an unknown number of them counts as one row, so that no reason has the count 0.
+    by_reason = quarantined[["rows", "lines"]].max(axis="columns").groupby(quarantined["reason"]).sum()
     return {
         "head": head,
         "files": {
             "listed": counts["drop_file"].nunique(),
-            "scored": scored["drop_file"].nunique(),  # with at least one row
-            "with_quarantine": trouble["drop_file"].nunique(),  # not by the extraction
+            "scored": scored["drop_file"].nunique(),  # files with at least one scored row
+            "with_quarantine": quarantined_here["drop_file"].nunique(),
         },
         "rows": {
             "listed": int(counts["rows"].sum()),
@@ -113,20 +113,20 @@ def summarise(counts: pd.DataFrame, head: str) -> ScoringSummary:
             "quarantined": int(quarantined["rows"].sum()),
             "files_of_unknown_length": int(quarantined["rows"].isna().sum()),
         },
-        "reasons": {str(reason): int(rows) for reason, rows in of_reason.sort_values(ascending=False).items()},
+        "reasons": {str(reason): int(rows) for reason, rows in by_reason.sort_values(ascending=False).items()},
         "imputed": {name: int(scored[name].sum()) for name in COVARIATES},
         "positives": {finding: int(scored[finding].sum()) for finding in FINDINGS},
     }
 
 
 def quarantined_share(summary: ScoringSummary) -> float:
-    """Return the share of listed files of which something went into quarantine here, 0 to 1."""
+    """Return the share of listed files with rows that scoring quarantined, 0 to 1."""
     files = summary["files"]
     return float(files["with_quarantine"] / files["listed"]) if files["listed"] else 0.0
 
 
 def format_summary(summary: ScoringSummary) -> str:
-    """Lay the summary out for a terminal."""
+    """Format the summary for a terminal."""
     return "\n".join(_lines(summary))
 
 
@@ -135,12 +135,12 @@ def _lines(summary: ScoringSummary) -> Iterator[str]:
     yield f"head        {summary['head']}"
     yield (
         f"files       {files['listed']:,} listed; {files['scored']:,} with scored rows"
-        f"; {files['with_quarantine']:,} with something in quarantine"
+        f"; {files['with_quarantine']:,} with quarantined rows"
     )
     yield f"rows        {rows['listed']:,} listed = {rows['scored']:,} scored + {rows['quarantined']:,} quarantined" + (
         f"; {rows['files_of_unknown_length']:,} files of unknown length" if rows["files_of_unknown_length"] else ""
     )
     yield from list_counts("quarantine", summary["reasons"])
     yield from list_counts("imputed", {name: count for name, count in summary["imputed"].items() if count})
-    yield "positives   at the thresholds of the head's operating point"
+    yield "positives   per finding, at the thresholds of the operating point"
     yield from list_findings(summary["positives"])

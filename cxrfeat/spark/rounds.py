@@ -1,8 +1,8 @@
-"""The shape of both jobs: a file stream of handles, cut into rounds, each committed once.
+"""Process a stream of files in rounds, each committed exactly once; both jobs are built on it.
 
-Spark's file stream remembers which files it has seen and which round each belongs to, in the checkpoint, before
-the round is worked on. A round overwrites its own folder. So a job that was killed at any moment and is started
-again repeats at most the round it was in, with the same files, to the same place.
+Spark's file stream records in its checkpoint which files belong to a round before the round is processed, and a round
+overwrites its own folder. So a job that is killed at any moment and restarted repeats at most the round that was
+running, with the same files and into the same folder.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from cxrfeat.io import storage
 from cxrfeat.io.schema import HANDLE
 
 _FILE_SCHEMA = "path STRING, modificationTime TIMESTAMP, length BIGINT, content BINARY"
-"""Of Spark's binaryFile source; nothing of it is ever read here, the stream only lists."""
+"""Schema of Spark's binaryFile source. No column is read here: the stream only lists files."""
 
-_GLOB_SIGNS = re.compile(r"[\\\[\]{}*?]")
+_GLOB_CHARACTERS = re.compile(r"[\\\[\]{}*?]")
 
 _LOG_VERSION = "v1"
-"""First line of the files in the checkpoint that are read here, as of Spark 4.3."""
+"""First line of the checkpoint files that are read here, as of Spark 4.3."""
 
 _POLL_S = 0.1
 
-_FOR_EVER = "36500d"
-"""The stream forgets and ignores files that are older than its newest by more than this; its default is a week."""
+_MAX_FILE_AGE = "36500d"
+"""Age, relative to the newest file, above which the stream ignores files. Spark's default is a week."""
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """Where files come from and how they are cut into rounds.
+    """Settings of a file stream that is split into rounds.
 
     Attributes:
         source: qualified folder that is searched at any depth.
-        suffixes: of the names that count, in lower case, with the dot.
-        checkpoint: folder of the stream's memory.
-        size: files a round at most.
-        watch: seconds between looks at the folder, or None to stop when all files that are there are done.
+        suffixes: accepted file name suffixes, in lower case, with the dot.
+        checkpoint: folder of the stream's state.
+        size: maximum number of files per round.
+        watch: seconds between scans of the folder, or None to stop after the files that exist now.
     """
 
     source: str
@@ -56,7 +56,7 @@ class Rounds:
     watch: float | None = None
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for a size below 1 or a watch interval that is not positive."""
+        """Raise ConfigError if the size is below 1 or the watch interval is not positive."""
         if self.size < 1:
             raise ConfigError(f"round size {self.size}; expected at least 1 file")
         if self.watch is not None and self.watch <= 0:
@@ -64,15 +64,15 @@ class Rounds:
 
 
 Commit = Callable[[Sequence[str], int], None]
-"""Turns the files of a round into its folder, overwriting what is there."""
+"""Function that processes the files of a round and overwrites the round's folder."""
 
 
 def run_rounds(spark: SparkSession, rounds: Rounds, commit: Commit) -> None:
-    """Commit every round that is due; with ``watch``, go on until interrupted.
+    """Commit all pending rounds; with ``watch``, continue until interrupted.
 
     Raises:
         WorkerError: a task, or the stream itself, failed; the message is the innermost cause.
-        Exception: whatever else ``commit`` raised, as it was raised. The round is not committed and will be repeated.
+        Exception: ``commit`` raised it, and it is passed on unchanged. The next run repeats the round.
     """
     failure: list[Exception] = []
 
@@ -89,10 +89,10 @@ def run_rounds(spark: SparkSession, rounds: Rounds, commit: Commit) -> None:
         .option("recursiveFileLookup", True)
         .option("pathGlobFilter", _glob(rounds.suffixes))
         .option("maxFilesPerTrigger", rounds.size)
-        .option("maxFileAge", _FOR_EVER)
-        # A file that is gone by the time its round starts is not ignored: its handle comes from the stream's log.
+        .option("maxFileAge", _MAX_FILE_AGE)
+        # A file that vanishes before its round starts is still processed: its path comes from the stream's log.
         .option("ignoreMissingFiles", True)
-        .load(_GLOB_SIGNS.sub(r"\\\g<0>", storage.to_spark(rounds.source)))  # a folder, not a pattern
+        .load(_GLOB_CHARACTERS.sub(r"\\\g<0>", storage.to_spark(rounds.source)))  # a folder, not a pattern
     )
     writer = stream.writeStream.foreachBatch(commit_round).option(
         "checkpointLocation", storage.to_spark(rounds.checkpoint)
@@ -103,11 +103,11 @@ def run_rounds(spark: SparkSession, rounds: Rounds, commit: Commit) -> None:
     except (PySparkException, Py4JJavaError) as error:
         raise WorkerError(f"the stream of files failed: {_innermost_cause(error)}") from error
     try:
-        # Not awaitTermination: an interrupt in the middle of a call to the JVM would leave its connection broken.
+        # Not awaitTermination: an interrupt during a call to the JVM would break the connection to it.
         while query.isActive:
             time.sleep(_POLL_S)
     finally:
-        # Ctrl-C reaches the JVM as well, which may be gone before us.
+        # Ctrl-C reaches the JVM as well, which may end before this process.
         with contextlib.suppress(Py4JError):
             query.stop()
     if failure and isinstance(failure[0], PySparkException | Py4JJavaError):
@@ -120,29 +120,29 @@ def run_rounds(spark: SparkSession, rounds: Rounds, commit: Commit) -> None:
 
 
 def to_handles(spark: SparkSession, files: Sequence[str]) -> DataFrame:
-    """Return a table of :data:`cxrfeat.io.schema.HANDLE`."""
+    """Return the files as a table of :data:`cxrfeat.io.schema.HANDLE`."""
     return spark.createDataFrame(pa.table({"uri": files}, schema=HANDLE))
 
 
 def files_of_round(checkpoint: str, round_id: int) -> list[str]:
-    """Return the files that the stream gave to a round, qualified and sorted.
+    """Return the files that the stream assigned to a round, qualified and sorted.
 
-    They are read from the stream's log and not from the round's DataFrame, which leaves out empty files and files that
-    have vanished since they were listed: both must end up in quarantine, not nowhere.
+    They are read from the stream's log, because the round's DataFrame leaves out empty files and files that have
+    vanished since they were listed. Both must appear in the quarantine.
 
     Raises:
-        CheckpointError: the log is not as Spark writes it.
+        CheckpointError: the log is missing or damaged.
     """
     try:
         first, last = _log_offset(checkpoint, round_id - 1) + 1, _log_offset(checkpoint, round_id)
         entries = [entry for offset in range(first, last + 1) for entry in _log_entries(checkpoint, offset)]
         return sorted(storage.from_spark(entry["path"]) for entry in entries)
-    except (ValueError, KeyError, TypeError) as error:  # no JSON, or another
+    except (ValueError, KeyError, TypeError) as error:  # invalid JSON, or unexpected contents
         raise CheckpointError(f"{checkpoint}: the log of round {round_id} is damaged: {error!r}") from error
 
 
 def _log_offset(checkpoint: str, round_id: int) -> int:
-    """Return how far into the file log a round reaches: the last line of Spark's offsets file."""
+    """Return the last file log offset of a round, from the last line of Spark's offsets file."""
     if round_id < 0:
         return -1
     lines = _read_log(f"{checkpoint}/offsets/{round_id}")
@@ -150,17 +150,17 @@ def _log_offset(checkpoint: str, round_id: int) -> int:
 
 
 def _log_entries(checkpoint: str, offset: int) -> list[dict[str, str]]:
-    """Return what was seen at one offset: it has a file of its own, or is in OFFSET.compact with all before it."""
+    """Return the log entries of one offset, from its own file or from OFFSET.compact, which has all before it too."""
     log = f"{checkpoint}/sources/0/{offset}"
     lines = _read_log(log if storage.exists(log) else f"{log}.compact")
     return [entry for entry in map(json.loads, lines) if entry["batchId"] == offset]
 
 
 def _read_log(location: str) -> list[str]:
-    """Return the lines of one of Spark's log files after its version."""
+    """Return the lines of a Spark log file after its version line."""
     text = storage.read_text(location)
     if text is None:
-        raise CheckpointError(f"{location} is not there; expected a file of Spark's log")
+        raise CheckpointError(f"{location} does not exist; expected a file of Spark's checkpoint")
     version, *lines = text.splitlines() or [""]
     if version != _LOG_VERSION or not lines:
         raise CheckpointError(f"{location} starts with {version!r}; expected {_LOG_VERSION!r} and at least one line")
@@ -168,9 +168,9 @@ def _read_log(location: str) -> list[str]:
 
 
 def _innermost_cause(error: Exception) -> str:
-    """Return the line that a user can do something with.
+    """Return the line of an error that is most useful to users.
 
-    Of a worker's traceback, which Spark passes on as text, that is the last line; of Java's, the last cause.
+    It is the last line of a worker's traceback, which Spark passes on as text, or the last cause of a Java exception.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, PythonException):
@@ -180,5 +180,5 @@ def _innermost_cause(error: Exception) -> str:
 
 
 def _glob(suffixes: tuple[str, ...]) -> str:
-    """Match names by suffix whatever their case: ``*{.[pP][nN][gG],.[jJ][pP][gG]}``."""
+    """Return a case-insensitive glob pattern for suffixes: ``*{.[pP][nN][gG],.[jJ][pP][gG]}``."""
     return "*{" + ",".join("".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in s) for s in suffixes) + "}"

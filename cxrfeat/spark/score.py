@@ -1,4 +1,4 @@
-"""Stage 3: Parquet drops, or images, → ``PRED/predictions``, round by round."""
+"""Stage 3 of the pipeline: score Parquet drops, or images, into ``PRED/predictions``, round by round."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ from cxrfeat.spark.worker import EmbedTask, OpenDropsTask, ScoreImagesTask, Scor
 _LOG = logging.getLogger(__name__)
 
 FILES_PER_OPENING_TASK = 16
-"""A footer and a column of names each: milliseconds on a disk, tens of them on an object store."""
+"""A task reads a footer and a column of names per file: milliseconds on a disk, tens of them on an object store."""
 
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """What one scoring is to do; see ``spark_jobs/score.py --help`` for each option.
+    """Settings of one scoring job; ``cxrfeat score --help`` describes the options.
 
     Attributes:
         source: folder or URI of drops, or, with ``embedding``, of images.
-        head: folder or URI of the bundle.
+        head: folder or URI of the head's bundle.
         output: folder or URI of the predictions.
-        operating_point: the rule whose thresholds say what is positive.
-        round_size: files a commit.
-        watch: seconds between looks at the source, or None to stop when all is done.
-        embedding: how images are embedded first; None for drops, which hold embeddings.
-        rounds: the stream of files; it follows from the others.
+        operating_point: rule whose thresholds decide which findings are positive.
+        round_size: files per commit.
+        watch: seconds between scans of the source, or None to stop after the files that exist now.
+        embedding: settings for embedding images; None for drops, which contain embeddings.
+        rounds: settings of the file stream, derived from the others.
 
-    Raises ConfigError for values that can't be carried out.
+    Raises ConfigError for invalid values.
     """
 
     source: str
@@ -62,48 +62,47 @@ class ScoreConfig:
     rounds: Rounds = field(init=False)
 
     def __post_init__(self) -> None:
-        """Qualify the folders and check all values against each other."""
+        """Qualify the folders and check that the values are consistent."""
         for name in ("source", "head", "output"):
             object.__setattr__(self, name, storage.qualify(getattr(self, name)))
         if f"{self.output}/".startswith(f"{self.source}/"):
-            raise ConfigError(f"output {self.output!r} lies inside the folder that is scored, {self.source!r}")
+            raise ConfigError(f"output {self.output!r} is inside the folder to score, {self.source!r}")
         checkpoint = storage.join(self.output, "_checkpoint")
         rounds = Rounds(self.source, self.suffixes, checkpoint, self.round_size, self.watch)
         object.__setattr__(self, "rounds", rounds)
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Of the files that count."""
+        """File name suffixes of the drops, or of the images."""
         return parquet_drops.SUFFIXES if self.embedding is None else png_jpeg.SUFFIXES
 
 
 def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = load_encoder) -> ScoringSummary:
-    """Score every file that has not been scored yet, and return the summary of the whole output.
+    """Score every file that is not in the output yet, and return the summary of the whole output.
 
     Args:
-        spark: the session.
-        config: what to do.
-        factory: builds the encoder in each worker, for images.
+        spark: session that runs the job.
+        config: settings of the job.
+        factory: function that builds the encoder in each worker, for images.
 
     Raises:
-        CxrfeatError: settings or a head that can't be used, or an output of other settings.
-        WorkerError: a task failed; run again to go on.
-        DatasetIntegrityError: the output breaks a promise; see :func:`cxrfeat.spark.predictions_table.check`.
+        CxrfeatError: settings or head are invalid, or the output was written with other settings.
+        WorkerError: a task failed; run the job again to continue.
+        DatasetIntegrityError: the output is inconsistent; see :func:`cxrfeat.spark.predictions_table.check`.
     """
     metadata = None if config.embedding is None else config.embedding.metadata
     check_connectors(spark, config.source, config.output, metadata)
     listed = sorted(storage.list_files(config.source, config.suffixes))
     if not listed and config.watch is None:
-        raise ConfigError(
-            f"nothing to score below {config.source}; looked for {', '.join(config.suffixes)} at any depth"
-        )
+        suffixes = ", ".join(config.suffixes)
+        raise ConfigError(f"nothing to score in {config.source}; expected {suffixes} files at any depth")
     files = read_bundle(config.head)
-    head = Predictor(parse_bundle(files), config.operating_point)  # here an error is one line
+    head = Predictor(parse_bundle(files), config.operating_point)  # checked on the driver, where an error is one line
     shipped = ShippedHead(spark.sparkContext.broadcast(files), config.operating_point)
     predictions = PredictionsTable(spark, config.output)
     watching = config.watch is not None
     if config.embedding is None:
-        progress = JobProgress(spark.sparkContext, unit="row", watching=watching)  # how many rows, nobody knows
+        progress = JobProgress(spark.sparkContext, unit="row", watching=watching)  # the number of rows is unknown
         to_rows = _drops_scorer(spark, config.source, shipped, progress)
     else:
         total = None if watching else len(listed)
@@ -119,7 +118,7 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = lo
 
     with progress:
         run_rounds(spark, config.rounds, commit)
-    _LOG.info("counting what is there")
+    _LOG.info("checking the output and writing the summary")
     counts = predictions.count()
     check(counts, listed)
     summary = summarise(counts, head.fingerprint)
@@ -128,7 +127,7 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = lo
 
 
 def _settings(config: ScoreConfig, head: Predictor) -> Mapping[str, object]:
-    """Return what decides what the rows of an output mean."""
+    """Return the settings that all runs into one output must share."""
     return {
         "scored": config.source,
         "suffixes": list(config.suffixes),
@@ -139,11 +138,11 @@ def _settings(config: ScoreConfig, head: Predictor) -> Mapping[str, object]:
 
 
 _Scorer = Callable[[Sequence[str]], DataFrame]
-"""From the files of a round to its lazy table of :func:`cxrfeat.io.schema.scored_schema`."""
+"""Function from the files of a round to a lazy table of :func:`cxrfeat.io.schema.scored_schema`."""
 
 
 def _drops_scorer(spark: SparkSession, root: str, head: ShippedHead, progress: JobProgress) -> _Scorer:
-    """Score row groups where they lie: only their handles pass through the JVM on the way in."""
+    """Return a scorer whose workers read row groups themselves, so that only their handles pass through the JVM."""
     slots = count_slots(spark)
     open_drops = OpenDropsTask(head)
     score_row_groups = ScoreRowGroupsTask(root, head, progress.done, progress.quarantined)
@@ -165,8 +164,8 @@ def _images_scorer(
     *,
     factory: EncoderFactory,
 ) -> _Scorer:
-    """Embed as the extraction does, join the metadata, and score what comes of it; nothing in between is on disk."""
-    head.bundle.check_backbone(config.backbone)  # before other weights are downloaded in vain
+    """Return a scorer that embeds images like the extraction, joins the metadata and scores without writing to disk."""
+    head.bundle.check_backbone(config.backbone)  # before any weights are downloaded
     spec = prepare_encoder(spark, config)
     head.bundle.check_extractor(spec.fingerprint)
     lines = spark.createDataFrame([], from_arrow_schema(METADATA_LINES))
@@ -176,10 +175,10 @@ def _images_scorer(
     embed = EmbedTask(
         config.images, spec, (Augmentation.NONE,), config.device, factory, progress.done, progress.quarantined
     )
-    score_films = ScoreImagesTask(shipped)
+    score_images = ScoreImagesTask(shipped)
 
     def to_rows(files: Sequence[str]) -> DataFrame:
-        films = join_metadata(embed_files(spark, files, embed), lines)
-        return films.mapInArrow(score_films, from_arrow_schema(SCORED))
+        images = join_metadata(embed_files(spark, files, embed), lines)
+        return images.mapInArrow(score_images, from_arrow_schema(SCORED))
 
     return to_rows

@@ -1,4 +1,4 @@
-"""The rules of :mod:`cxrfeat.labels.splits` as Spark SQL, and the official lists of file names."""
+"""Spark SQL version of :mod:`cxrfeat.labels.splits`, with support for official lists of file names."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cxrfeat.labels.splits import HASH_DIGITS, SALT, SplitLevel, SplitRule
 
 
 def assign_splits(spark: SparkSession, images: DataFrame, rule: SplitRule) -> DataFrame:
-    """Add the column split (train, val or test) to rows with image_index and patient_id.
+    """Add the column ``split`` (train, val or test) to rows with ``image_index`` and ``patient_id``.
 
-    With official lists a patient goes where the lists have its images; a patient that is in no list goes by hash, as
-    all do without lists.
+    Official lists decide the split of every patient with an image in one of them. All other patients are split by a
+    hash.
 
     Raises:
-        MetadataError: a list without names, or lists that disagree about a patient; the message names five.
+        MetadataError: a list is empty, or a patient has images in both lists; the message names up to five patients.
     """
     if rule.level == SplitLevel.IMAGE:
         return images.withColumn("split", split_by_hash("image_index"))
@@ -27,17 +27,18 @@ def assign_splits(spark: SparkSession, images: DataFrame, rule: SplitRule) -> Da
         return images.withColumn("split", split_by_hash("patient_id"))
     listed = _read_list(spark, rule.train_val_list, "train_val").union(_read_list(spark, rule.test_list, "test"))
     patient = Window.partitionBy("patient_id")
+    lists_of_image = listed.groupBy("image_index").agg(F.collect_set("list").alias("lists"))
     joined = (
-        images.join(F.broadcast(listed.groupBy("image_index").agg(F.collect_set("list").alias("lists"))), "image_index", "left")
+        images.join(F.broadcast(lists_of_image), "image_index", "left")
         .withColumn("lists", F.array_distinct(F.flatten(F.collect_set("lists").over(patient))))
         .withColumn("split", _split_by_lists())
-    )  # fmt: skip
+    )
     _check_lists_agree(joined, rule)
     return joined.drop("lists")
 
 
 def split_by_hash(key: str) -> Column:
-    """Equal :func:`cxrfeat.labels.splits.split_by_hash` of a string column."""
+    """Return :func:`cxrfeat.labels.splits.split_by_hash` of a string column as a Spark expression."""
     fraction = _hash_fraction(key)
     return (
         F.when(fraction < splits.TRAIN_SHARE, Split.TRAIN.value)
@@ -65,15 +66,15 @@ def _read_list(spark: SparkSession, path: str, name: str) -> DataFrame:
         spark.read.text(storage.to_spark(path)).select(F.trim("value").alias("image_index")).where("image_index != ''")
     )
     if names.isEmpty():
-        raise MetadataError(f"{path} names no image; expected one file name a line")
+        raise MetadataError(f"{path} is empty; expected one file name per line")
     return names.withColumn("list", F.lit(name))
 
 
 def _check_lists_agree(joined: DataFrame, rule: SplitRule) -> None:
-    torn = joined.where(F.size("lists") > 1).select("patient_id").distinct().orderBy("patient_id")
-    patients = [row.patient_id for row in torn.take(5)]
+    in_both = joined.where(F.size("lists") > 1).select("patient_id").distinct().orderBy("patient_id")
+    patients = [str(row.patient_id) for row in in_both.take(5)]
     if patients:
         raise MetadataError(
-            f"{torn.count()} patients have images in both {rule.train_val_list} and {rule.test_list}, "
-            f"the first: {patients}; an official split keeps a patient on one side"
+            f"{in_both.count()} patients have images in both {rule.train_val_list} and {rule.test_list}; "
+            f"expected each patient in one list only. The first: {', '.join(patients)}"
         )

@@ -1,4 +1,4 @@
-"""What an output folder holds, in numbers: ``summary.json`` for programs, a table for people."""
+"""Summary of an extraction's output: ``summary.json`` for programs, a table for the terminal."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ExtractionSummary = Mapping[str, Any]
 
 
 def write_summary(dataset: EmbeddingsTable, extractor: str) -> ExtractionSummary:
-    """Count everything, write ``summary.json`` and ``metadata_without_image.txt``, and return the summary."""
-    # Without metadata there is nothing to ask Spark, which would take most of a second to say so.
+    """Write ``summary.json`` and ``metadata_without_image.txt``, and return the summary."""
+    # Without metadata the queries are skipped: even on an empty table they take most of a second.
     without_image = _list_without_image(dataset) if dataset.has_metadata() else []
     storage.write_text(storage.join(dataset.output, WITHOUT_IMAGE), "".join(f"{name}\n" for name in without_image))
     summary = {
@@ -36,13 +36,13 @@ def write_summary(dataset: EmbeddingsTable, extractor: str) -> ExtractionSummary
 
 
 def quarantined_share(summary: ExtractionSummary) -> float:
-    """Return the share of listed images that are in quarantine, 0 to 1."""
+    """Return the share of listed images that are quarantined, 0 to 1."""
     images = summary["images"]
     return float(images["quarantined"] / images["listed"]) if images["listed"] else 0.0
 
 
 def _summarise_images(dataset: EmbeddingsTable) -> dict[str, Any]:
-    by = (
+    keys = (
         "status",
         "reason",
         "pixel_format",
@@ -50,19 +50,19 @@ def _summarise_images(dataset: EmbeddingsTable) -> dict[str, Any]:
         F.col("patient_id").isNull().alias("unknown"),
         "augmentation",
     )
-    rows = dataset.embeddings().groupBy(*by).count().collect()
-    films = [row for row in rows if row.augmentation == Augmentation.NONE]
+    rows = dataset.embeddings().groupBy(*keys).count().collect()
+    images = [row for row in rows if row.augmentation == Augmentation.NONE]  # one row per image, no augmented ones
     ok = dataset.images().where(F.col("status") == Status.OK.value)
     splits = ok.groupBy("split").agg(F.count("*").alias("rows"), F.count_distinct("patient_id").alias("patients"))
     listed_in = dataset.images().groupBy("image_index").agg(F.count_distinct("image_path").alias("folders"))
     return {
-        "listed": sum(row["count"] for row in films),
-        "ok": _tally(films, "status")[Status.OK],
-        "quarantined": _tally(films, "status")[Status.QUARANTINED],
-        "reasons": _sorted(_tally(films, "reason")),
-        "pixel_formats": _sorted(_tally(films, "pixel_format")),
-        "precisions": _sorted(_tally(films, "precision")),
-        "without_metadata": _tally(films, "unknown")[True],
+        "listed": sum(row["count"] for row in images),
+        "ok": _tally(images, "status")[Status.OK],
+        "quarantined": _tally(images, "status")[Status.QUARANTINED],
+        "reasons": _sorted(_tally(images, "reason")),
+        "pixel_formats": _sorted(_tally(images, "pixel_format")),
+        "precisions": _sorted(_tally(images, "precision")),
+        "without_metadata": _tally(images, "unknown")[True],
         "names_in_several_folders": listed_in.where("folders > 1").count(),
         "rows": _tally(rows, "status")[Status.OK],
         "splits": _by_split(splits.collect()),
@@ -76,8 +76,8 @@ def _list_without_image(dataset: EmbeddingsTable) -> list[str]:
 
 
 def _count_lines(dataset: EmbeddingsTable) -> list[Row]:
-    """Return counts of the metadata's lines by status, and of each by split and by reason."""
-    # One question for all, and for each split and each reason alone: Spark plans a question longer than it counts these.
+    """Return counts of the metadata's lines per status, per status and split, and per status and reason."""
+    # A single query with three groupings, because planning a query takes Spark longer than this counting.
     counts = {
         "rows": F.count("*"),
         "patients": F.count_distinct("patient_id"),
@@ -92,10 +92,10 @@ def _count_lines(dataset: EmbeddingsTable) -> list[Row]:
     }
     status, split, reason = (F.col(name) for name in ("status", "split", "reason"))
     columns = [column.alias(name) for name, column in counts.items()]
-    whole, splits, reasons = ([status], [status, split], [status, reason])
+    totals, splits, reasons = ([status], [status, split], [status, reason])
     return (
         dataset.metadata()
-        .groupingSets([whole, splits, reasons], status, split, reason)
+        .groupingSets([totals, splits, reasons], status, split, reason)
         .agg(*columns, F.grouping("split").alias("all_splits"), F.grouping("reason").alias("all_reasons"))
         .collect()
     )
@@ -124,12 +124,12 @@ def _summarise_metadata(groups: Sequence[Row], without_image: int) -> dict[str, 
 
 
 def _by_split(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
-    """Return images and patients of each split that occurs, in their order."""
-    of_split = {row["split"]: row for row in rows}
+    """Return the numbers of images and patients of each split that occurs, in the order of :class:`Split`."""
+    by_name = {row["split"]: row for row in rows}
     return {
-        split.value: {"images": of_split[split]["rows"], "patients": of_split[split]["patients"]}
+        split.value: {"images": by_name[split]["rows"], "patients": by_name[split]["patients"]}
         for split in Split
-        if split in of_split
+        if split in by_name
     }
 
 
@@ -146,7 +146,7 @@ def _sorted(tally: Counter[Any]) -> dict[str, int]:
 
 
 def format_summary(summary: ExtractionSummary) -> str:
-    """Lay the summary out for a terminal."""
+    """Format the summary for a terminal."""
     return "\n".join(_lines(summary))
 
 
@@ -161,39 +161,37 @@ def _lines(summary: ExtractionSummary) -> Iterator[str]:
     yield from list_counts("quarantine", images["reasons"])
     if images["splits"]:
         counts = (
-            f"{split} {found['images']:,} of {found['patients']:,} patients"
+            f"{split} {found['images']:,} images of {found['patients']:,} patients"
             for split, found in images["splits"].items()
         )
-        yield f"films       {', '.join(counts)}"
+        yield f"splits      {'; '.join(counts)}"
     if images["names_in_several_folders"]:
         yield f"names       {images['names_in_several_folders']:,} file names occur in more than one folder"
     if not metadata["rows"] and not metadata["rejected"]:
-        yield "metadata    none given"
+        yield "metadata    not given"
         return
     age, sex, rejected = metadata["age_years"], metadata["sex"], metadata["rejected"]
     yield (
-        f"metadata    {metadata['rows']:,} rows of {metadata['patients']:,} patients; {sum(rejected.values()):,} rejected"
-        f"; {metadata['without_image']:,} without an image"
+        f"metadata    {metadata['rows']:,} rows of {metadata['patients']:,} patients"
+        f"; {sum(rejected.values()):,} rejected; {metadata['without_image']:,} without an image"
     )
     yield from list_counts("rejected", rejected)
-    yield (
-        f"patients    {sex['M']:,} M, {sex['F']:,} F, {sex['unknown']:,} sex unknown; "
-        + (f"ages {age['min']:g} to {age['max']:g}" if age["min"] is not None else "no ages")
-        + f", {age['unknown']:,} unknown"
-    )
+    yield f"sex         {sex['M']:,} M, {sex['F']:,} F, {sex['unknown']:,} unknown"
+    known = f"{age['min']:g} to {age['max']:g} years, " if age["min"] is not None else ""
+    yield f"age         {known}{age['unknown']:,} unknown"
     for split, counts in metadata["splits"].items():
         yield f"{split:<12}{counts['images']:,} rows of {counts['patients']:,} patients"
-    yield "findings    of the metadata's rows"
+    yield "findings    rows of the metadata per finding"
     yield from list_findings(metadata["findings"])
 
 
 def list_counts(label: str, counts: Mapping[str, int]) -> Iterator[str]:
-    """Yield a line such as ``quarantine  corrupt 5, empty 1``; none where there is nothing to list."""
+    """Yield a line such as ``quarantine  corrupt 5, empty 1``, or none if ``counts`` is empty."""
     if counts:
         yield f"{label:<12}" + ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 def list_findings(counts: Mapping[str, int]) -> Iterator[str]:
-    """Yield a line a finding, the most frequent first."""
+    """Yield one line per finding, the most frequent first."""
     for finding, count in sorted(counts.items(), key=lambda item: -item[1]):
         yield f"  {finding:<20}{count:>9,}"

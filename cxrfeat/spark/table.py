@@ -1,4 +1,4 @@
-"""Tables that are written round by round: ``round=N/status=ok|quarantined/*.parquet``, one idempotent commit a round."""
+"""Tables written round by round, with idempotent commits, to ``round=N/status=ok|quarantined/*.parquet``."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from cxrfeat.io import storage
 
 
 def read_table(spark: SparkSession, location: str, schema: pa.Schema) -> DataFrame:
-    """Return a table, empty where there is no such folder."""
+    """Return the table in a folder, empty if the folder does not exist."""
     if not storage.exists(location):
-        return spark.createDataFrame(schema.empty_table())  # a list, even an empty one, would start Python workers
+        return spark.createDataFrame(schema.empty_table())  # an empty list would start Python workers
     return spark.read.schema(from_arrow_schema(schema)).parquet(storage.to_spark(location))
 
 
 def write_partition(rows: DataFrame, folder: str) -> None:
-    """Write rows by ``status`` in place of all that is in the folder."""
-    # First bytes of floats are alike, last ones are noise: apart they compress better. Spark 4.3's fast reader knows it.
+    """Write rows partitioned by ``status``, replacing the contents of the folder."""
+    # High bytes of floats are alike, low ones are noise: as separate streams they compress better.
     writer = rows.write.mode("overwrite").partitionBy("status").option("parquet.enable.bytestreamsplit", "true")
-    for column in _float_columns(rows.schema):  # noise has no dictionary, and to look for one costs a fifth of a write
+    for column in _float_columns(rows.schema):  # floats do not repeat; trying a dictionary costs a fifth of a write
         writer = writer.option(f"parquet.enable.dictionary#{column}", "false")
     writer.parquet(storage.to_spark(folder))
 
 
 def _float_columns(schema: StructType) -> Iterator[str]:
-    """Yield the columns of floats, as Parquet names them."""
+    """Yield the Parquet names of all float columns and float lists."""
     for field in schema:
         if isinstance(field.dataType, FloatType):
             yield field.name

@@ -1,4 +1,7 @@
-"""What runs in an executor's Python worker: fetch weights or head, take the device, and do a task's handles."""
+"""Functions for ``mapInArrow`` that run in the Python workers: embed images, open drops, score row groups and images.
+
+They are pickled with the job, so they hold names and settings but never a model.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +31,15 @@ from cxrfeat.pipeline.score import score_images
 
 @dataclass(frozen=True)
 class EmbedTask:
-    """The function that ``mapInArrow`` runs; pickled with the job, so it holds names and never a model.
+    """Function that embeds images.
 
     Attributes:
         root: qualified images root.
-        spec: the encoder, its weights as the driver sees them; workers have them from ``SparkContext.addFile``.
-        augmentations: rows of each film.
-        device: as asked for.
-        factory: builds the encoder; called for every task, so it keeps what it built.
-        images, quarantined: progress, counted in films.
+        spec: encoder with the driver's path of the weights; workers get the file by ``SparkContext.addFile``.
+        augmentations: rows per image.
+        device: requested device.
+        factory: function that builds the encoder. It is called in every task, so it should cache the encoder.
+        images, quarantined: progress counters, in images.
     """
 
     root: str
@@ -48,35 +51,35 @@ class EmbedTask:
     quarantined: Accumulator[int]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Turn :data:`cxrfeat.io.schema.HANDLE` batches into :data:`cxrfeat.io.schema.EMBEDDED` ones."""
+        """Yield :data:`cxrfeat.io.schema.EMBEDDED` batches for :data:`cxrfeat.io.schema.HANDLE` batches."""
         context = TaskContext.get()
         cpus = context.cpus() if context else 1
         encoder = self.factory(_with_local_weights(self.spec), task_device(self.device), cpus)
-        _spare_from_collection()
+        _freeze_loaded_objects()
         embedded = embed_batches(
             batches, encoder=encoder, root=self.root, augmentations=self.augmentations, decode_threads=cpus
         )
         for rows in embedded:
-            refused = rows.column("status").to_pylist().count(Status.QUARANTINED)
-            self.images.add((rows.num_rows - refused) // len(self.augmentations) + refused)
-            self.quarantined.add(refused)
+            quarantined = rows.column("status").to_pylist().count(Status.QUARANTINED)
+            self.images.add((rows.num_rows - quarantined) // len(self.augmentations) + quarantined)
+            self.quarantined.add(quarantined)
             yield rows
 
 
 @dataclass(frozen=True)
 class ShippedHead:
-    """A bundle on its way to the workers, as its own two files: no shared file system, and no pickled model.
+    """Bundle broadcast to the workers as its two files, so that no shared file system and no pickled model is needed.
 
     Attributes:
-        files: the bundle.
-        operating_point: whose thresholds count.
+        files: files of the bundle.
+        operating_point: rule whose thresholds are applied.
     """
 
     files: Broadcast[BundleFiles]
     operating_point: str
 
     def load(self) -> Predictor:
-        """Return the head, or the one that this process loaded before."""
+        """Return the predictor, loaded once per process."""
         context = TaskContext.get()
         return _load_predictor(self.files.value, self.operating_point, context.cpus() if context else 1)
 
@@ -89,12 +92,12 @@ def _load_predictor(files: BundleFiles, operating_point: str, threads: int) -> P
 
 @dataclass(frozen=True)
 class OpenDropsTask:
-    """Turns drops into their row groups, for ``mapInArrow``."""
+    """Function that lists the row groups of drops."""
 
     head: ShippedHead
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Turn :data:`cxrfeat.io.schema.HANDLE` batches into :data:`cxrfeat.io.schema.ROW_GROUP` ones."""
+        """Yield :data:`cxrfeat.io.schema.ROW_GROUP` batches for :data:`cxrfeat.io.schema.HANDLE` batches."""
         predictor = self.head.load()
         for batch in batches:
             for uri in batch.column("uri").to_pylist():
@@ -103,12 +106,12 @@ class OpenDropsTask:
 
 @dataclass(frozen=True)
 class ScoreRowGroupsTask:
-    """Reads and scores row groups, for ``mapInArrow``.
+    """Function that reads and scores row groups.
 
     Attributes:
         root: qualified folder of the drops.
-        head: the head.
-        rows, quarantined: progress, counted in rows.
+        head: head to score with.
+        rows, quarantined: progress counters, in rows.
     """
 
     root: str
@@ -117,9 +120,9 @@ class ScoreRowGroupsTask:
     quarantined: Accumulator[int]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Turn :data:`cxrfeat.io.schema.ROW_GROUP` batches into :func:`cxrfeat.io.schema.scored_schema` ones."""
+        """Yield :func:`cxrfeat.io.schema.scored_schema` batches for :data:`cxrfeat.io.schema.ROW_GROUP` batches."""
         predictor = self.head.load()
-        _spare_from_collection()
+        _freeze_loaded_objects()
         for batch in batches:
             for handle in batch.to_pylist():
                 for scored in parquet_drops.score_row_group(handle, self.root, predictor):
@@ -132,40 +135,40 @@ class ScoreRowGroupsTask:
 
 @dataclass(frozen=True)
 class ScoreImagesTask:
-    """Scores films that were embedded and joined with their metadata, for ``mapInArrow``."""
+    """Function that scores embedded images joined with their metadata."""
 
     head: ShippedHead
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Turn :data:`cxrfeat.io.schema.EMBEDDINGS` batches into :func:`cxrfeat.io.schema.scored_schema` ones."""
+        """Yield :func:`cxrfeat.io.schema.scored_schema` batches for :data:`cxrfeat.io.schema.EMBEDDINGS` batches."""
         predictor = self.head.load()
         for batch in batches:
             yield from score_images(batch, predictor)
 
 
 @functools.cache
-def _spare_from_collection() -> None:
-    """Take what is loaded by now out of the garbage collector's sight, once a process.
+def _freeze_loaded_objects() -> None:
+    """Exclude the objects loaded so far from garbage collection, once per process.
 
-    Spark's worker collects after every task, and to walk through torch's objects takes it 0.15 s each time.
+    Spark's worker runs the collector after every task, and traversing torch's objects takes 0.15 s each time.
     """
     gc.freeze()
 
 
-def task_device(asked: Device) -> str:
-    """Return the torch device of the task that runs here: the GPU that Spark gave to it, else what there is.
+def task_device(requested: Device) -> str:
+    """Return the torch device of the current task: the GPU that Spark assigned, else the first GPU or the CPU.
 
-    Where CUDA_VISIBLE_DEVICES shows one GPU (YARN and Kubernetes do that), that is number 0 whatever its address. Where
-    it shows several, addresses count them from 0, as docker/discover-gpus.sh does.
+    If CUDA_VISIBLE_DEVICES has a single GPU (YARN and Kubernetes set it so), it is number 0 whatever its address. If it
+    has several, addresses are indices into them, as docker/discover-gpus.sh reports them.
     """
-    if asked == Device.CPU:
+    if requested == Device.CPU:
         return "cpu"
     context = TaskContext.get()
     gpu = context.resources().get("gpu") if context else None
     if gpu is not None:
-        shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-        return f"cuda:{gpu.addresses[0]}" if shown is None or "," in shown else "cuda:0"
-    return "cuda:0" if asked == Device.CUDA or torch.cuda.is_available() else "cpu"
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return f"cuda:{gpu.addresses[0]}" if visible is None or "," in visible else "cuda:0"
+    return "cuda:0" if requested == Device.CUDA or torch.cuda.is_available() else "cpu"
 
 
 def _with_local_weights(spec: EncoderSpec) -> EncoderSpec:

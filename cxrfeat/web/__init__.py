@@ -1,5 +1,5 @@
-"""One page for one visitor: an X-ray in; calibrated probabilities, and where they come from, out.
+"""Web page and JSON service that score one X-ray at a time: calibrated probabilities and heat maps.
 
-The way from a file to an answer is the library's own (imaging, preprocess, encoder, predict); this package adds HTTP around
-it. Only this package imports FastAPI.
+Decoding, preprocessing, embedding and prediction are the library's own; this package adds HTTP. No other package
+imports FastAPI.
 """

@@ -1,4 +1,4 @@
-"""``python -m cxrfeat.web``: a page that takes an X-ray and shows what a head says of it, and why."""
+"""Command ``python -m cxrfeat.web``: serve the web page and its JSON API."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from cxrfeat.web.service import ServiceSettings, open_service
 
 PROG = "python -m cxrfeat.web"
 
-EXIT_CODES = {exits.DONE: "stopped", exits.FAILED: "failed on the way, such as a port that is taken"}
+EXIT_CODES = {exits.DONE: "stopped", exits.FAILED: "failed, for example because the port is in use"}
 
-_PORTS = 65535
+_MAX_PORT = 65535
 
 _WORKER_START_S = 120
-"""Seconds in which a worker process must have loaded its network."""
+"""Seconds that a worker process has to load its network."""
 
 
 def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
-    """Return the command line."""
+    """Return the parser of the command line."""
     defaults = RequestLimits()
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog=prog,
-        description="Open a page that takes an X-ray and shows 14 calibrated probabilities and where they come from.",
+        description="Serve a web page that shows 14 calibrated probabilities and heat maps for an uploaded X-ray.",
         epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument_group("model").add_argument
-    add("--head", required=True, metavar="DIR_OR_URI", help="bundle of head_training.fit: RUN/head")
+    add("--head", required=True, metavar="DIR_OR_URI", help="bundle written by head_training.fit: RUN/head")
     add(
         "--weights",
         metavar="FILE_OR_NAME",
-        help="of the backbone, those that the head was trained with (default: torchvision's)",
+        help="backbone weights, the same that the head was trained with (default: torchvision's)",
     )
     add("--backbone", choices=sorted(BACKBONES), default="resnet50", help="default resnet50")
     add(
@@ -62,44 +62,44 @@ def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
         "--operating-point",
         default=DEFAULT_RULE,
         metavar="RULE",
-        help=f"rule of the thresholds, one of {', '.join(RULES)} (default {DEFAULT_RULE})",
+        help=f"threshold rule, one of {', '.join(RULES)} (default {DEFAULT_RULE})",
     )
-    add("--evaluation", type=Path, metavar="EVAL", help="of head_training.evaluate: the model card gets intervals")
+    add("--evaluation", type=Path, metavar="EVAL", help="output of head_training.evaluate; adds intervals to the card")
     add = parser.add_argument_group("service").add_argument
-    add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)")
-    add("--port", type=int, default=8000, help="default 8000; 0 takes any free one")
+    add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
+    add("--port", type=int, default=8000, help="default 8000; 0 picks any free port")
     add("--workers", type=int, default=1, metavar="N", help="processes, each with its own model (default 1)")
-    add("--threads", type=int, metavar="N", help="of the network in each process (default: all cores, shared evenly)")
+    add("--threads", type=int, metavar="N", help="CPU threads per process (default: all cores, divided evenly)")
     add(
         "--in-flight",
         type=int,
         default=defaults.in_flight,
         metavar="N",
-        help=f"requests that a process takes at once, before it answers 503 (default {defaults.in_flight})",
+        help=f"maximum concurrent requests per process; more get status 503 (default {defaults.in_flight})",
     )
     add(
         "--max-upload-mb",
         type=float,
         default=defaults.upload_bytes / 2**20,
         metavar="MB",
-        help=f"largest file (default {defaults.upload_bytes / 2**20:g})",
+        help=f"largest upload (default {defaults.upload_bytes / 2**20:g})",
     )
     return parser
 
 
 def parse(argv: Sequence[str] | None, prog: str = PROG) -> tuple[ServiceSettings, RequestLimits, argparse.Namespace]:
-    """Turn the command line into what is to be served.
+    """Parse the command line into the service's settings, the request limits and all options.
 
     Raises:
-        ConfigError: values that can't be carried out.
+        ConfigError: a value is out of range.
     """
     options = build_parser(prog).parse_args(argv)
     for name in ("workers", "threads", "in_flight", "max_upload_mb"):
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise ConfigError(f"--{name.replace('_', '-')} {value}; expected more than 0")
-    if not 0 <= options.port <= _PORTS:
-        raise ConfigError(f"--port {options.port}; expected 0 (any free one) to {_PORTS}")
+    if not 0 <= options.port <= _MAX_PORT:
+        raise ConfigError(f"--port {options.port}; expected 0 (any free port) to {_MAX_PORT}")
     settings = ServiceSettings(
         head=options.head,
         weights=options.weights,
@@ -119,36 +119,36 @@ def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
 
 
 def _serve(argv: Sequence[str] | None, prog: str) -> int:
-    # How it is stopped: uvicorn has shut down in order, and raises it again.
+    # Ctrl-C is the normal end: uvicorn shuts down in order, then re-raises it.
     with contextlib.suppress(KeyboardInterrupt):
         settings, limits, options = parse(argv, prog)
         check_address(options.host, options.port)
-        print(f"loading {settings.backbone} and the head {settings.head}", file=sys.stderr)
+        print(f"loading backbone {settings.backbone} and head {settings.head}", file=sys.stderr)
         serve(settings, limits, options)
     return exits.DONE
 
 
 def check_address(host: str, port: int) -> None:
-    """Check that an address can be listened on, before seconds go into loading.
+    """Check that the server can listen on an address, before the models are loaded.
 
     Raises:
-        OSError: it can't; the message names it.
+        OSError: the address is in use or unavailable; the message names it.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
-        number = error.errno or 0  # below 0: a name that nobody knows
+        number = error.errno or 0  # negative for a host name that does not resolve
         cause = os.strerror(number) if number > 0 else str(error)
-        raise OSError(f"--host {host} --port {port} can't be listened on: {cause}") from error
+        raise OSError(f"cannot listen on --host {host} --port {port}: {cause}") from error
 
 
 def serve(settings: ServiceSettings, limits: RequestLimits, options: argparse.Namespace) -> None:
     """Serve until stopped.
 
     Raises:
-        CxrfeatError: what is to be served can't be used.
-        SystemExit: the port can't be had.
+        CxrfeatError: the head, the weights or the evaluation are invalid.
+        SystemExit: the port is unavailable.
     """
     config = uvicorn.Config(
         functools.partial(load_app, settings, limits),
@@ -157,12 +157,12 @@ def serve(settings: ServiceSettings, limits: RequestLimits, options: argparse.Na
         port=options.port,
         workers=options.workers,
         timeout_worker_healthcheck=_WORKER_START_S,
-        access_log=False,  # an address may hold an age
+        access_log=False,  # the query string holds the age and sex of a patient
     )
     if options.workers == 1:
         uvicorn.Server(config).run()
         return
-    open_service(settings)  # the workers load their own; but what is wrong is said here, and once
+    open_service(settings)  # each worker loads its own; this call reports an error once, before they start
     Multiprocess(config, [config.bind_socket()]).run()
 
 

@@ -1,4 +1,4 @@
-"""The application: routes, the page, and headers that keep everything on this machine."""
+"""Web application: routes, pages and security headers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cxrfeat.web.service import Service, ServiceSettings, open_service
 _HERE = Path(__file__).parent
 
 _SECURITY = {
-    # Nothing from elsewhere, no inline script or style; blob: is the visitor's own film, shown before it is sent.
+    # No external resources, no inline script or style; blob: shows the visitor's own X-ray before it is uploaded.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -37,13 +37,13 @@ _SECURITY = {
 }
 
 _BODY = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in MEDIA_TYPES}
-_REFUSALS = {
+_ERROR_RESPONSES = {
     HTTPStatus.BAD_REQUEST: "the upload was cut off",
     HTTPStatus.REQUEST_TIMEOUT: "the upload took too long",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the file is larger than this service takes",
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "the body is announced as something else than a picture",
-    HTTPStatus.UNPROCESSABLE_ENTITY: "no radiograph: reason is the quarantine's code; or an impossible age or sex",
-    HTTPStatus.SERVICE_UNAVAILABLE: "too many films at this moment; Retry-After says when to come back, in seconds",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "the Content-Type is none of those listed for the body",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "not a radiograph (reason is the quarantine code), or an invalid age or sex",
+    HTTPStatus.SERVICE_UNAVAILABLE: "too many concurrent requests; Retry-After is the time to wait, in seconds",
 }
 
 router = APIRouter()
@@ -61,47 +61,47 @@ Sex = Annotated[Literal["M", "F"] | None, Query(description="if known")]
 
 @router.post(
     "/api/predict",
-    summary="One X-ray in, 14 calibrated probabilities and where they come from out",
-    responses=problems.document(_REFUSALS),
+    summary="Score one X-ray: 14 calibrated probabilities with heat maps",
+    responses=problems.document(_ERROR_RESPONSES),
     openapi_extra={"requestBody": {"required": True, "description": "the PNG or JPEG file itself", "content": _BODY}},
 )
 async def predict(request: Request, queue: Queue, age: Age = None, sex: Sex = None) -> Answer:
-    """Answer for the film that is the request's body. Nothing of it is stored or logged."""
+    """Score the X-ray in the request body. Nothing of it is stored or logged."""
     return await queue.predict(request, age, sex)
 
 
 @router.get("/api/model", summary="The model card")
 async def model(queue: Queue) -> ModelCard:
-    """Return what answers here, what it was trained on and how good it is."""
+    """Return the fingerprints of backbone and head, the training data and the measured performance."""
     return queue.service.card
 
 
-@router.get("/api/examples", summary="Films for visitors without one")
+@router.get("/api/examples", summary="Example X-rays")
 async def examples() -> list[Example]:
-    """Return the phantoms that can be tried; they are nobody's X-rays."""
+    """Return the example X-rays. They are synthetic and show no patient."""
     return list_examples()
 
 
-@router.get("/healthz", summary="For operators")
+@router.get("/healthz", summary="Health check")
 async def health(queue: Queue) -> Health:
-    """Return that the process is ready, and how busy it is."""
+    """Return the status and the load of the process that serves this request."""
     return Health(head=queue.service.card.head, in_flight=queue.in_flight, answered=queue.answered)
 
 
 @router.get("/examples/{name}.png", include_in_schema=False)
 async def example(name: str) -> Response:
-    """Return a phantom, drawn when the process started."""
+    """Return an example X-ray as PNG, drawn when the process started."""
     if name not in {known.name for known in list_examples()}:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return Response(draw_example(name), media_type="image/png")
 
 
 def create_app(service: Service, limits: RequestLimits | None = None) -> ASGIApp:
-    """Put a service on the web.
+    """Return the web application of a service.
 
     Args:
-        service: who answers.
-        limits: what is taken in; None for the defaults.
+        service: scores the X-rays.
+        limits: limits on requests; None for the defaults.
     """
     queue = RequestQueue(service, limits or RequestLimits())
 
@@ -123,20 +123,20 @@ def create_app(service: Service, limits: RequestLimits | None = None) -> ASGIApp
     )
     _add_page(app, "/", templates.get_template("index.html.j2").render(card=service.card, examples=list_examples()))
     _add_page(app, "/docs", templates.get_template("docs.html.j2").render(document=app.openapi()))
-    return SecurityHeaders(app)  # around all of it: the framework answers unknown errors outside its own middleware
+    return SecurityHeaders(app)  # outermost: the framework handles unknown errors outside its own middleware
 
 
 def load_app(settings: ServiceSettings, limits: RequestLimits) -> ASGIApp:
-    """Load a service and put it on the web: what each worker process does.
+    """Load a service and return its web application; every worker process calls this once.
 
     Raises:
-        CxrfeatError: as :func:`cxrfeat.web.service.open_service`.
+        CxrfeatError: same conditions as for :func:`cxrfeat.web.service.open_service`.
     """
     return create_app(open_service(settings), limits)
 
 
 def _add_page(app: FastAPI, path: str, html: str) -> None:
-    """Serve a page that is rendered once."""
+    """Add a route that returns a page rendered once, at start-up."""
 
     async def page() -> HTMLResponse:
         return HTMLResponse(html)
@@ -145,7 +145,7 @@ def _add_page(app: FastAPI, path: str, html: str) -> None:
 
 
 class SecurityHeaders:
-    """ASGI middleware: every response says what a browser may do with it, and that answers are kept nowhere."""
+    """ASGI middleware that adds security and cache headers to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -157,7 +157,7 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(_SECURITY)
-                # Pages and scripts are asked for again with their ETag: a page never runs another version's script.
+                # no-cache: browsers revalidate by ETag, so a page never runs the script of another version.
                 headers["Cache-Control"] = "no-store" if scope["path"].startswith("/api/") else "no-cache"
             await send(message)
 

@@ -1,4 +1,4 @@
-"""Films for visitors who have none: phantoms, drawn here, of nobody."""
+"""Example X-rays for visitors without one: synthetic phantoms, drawn by this program."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cxrfeat.phantom.radiograph import draw
 from cxrfeat.web.schemas import Example
 
 SIDE = 768
-"""Pixels: as large as the page shows a film on a desk."""
+"""Side length in pixels: the size at which the page shows an X-ray on a desktop screen."""
 
 _SEED = 0
 
-_CHOSEN = MappingProxyType(
+_EXAMPLES = MappingProxyType(
     {
         "no-finding": ("No finding", 1, 2),
         "cardiomegaly": ("Cardiomegaly", 3, 0),
@@ -26,31 +26,31 @@ _CHOSEN = MappingProxyType(
         "mass": ("Mass", 6, 0),
     }
 )
-"""Name → title, patient and follow-up in the phantom set: upright films with just that finding."""
+"""Name → title, patient and follow-up in the phantom data set: upright images with exactly that finding."""
 
 
 def list_examples() -> list[Example]:
-    """Return what there is, in the order of the page."""
+    """Return the examples in the order of the page."""
     return [
         Example(name=name, title=title, url=f"/examples/{name}.png", age=study.age, sex=patient.sex)
-        for name, (title, *_) in _CHOSEN.items()
-        for patient, study in [_find(name)]
+        for name, (title, *_) in _EXAMPLES.items()
+        for patient, study in [_make_study(name)]
     ]
 
 
 @functools.cache
 def draw_example(name: str) -> bytes:
-    """Draw one as an 8-bit gray PNG, the same bytes each time.
+    """Draw an example as an 8-bit gray PNG, with the same bytes every time.
 
     Raises:
-        KeyError: an unknown name.
+        KeyError: the name is unknown.
     """
     stream = io.BytesIO()
-    Image.fromarray(draw(*_find(name), SIDE)).save(stream, "PNG")
+    Image.fromarray(draw(*_make_study(name), SIDE)).save(stream, "PNG")
     return stream.getvalue()
 
 
-def _find(name: str) -> tuple[Patient, Study]:
-    _, number, follow_up = _CHOSEN[name]
+def _make_study(name: str) -> tuple[Patient, Study]:
+    _, number, follow_up = _EXAMPLES[name]
     patient = make_patient(_SEED, number)
     return patient, make_studies(patient)[follow_up]

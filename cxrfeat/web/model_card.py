@@ -1,4 +1,4 @@
-"""The model card: what a bundle's record, and an evaluation where there is one, say of the head."""
+"""Model card of a head, from the training record in its bundle and an optional evaluation."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _UNKNOWN = AurocInterval(auroc=None, low=None, high=None, positives=None)
 
 @dataclass(frozen=True)
 class RecordedEvaluation:
-    """How well a head ranks.
+    """Recorded AUROCs of a head.
 
     Attributes:
-        intervals: AUROCs by finding; the mean is under ``macro``.
-        source: where they come from, in a sentence.
-        head: fingerprint of the head that was measured; None where the evaluation does not know.
+        intervals: AUROC per finding; the mean has the key ``macro``.
+        source: sentence that names the data behind the AUROCs.
+        head: fingerprint of the evaluated head; None if the evaluation does not record it.
     """
 
     intervals: Mapping[str, AurocInterval]
@@ -37,57 +37,58 @@ class RecordedEvaluation:
 
 
 def read_evaluation(path: Path) -> RecordedEvaluation:
-    """Read ``metrics.json`` of ``python -m head_training.evaluate``, or the folder that holds it.
+    """Read the ``metrics.json`` of ``python -m head_training.evaluate``, given the file or its folder.
 
     Raises:
-        ConfigError: it can't be read, or is of another format.
+        ConfigError: the file is unreadable, has another format version or lacks an entry.
     """
     file = path / "metrics.json" if path.is_dir() else path
     try:
         metrics = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"the evaluation {file} can't be read: {error}") from error
+        raise ConfigError(f"cannot read the evaluation {file}: {error}") from error
     found = metrics.get("format") if isinstance(metrics, dict) else None
     if found != METRICS_FORMAT:
         raise ConfigError(f"the evaluation {file} has format {found!r}; expected {METRICS_FORMAT}")
     try:
-        return RecordedEvaluation(_measured(metrics), _describe(metrics), metrics["predictions"].get("head"))
+        head = metrics["predictions"].get("head")
+        return RecordedEvaluation(_select_aurocs(metrics), _describe_source(metrics), head)
     except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"the evaluation {file} lacks what the model card needs: {error!r}") from error
+        raise ConfigError(f"the evaluation {file} lacks an entry that the model card needs: {error!r}") from error
 
 
 def make_card(
     bundle: Bundle, precision: str, operating_point: str, evaluation: RecordedEvaluation | None = None
 ) -> ModelCard:
-    """Put together what is known; what the bundle's record lacks is null.
+    """Build the model card; values missing from the bundle's training record are None.
 
     Args:
         bundle: the head.
-        precision: that films are embedded in.
-        operating_point: rule of the thresholds.
-        evaluation: in place of what the bundle's own record says.
+        precision: precision of the backbone.
+        operating_point: threshold rule.
+        evaluation: replaces the AUROCs of the training record.
 
     Raises:
-        BundleError: a record that can't be read.
-        ConfigError: an evaluation of another head.
+        BundleError: the training record is invalid.
+        ConfigError: the evaluation measured another head.
     """
     if evaluation is not None and evaluation.head not in (None, bundle.fingerprint):
-        raise ConfigError(f"the evaluation measured head {evaluation.head!r}; expected one of {bundle.fingerprint!r}")
+        raise ConfigError(f"the evaluation measured head {evaluation.head!r}; expected {bundle.fingerprint!r}")
     try:
         return _make_card(bundle, precision, operating_point, evaluation)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"the training record of head {bundle.fingerprint} can't be read: {error!r}") from error
+        raise BundleError(f"the training record of head {bundle.fingerprint} is invalid: {error!r}") from error
 
 
 def _make_card(
     bundle: Bundle, precision: str, operating_point: str, evaluation: RecordedEvaluation | None
 ) -> ModelCard:
     training = bundle.training
-    films: Mapping[str, int] = training.get("rows", {})
+    images: Mapping[str, int] = training.get("rows", {})
     positives: Mapping[str, int] = training.get("train_positives", {})
-    evaluation = evaluation or RecordedEvaluation(_recorded(training), _RECORD)
+    evaluation = evaluation or RecordedEvaluation(_recorded_aurocs(training), _RECORD_SOURCE)
     thresholds = bundle.thresholds[operating_point]
-    train = films.get(Split.TRAIN.value, 0)
+    train_images = images.get(Split.TRAIN.value, 0)
     methods: Mapping[str, str] | None = training.get("calibrated_by")
     return ModelCard(
         backbone=bundle.extractor.split(":")[0],
@@ -97,14 +98,14 @@ def _make_card(
         operating_point=operating_point,
         inputs=["embedding", *bundle.inputs.covariates],
         hidden=list(bundle.hidden),
-        films=dict(films),
+        films=dict(images),
         patients=dict(training.get("patients", {})),
         calibrated=None if methods is None else sum(method != "none" for method in methods.values()),
         findings=[
             FindingCard(
                 finding=finding,
                 train_positives=positives.get(finding),
-                prevalence=positives[finding] / train if finding in positives and train else None,
+                prevalence=positives[finding] / train_images if finding in positives and train_images else None,
                 threshold=thresholds[finding],
                 test=evaluation.intervals.get(finding, _UNKNOWN),
             )
@@ -116,20 +117,22 @@ def _make_card(
     )
 
 
-_RECORD = "AUROC on the test split, as the head's own record has it; python -m head_training.evaluate gives intervals."
+_RECORD_SOURCE = (
+    "AUROC on the test split, from the head's training record; python -m head_training.evaluate adds intervals."
+)
 
 
-def _describe(metrics: Mapping[str, Any]) -> str:
+def _describe_source(metrics: Mapping[str, Any]) -> str:
     split, settings = metrics["splits"][Split.TEST.value], metrics["settings"]
     return (
-        f"AUROC on {split['images']:,} test films of {split['patients']:,} patients (split: "
+        f"AUROC on {split['images']:,} test X-rays of {split['patients']:,} patients (split: "
         f"{metrics['protocol']['name']}), with {settings['confidence'] * 100:g}\u00a0% intervals over patients from "
         f"{settings['resamples']:,} resamples."
     )
 
 
-def _recorded(training: Mapping[str, Any]) -> dict[str, AurocInterval]:
-    """Return the AUROCs of the bundle's own record, by finding; the mean is under macro."""
+def _recorded_aurocs(training: Mapping[str, Any]) -> dict[str, AurocInterval]:
+    """Return the AUROCs in the training record by finding; the mean has the key macro."""
     test = training.get(Split.TEST.value)
     if test is None:
         return {}
@@ -140,9 +143,9 @@ def _recorded(training: Mapping[str, Any]) -> dict[str, AurocInterval]:
     return found | {_MACRO: AurocInterval(auroc=test["mean_auroc"], low=None, high=None, positives=None)}
 
 
-def _measured(metrics: Mapping[str, Any]) -> dict[str, AurocInterval]:
-    """Return the AUROCs of the predictions on all of test, by scope."""
-    wanted = {
+def _select_aurocs(metrics: Mapping[str, Any]) -> dict[str, AurocInterval]:
+    """Return the AUROCs of the predictions on the whole test split, by scope."""
+    selection = {
         "split": Split.TEST.value,
         "group": "all",
         "model": "predictions",
@@ -151,12 +154,15 @@ def _measured(metrics: Mapping[str, Any]) -> dict[str, AurocInterval]:
     }
     return {
         row["scope"]: AurocInterval(
-            auroc=_finite(row["value"]), low=_finite(row["low"]), high=_finite(row["high"]), positives=row["positives"]
+            auroc=_finite_or_none(row["value"]),
+            low=_finite_or_none(row["low"]),
+            high=_finite_or_none(row["high"]),
+            positives=row["positives"],
         )
         for row in metrics["numbers"]
-        if all(row[name] == value for name, value in wanted.items())
+        if all(row[name] == value for name, value in selection.items())
     }
 
 
-def _finite(value: float | None) -> float | None:
+def _finite_or_none(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else value

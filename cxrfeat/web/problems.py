@@ -1,4 +1,4 @@
-"""Why there is no answer, in words: ``application/problem+json`` with the reason codes of the quarantine.
+"""Error responses as ``application/problem+json``, with the reason codes of the quarantine.
 
 Source: RFC 9457, Problem Details for HTTP APIs.
 """
@@ -24,26 +24,26 @@ MEDIA_TYPE = "application/problem+json"
 REFUSALS: Mapping[str, str] = {
     Reason.EMPTY: "The file is empty. Was it copied completely?",
     Reason.NOT_PNG_OR_JPEG: "This file is neither a PNG nor a JPEG picture. Please export the X-ray as one of them.",
-    Reason.CORRUPT: "The picture is damaged and can't be read. Please export or copy it again.",
-    Reason.TOO_SMALL: "The picture is too small to show a chest. Please use the film itself, not a preview.",
-    Reason.TOO_LARGE: "The picture is larger than any X-ray. Please export it in its own resolution.",
-    Reason.UNSUPPORTED_MODE: "The picture is stored in colours for print (CMYK). Please export it in gray.",
-    Reason.COLOUR: "The picture is coloured, so it is no X-ray: a photograph or a screenshot, perhaps.",
+    Reason.CORRUPT: "The picture is damaged and cannot be read. Please export or copy it again.",
+    Reason.TOO_SMALL: "The picture is too small to show a chest. Please use the original X-ray, not a preview.",
+    Reason.TOO_LARGE: "The picture is larger than any X-ray. Please export it at its original resolution.",
+    Reason.UNSUPPORTED_MODE: "The picture uses print colours (CMYK). Please export it as grayscale.",
+    Reason.COLOUR: "The picture has colours, so it is not an X-ray. It may be a photograph or a screenshot.",
 }
-"""What a refused film is told, for every reason that :func:`cxrfeat.images.png_jpeg.decode` has."""
+"""Sentence for the visitor, for every reason code of :func:`cxrfeat.images.png_jpeg.decode`."""
 
 _log = logging.getLogger("cxrfeat.web")
 
 
 class Problem(Exception):  # noqa: N818 - the name of the standard
-    """A request that gets no answer.
+    """A failed request.
 
     Attributes:
-        status: of the response.
+        status: HTTP status of the response.
         reason: code for programs.
-        title: sentence for people.
-        detail: what was expected, and what was there.
-        headers: of the response.
+        title: sentence for the visitor.
+        detail: the expected and the actual value.
+        headers: additional headers of the response.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Problem(Exception):  # noqa: N818 - the name of the standard
         self.headers = dict(headers or {})
 
     def respond(self) -> JSONResponse:
-        """Return the response."""
+        """Return the HTTP response."""
         details = ProblemDetails(
             type=f"urn:cxrfeat:{self.reason}",
             title=self.title,
@@ -66,13 +66,13 @@ class Problem(Exception):  # noqa: N818 - the name of the standard
 
 
 def document(meanings: Mapping[HTTPStatus, str]) -> dict[int | str, dict[str, Any]]:
-    """Return what an OpenAPI document says of statuses, from what each of them means."""
+    """Return the OpenAPI entries of error responses, given the meaning of each status."""
     content = {MEDIA_TYPE: {"schema": ProblemDetails.model_json_schema()}}
     return {status.value: {"description": meaning, "content": content} for status, meaning in meanings.items()}
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of an application a problem, those of the framework too."""
+    """Turn every error of an application into a problem response, including the framework's errors."""
 
     def respond(_: Request, error: Exception) -> JSONResponse:
         return to_problem(error).respond()
@@ -82,7 +82,7 @@ def install(app: FastAPI) -> None:
 
 
 def to_problem(error: Exception) -> Problem:
-    """Return what a visitor is told of an error; one that is ours is logged, with its traceback and nothing of the film."""
+    """Convert an error to a problem. Log internal errors with their traceback, without the X-ray's data."""
     match error:
         case Problem():
             return error
@@ -90,7 +90,7 @@ def to_problem(error: Exception) -> Problem:
             return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, error.reason, REFUSALS[error.reason], str(error))
         case RequestValidationError():
             faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-            title = "Age is 0 to 123 years, sex is M or F; leave out what you don't know."
+            title = "Age must be 0 to 123 years and sex M or F. Leave unknown values empty."
             return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", title, "; ".join(faults))
         case HTTPException():
             status = HTTPStatus(error.status_code)
@@ -98,5 +98,5 @@ def to_problem(error: Exception) -> Problem:
             return Problem(status, reason, f"{status.phrase}.", error.detail, error.headers)
         case _:
             _log.error("a request failed", exc_info=error)
-            title = "Something went wrong here, and not with your film. Please tell whoever runs this page."
+            title = "The server failed; your X-ray is not the cause. Please inform the operator of this page."
             return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", title, type(error).__name__)

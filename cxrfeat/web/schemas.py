@@ -1,4 +1,4 @@
-"""What the service says, as it stands in its JSON and in its OpenAPI document."""
+"""Schemas of the JSON responses, also shown in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ImageInfo(BaseModel):
-    """The film as it was decoded; the model sees the whole of it, squeezed to 224 × 224 pixels."""
+    """Properties of the decoded image; the model receives all of it, resized to 224 × 224 pixels."""
 
     width: int = Field(description="pixels")
     height: int = Field(description="pixels")
-    pixel_format: str = Field(description="as the file stores it: gray8, gray16, rgba8, …")
+    pixel_format: str = Field(description="format stored in the file: gray8, gray16, rgba8, …")
 
 
 class AnyFinding(BaseModel):
-    """That at least one of the 14 is there."""
+    """Score for the presence of at least one of the 14 findings."""
 
-    score: Share = Field(description="1 − Π(1 − p), as if findings were independent: it ranks films")
-    threshold: Share | None = Field(description="null where validation lacked a class")
+    score: Share = Field(description="1 − Π(1 − p), which assumes independent findings: for ranking X-rays")
+    threshold: Share | None = Field(description="at the operating point; null if the validation data lack a class")
     positive: bool | None = Field(description="score ≥ threshold; null without a threshold")
 
 
 class Finding(BaseModel):
-    """One finding on this film."""
+    """Prediction for one finding."""
 
     finding: str
     probability: Share = Field(description="calibrated")
-    threshold: Share | None = Field(description="of the operating point; null where validation lacked a class")
+    threshold: Share | None = Field(description="at the operating point; null if the validation data lack a class")
     positive: bool = Field(description="probability ≥ threshold; false without a threshold")
-    prevalence: Share | None = Field(description="share of training films with it; null where the head has no record")
+    prevalence: Share | None = Field(description="share of training X-rays with the finding; null if not recorded")
     heat_map: list[list[float]] = Field(
-        description="parts of the logit's first-order change, one a cell, top row first; the film is cut evenly into "
-        "the cells; above 0 speaks for the finding, below 0 against it"
+        description="first-order contribution of each cell to the logit, top row first; cells divide the image evenly; "
+        "values above 0 are evidence for the finding, values below 0 against it"
     )
 
 
 class Assumption(BaseModel):
-    """An input of the head that was not taken as given."""
+    """An input of the head that was imputed or ignored."""
 
     input: str = Field(description="age or sex")
     value: float | None = Field(
-        description="what stood in: age in years, share of men; null: the head has no such input"
+        description="imputed value: age in years or share of men; null if the head does not use the input"
     )
-    text: str = Field(description="the same in a sentence")
+    text: str = Field(description="the assumption as a sentence")
 
 
 class Answer(BaseModel):
-    """What the head says of one film."""
+    """Prediction for one X-ray."""
 
     notice: str = NOTICE
     extractor: str = Field(description="fingerprint of backbone, weights and preprocessing")
     head: str = Field(description="fingerprint of the head")
-    precision: str = Field(description="of the network: fp32 or bf16")
-    operating_point: str = Field(description="rule that chose the thresholds on validation")
+    precision: str = Field(description="precision of the backbone: fp32 or bf16")
+    operating_point: str = Field(description="rule that chose the thresholds on validation data")
     film: ImageInfo
     any_finding: AnyFinding
     findings: list[Finding] = Field(description="all 14, in the order of ChestX-ray14", min_length=14, max_length=14)
@@ -66,48 +66,48 @@ class Answer(BaseModel):
 
 
 class AurocInterval(BaseModel):
-    """An area under the ROC curve; all of it is null where it is not defined or not recorded."""
+    """Area under the ROC curve; every field is null if it is undefined or not recorded."""
 
     auroc: Share | None
-    low: Share | None = Field(description="of the 95 % interval over patients; null where there is none, like high")
-    high: Share | None
-    positives: int | None = Field(description="films with the finding that it is computed from")
+    low: Share | None = Field(description="lower limit of the 95 % interval over patients; null without an interval")
+    high: Share | None = Field(description="upper limit of the 95 % interval over patients; null without an interval")
+    positives: int | None = Field(description="test X-rays with the finding")
 
 
 class FindingCard(BaseModel):
-    """What is known of the head about one finding."""
+    """Training data and test performance of the head for one finding."""
 
     finding: str
-    train_positives: int | None = Field(description="training films with it; null where the head has no record")
-    prevalence: Share | None = Field(description="train_positives as a share of training films")
-    threshold: Share | None = Field(description="of the operating point")
-    test: AurocInterval = Field(description="on the test split")
+    train_positives: int | None = Field(description="training X-rays with the finding; null if not recorded")
+    prevalence: Share | None = Field(description="train_positives as a share of all training X-rays")
+    threshold: Share | None = Field(description="at the operating point; null if the validation data lack a class")
+    test: AurocInterval = Field(description="AUROC on the test split")
 
 
 class ModelCard(BaseModel):
-    """What answers here, what it was trained on and how good it is."""
+    """Backbone and head of this service, their training data and their measured performance."""
 
     notice: str = NOTICE
     backbone: str
     extractor: str = Field(description="fingerprint of backbone, weights and preprocessing")
     head: str = Field(description="fingerprint of the head")
-    precision: str = Field(description="of the network: fp32 or bf16")
-    operating_point: str = Field(description="rule that chose the thresholds on validation")
-    inputs: list[str] = Field(description="what the head is fed")
+    precision: str = Field(description="precision of the backbone: fp32 or bf16")
+    operating_point: str = Field(description="rule that chose the thresholds on validation data")
+    inputs: list[str] = Field(description="inputs of the head")
     hidden: list[int] = Field(description="widths of the head's hidden layers")
-    films: dict[str, int] = Field(description="by split; empty where the head has no record")
-    patients: dict[str, int] = Field(description="by split; empty where the head has no record")
+    films: dict[str, int] = Field(description="number of X-rays by split; empty if not recorded")
+    patients: dict[str, int] = Field(description="number of patients by split; empty if not recorded")
     calibrated: int | None = Field(
-        description="findings whose probabilities were fitted to films of val; null where the head has no record"
+        description="number of findings calibrated on the validation split; null if not recorded"
     )
     findings: list[FindingCard] = Field(description="all 14, in the order of ChestX-ray14")
-    mean: AurocInterval = Field(description="of the AUROC over the findings that have one")
-    source: str = Field(description="where the AUROCs come from, in a sentence")
-    version: str = Field(description="of cxrfeat")
+    mean: AurocInterval = Field(description="mean AUROC over the findings with a defined AUROC")
+    source: str = Field(description="sentence that names the data behind the AUROCs")
+    version: str = Field(description="version of cxrfeat")
 
 
 class Example(BaseModel):
-    """A film for visitors without one: a phantom, drawn by this program, of nobody."""
+    """An example X-ray: a synthetic phantom, drawn by this program, that shows no patient."""
 
     name: str
     title: str
@@ -117,19 +117,19 @@ class Example(BaseModel):
 
 
 class Health(BaseModel):
-    """For operators. The process is ready, or it would not answer."""
+    """Status of the process. A response implies that the process is ready."""
 
     status: Literal["ok"] = "ok"
     head: str = Field(description="fingerprint of the head")
-    in_flight: int = Field(description="requests for a prediction that this process is at, this moment")
-    answered: int = Field(description="films that this process has answered since its start")
+    in_flight: int = Field(description="prediction requests that this process is handling now")
+    answered: int = Field(description="X-rays that this process has scored since its start")
 
 
 class ProblemDetails(BaseModel):
-    """Why there is no answer. Source: RFC 9457, Problem Details for HTTP APIs."""
+    """Cause of a failed request. Source: RFC 9457, Problem Details for HTTP APIs."""
 
-    type: str = Field(description="urn:cxrfeat: and the reason")
-    title: str = Field(description="in a sentence for whoever holds the film")
+    type: str = Field(description="urn:cxrfeat: followed by the reason")
+    title: str = Field(description="sentence for the visitor")
     status: int
-    detail: str = Field(description="for whoever has to find out: what was expected, and what was there")
-    reason: str = Field(description="the quarantine's code of a refused film, or the request's fault")
+    detail: str = Field(description="expected and actual value, for debugging")
+    reason: str = Field(description="quarantine code of an invalid image, or code of the request error")

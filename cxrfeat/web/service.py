@@ -1,4 +1,4 @@
-"""One film in, one answer out: what is loaded once a process. No HTTP in here."""
+"""Prediction service for single images, loaded once per process and independent of HTTP."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from cxrfeat.web.schemas import Answer, AnyFinding, Assumption, Finding, ImageIn
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """What is to be served; it travels to other processes.
+    """Settings of a service; picklable, since worker processes receive them.
 
     Attributes:
         head: folder or URI of the bundle.
-        weights: of the backbone: a path, a name, or None for the backbone's published ones.
+        weights: backbone weights: a path, a name, or None for the published weights.
         backbone: name in the registry.
-        precision: of the network.
-        operating_point: rule of the thresholds.
+        precision: precision of the backbone.
+        operating_point: threshold rule.
         evaluation: metrics.json for the model card, or its folder.
-        threads: of torch in this process, at least 1.
+        threads: number of torch threads per process, at least 1.
     """
 
     head: str
@@ -48,51 +48,51 @@ class ServiceSettings:
 
 
 class Service:
-    """A frozen network, a head and its model card.
+    """A frozen backbone, a head and its model card.
 
     Attributes:
-        card: what is known of the head.
+        card: model card of the head.
     """
 
     def __init__(self, encoder: FrozenEncoder, predictor: Predictor, card: ModelCard) -> None:
-        """Put the parts together.
+        """Combine an encoder, a predictor and a model card.
 
         Raises:
-            BundleError: the head was trained on another extractor's embeddings.
+            BundleError: the head was trained on embeddings of another extractor.
         """
         predictor.bundle.check_extractor(encoder.fingerprint)
         self.card = card
         self._encoder = encoder
         self._predictor = predictor
 
-    def answer(self, data: bytes, *, age: float | None = None, sex: str | None = None) -> Answer:
-        """Answer for one film, as the batch jobs do.
+    def predict(self, data: bytes, *, age: float | None = None, sex: str | None = None) -> Answer:
+        """Score one image with the same steps as the batch jobs.
 
         Args:
-            data: bytes of the file.
-            age: years, 0 to 123, if known.
-            sex: M or F, if known.
+            data: content of a PNG or JPEG file.
+            age: age in years, 0 to 123; None if unknown.
+            sex: M or F; None if unknown.
 
         Raises:
-            ImageError: the file can't be a radiograph.
+            ImageError: the file is not a radiograph.
         """
-        film = png_jpeg.decode(data)
-        model_input = preprocess.to_model_input(film.pixels)
-        embeddings, feature_maps = self._encoder.embed_with_maps(model_input[np.newaxis])
+        image = png_jpeg.decode(data)
+        model_input = preprocess.to_model_input(image.pixels)  # (224, 224) uint8
+        embeddings, feature_maps = self._encoder.embed_with_maps(model_input[np.newaxis])  # (1, D), (1, D, 7, 7)
         covariates = {
             AGE: np.array([np.nan if age is None else age], dtype=np.float32),
             SEX: np.array([np.nan if sex is None else SEX_CODES[sex]], dtype=np.float32),
         }
         predictions = self._predictor.predict(embeddings, covariates)
         row = {name: column[0].as_py() for name, column in self._predictor.to_columns(predictions).items()}
-        maps = heat_maps(self._predictor.gradients(embeddings, covariates), feature_maps)[0]
-        height, width = film.pixels.shape
+        maps = heat_maps(self._predictor.gradients(embeddings, covariates), feature_maps)[0]  # (14, 7, 7)
+        height, width = image.pixels.shape
         return Answer(
             extractor=self.card.extractor,
             head=self.card.head,
             precision=self.card.precision,
             operating_point=self.card.operating_point,
-            film=ImageInfo(width=width, height=height, pixel_format=film.pixel_format),
+            film=ImageInfo(width=width, height=height, pixel_format=image.pixel_format),
             any_finding=AnyFinding(
                 score=row[ANY_FINDING],
                 threshold=self._predictor.bundle.thresholds[self.card.operating_point][ANY_FINDING],
@@ -109,41 +109,38 @@ class Service:
                 )
                 for known, heat_map in zip(self.card.findings, maps, strict=True)
             ],
-            assumptions=[*self._assume(row["imputed"], given={AGE: age, SEX: sex})],
+            assumptions=[*self._list_assumptions(row["imputed"], given={AGE: age, SEX: sex})],
         )
 
-    def _assume(self, imputed: Collection[str], given: Mapping[str, object]) -> Iterator[Assumption]:
-        """Yield what stood in for a missing input, and which given ones the head has no use for."""
-        stand_ins = self._predictor.bundle.inputs.imputed
+    def _list_assumptions(self, imputed: Collection[str], given: Mapping[str, object]) -> Iterator[Assumption]:
+        """Yield the imputed values of missing inputs and the given inputs that the head ignores."""
+        imputed_values = self._predictor.bundle.inputs.imputed
         for name, value in given.items():
             if name in imputed:
-                text = _STAND_IN[name](stand_ins[name])
-                yield Assumption(input=name, value=stand_ins[name], text=text)
-            elif value is not None and name not in stand_ins:
-                yield Assumption(
-                    input=name, value=None, text=f"This head does not use {name}: what was given is ignored."
-                )
+                mean = imputed_values[name]
+                yield Assumption(input=name, value=mean, text=_IMPUTATION_TEXTS[name](mean))
+            elif value is not None and name not in imputed_values:
+                text = f"This head does not use {name}: the given value is ignored."
+                yield Assumption(input=name, value=None, text=text)
 
 
-_STAND_IN: Mapping[str, Callable[[float], str]] = {
-    AGE: lambda years: f"Age was not given: the mean of the training films stands in, {years:.0f} years.",
-    SEX: lambda share: (
-        f"Sex was not given: the share of men in the training films stands in, {share * 100:.0f}\u00a0%."
-    ),
+_IMPUTATION_TEXTS: Mapping[str, Callable[[float], str]] = {
+    AGE: lambda years: f"Age is not given. The mean age in the training data, {years:.0f} years, is used.",
+    SEX: lambda share: f"Sex is not given. The share of men in the training data, {share * 100:.0f}\u00a0%, is used.",
 }
 
 
 def open_service(settings: ServiceSettings) -> Service:
-    """Load what answers.
+    """Load the backbone, the head and the model card of a service.
 
     Raises:
-        CxrfeatError: a bundle, weights or an evaluation that can't be used, or that don't belong together.
+        CxrfeatError: the bundle, the weights or the evaluation are invalid or do not match each other.
     """
     predictor = Predictor(load_bundle(settings.head), settings.operating_point)
     evaluation = None if settings.evaluation is None else read_evaluation(settings.evaluation)
-    predictor.bundle.check_backbone(settings.backbone)  # before other weights are downloaded in vain
+    predictor.bundle.check_backbone(settings.backbone)  # fails before the wrong weights are downloaded
     weights = find_weights(get_backbone(settings.backbone), settings.weights)
-    # Films come one by one: in batches of one, or padding would take the time of seven more.
+    # Images arrive singly: with batch size 1, the encoder does not pad each to a batch of eight.
     spec = EncoderSpec(settings.backbone, weights, settings.precision, batch_size=1)
     torch.set_num_threads(settings.threads)
     encoder = FrozenEncoder(spec)

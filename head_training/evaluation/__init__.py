@@ -1,0 +1,1 @@
+"""Evaluation of predictions: metrics with bootstrap intervals, operating points, calibration, baselines."""

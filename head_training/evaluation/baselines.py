@@ -1,7 +1,7 @@
-"""What a result must beat: the findings predicted from what is known without looking at the film.
+"""Metadata-only baselines: logistic regression on view position, age and sex.
 
-View position tells how ill a patient is (films of bedridden patients are AP), and age and sex tell a little more. A head
-that does no better than these has not read the image.
+View position correlates with disease (bedridden patients are imaged AP), and age and sex add a little. A head that does
+no better than these baselines has learnt nothing from the image.
 """
 
 from __future__ import annotations
@@ -25,57 +25,60 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
     "age+sex": ("age_years", "sex"),
     "view+age+sex": ("view_position", "age_years", "sex"),
 }
-"""Name → the columns that it sees."""
+"""Metadata columns of each baseline, by baseline name."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Logistic regressions on columns of the metadata.
+    """Logistic regressions on metadata columns.
 
     Attributes:
-        columns: what they see.
-        models: one a finding; None where the training images lack a class.
+        columns: names of the input columns.
+        models: one per finding; None if the training images lack a class.
     """
 
     columns: tuple[str, ...]
     models: Sequence[Pipeline | None]
 
     def predict(self, table: pa.Table) -> NDArray[np.float64]:
-        """Return (N, F) probabilities of N rows of metadata; 0 where there is no model."""
-        rows = _rows(table, self.columns)
-        columns = [np.zeros(len(table)) if model is None else model.predict_proba(rows)[:, 1] for model in self.models]
+        """Return (N, F) probabilities for N rows of metadata; zeros for findings without a model."""
+        inputs = _to_inputs(table, self.columns)  # (N, C)
+        columns = [
+            np.zeros(len(table)) if model is None else model.predict_proba(inputs)[:, 1] for model in self.models
+        ]
         return np.stack(columns, axis=1)
 
 
 def fit_baselines(train: pa.Table, findings: Sequence[str]) -> dict[str, Baseline]:
-    """Fit every baseline on training images alone.
+    """Fit every baseline on the training images only.
 
-    Missing age is imputed with the mean; missing sex and view are values of their own.
+    Missing ages are imputed with the mean; missing sex and view position are categories.
 
     Args:
-        train: one row an image, with age_years, sex, view_position and findings.
-        findings: what is predicted.
+        train: one row per image, with age_years, sex, view_position and findings.
+        findings: F findings to predict.
     """
-    labels = to_multi_hot(train["findings"].to_pylist())[:, [FINDINGS.index(finding) for finding in findings]]
+    columns_of_findings = [FINDINGS.index(finding) for finding in findings]
+    labels = to_multi_hot(train["findings"].to_pylist())[:, columns_of_findings]  # (N, F)
     fitted = {}
     for name, columns in BASELINES.items():
-        rows = _rows(train, columns)
-        models = [_fit(columns, rows, label) if 0 < label.sum() < len(label) else None for label in labels.T]
+        inputs = _to_inputs(train, columns)  # (N, C)
+        models = [_fit(columns, inputs, label) if 0 < label.sum() < len(label) else None for label in labels.T]
         fitted[name] = Baseline(columns, models)
     return fitted
 
 
-def _fit(columns: Sequence[str], rows: NDArray[np.object_], labels: NDArray[np.float32]) -> Pipeline:
+def _fit(columns: Sequence[str], inputs: NDArray[np.object_], labels: NDArray[np.float32]) -> Pipeline:
     age = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler())
     category = OneHotEncoder(handle_unknown="ignore")
-    inputs = make_column_transformer(
-        *((age if name == "age_years" else category, [number]) for number, name in enumerate(columns))
+    encoder = make_column_transformer(
+        *((age if name == "age_years" else category, [index]) for index, name in enumerate(columns))
     )
-    return make_pipeline(inputs, LogisticRegression(max_iter=1000)).fit(rows, labels)
+    return make_pipeline(encoder, LogisticRegression(max_iter=1000)).fit(inputs, labels)
 
 
-def _rows(table: pa.Table, columns: Sequence[str]) -> NDArray[np.object_]:
-    """Return (N, columns) values as scikit-learn wants them: NaN for a missing age, a word for a missing category."""
+def _to_inputs(table: pa.Table, columns: Sequence[str]) -> NDArray[np.object_]:
+    """Return (N, C) values for scikit-learn: NaN for a missing age, "missing" for a missing category."""
     missing = {"age_years": np.nan}
     values = [[missing.get(name, "missing") if v is None else v for v in table[name].to_pylist()] for name in columns]
     return np.array(values, dtype=object).T

@@ -1,8 +1,8 @@
-"""Intervals by resampling patients: the cluster bootstrap, fast enough for a thousand resamples of a whole test set.
+"""Cluster bootstrap over patients: a thousand resamples of a whole test set in seconds.
 
-Films of one patient resemble each other, so images are not the unit that is drawn: patients are, with replacement, and
-each brings all of its images as often as it was drawn. A resample is then one integer a patient, and everything that is
-needed is a product of a sparse matrix, made once, with these integers: no image is touched again.
+Images of one patient are correlated, so patients are resampled with replacement, not images; all images of a patient
+enter a resample as often as the patient is drawn. A resample is therefore one count per patient, and every metric is
+computed from the product of a sparse matrix, built once, with these counts. No image is revisited.
 
 Source: Davison and Hinkley, Bootstrap Methods and their Application, 1997, chapters 2.4 and 3.8; percentile intervals.
 """
@@ -19,25 +19,25 @@ from scipy import sparse
 CONFIDENCE = 0.95
 
 MIN_DEFINED = 0.95
-"""Share of resamples in which a number must be defined, or there is no interval: where three patients hold all the
-positives, one resample in twenty has none, and the others say little."""
+"""Minimum share of resamples in which a metric must be defined to get an interval. If three patients hold all the
+positives, one resample in twenty has no positive, and the others carry little information."""
 
 RESAMPLES = 1000
-"""Enough for the ends of a 95 % interval: 25 resamples lie beyond each."""
+"""Default number of resamples: 25 lie beyond each end of a 95 % interval."""
 
-_CELLS = 1 << 18
-"""Numbers of a block of resamples: what stays in a core's cache."""
+_BLOCK_SIZE = 1 << 18
+"""Elements in a block of resamples; a block fits in the cache of one core."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A percentile interval.
+    """Percentile interval.
 
     Attributes:
-        low, high: None where too few resamples define the number.
-        resamples: how many define it.
+        low, high: bounds; None if too few resamples define the metric.
+        resamples: number of resamples that define the metric.
     """
 
     low: float | None
@@ -46,14 +46,14 @@ class Interval:
 
 
 class PatientBootstrap:
-    """Resamples of the patients of N images, the same for every number, so that numbers can be compared.
+    """Resamples of the patients of N images; all metrics share them, so that they can be compared.
 
     Attributes:
-        counts: (P, R) float64: how often each of the P patients, in sorted order, was drawn in each resample.
+        counts: (P, R) float64: how often each of the P patients, in sorted order, was drawn in each of R resamples.
 
     Example:
         >>> bootstrap = PatientBootstrap(["1", "1", "2", "3", "4"], resamples=3)
-        >>> bootstrap.sums([[1], [1], [1], [1], [1]]).ravel()  # images of each resample: patient 1 brings two
+        >>> bootstrap.sums([[1], [1], [1], [1], [1]]).ravel()  # images in each resample: patient 1 has two
         array([4., 7., 5.])
     """
 
@@ -61,57 +61,58 @@ class PatientBootstrap:
         """Draw the resamples.
 
         Args:
-            patients: (N,) the patient of each image.
-            resamples: how many, at least 1.
+            patients: (N,) patient of each image.
+            resamples: number of resamples R, at least 1.
             seed: the same patients and seed give the same resamples.
 
         Raises:
-            ValueError: no image, no resample.
+            ValueError: no image or no resample.
         """
-        names, codes = np.unique(np.asarray(patients), return_inverse=True)
-        if not len(codes) or resamples < 1:
-            raise ValueError(f"{len(codes)} images and {resamples} resamples; expected at least 1 of each")
-        self._codes = codes
+        names, patient_codes = np.unique(np.asarray(patients), return_inverse=True)  # (P,), (N,)
+        if not len(patient_codes) or resamples < 1:
+            raise ValueError(f"{len(patient_codes)} images and {resamples} resamples; expected at least 1 of each")
+        self._patient_codes = patient_codes
         random = np.random.default_rng(seed)
-        drawn = (random.integers(len(names), size=len(names)) for _ in range(resamples))
-        self.counts: Floats = np.stack([np.bincount(draw, minlength=len(names)) for draw in drawn], axis=1).astype(
-            float
-        )
+        draws = (random.integers(len(names), size=len(names)) for _ in range(resamples))
+        counts = [np.bincount(draw, minlength=len(names)) for draw in draws]
+        self.counts: Floats = np.stack(counts, axis=1).astype(float)  # (P, R)
 
     def sums(self, values: ArrayLike) -> Floats:
-        """Return (R, K): the sum of (N, K) values over the images of each resample.
+        """Return the (R, K) sums of (N, K) values over the images of each resample.
 
         Raises:
-            ValueError: values of another number of images.
+            ValueError: values is not (N, K).
         """
         columns = np.asarray(values, dtype=np.float64)
-        if columns.ndim != 2 or len(columns) != len(self._codes):
-            raise ValueError(f"values {columns.shape}; expected ({len(self._codes)}, K)")
-        members = sparse.csr_array(
-            (np.ones(len(columns)), (self._codes, np.arange(len(columns)))), (len(self.counts), len(columns))
+        if columns.ndim != 2 or len(columns) != len(self._patient_codes):
+            raise ValueError(f"values {columns.shape}; expected ({len(self._patient_codes)}, K)")
+        # (P, N): 1 where the image belongs to the patient.
+        membership = sparse.csr_array(
+            (np.ones(len(columns)), (self._patient_codes, np.arange(len(columns)))), (len(self.counts), len(columns))
         )
-        totals: Floats = self.counts.T @ (members @ columns)
+        totals: Floats = self.counts.T @ (membership @ columns)  # (R, P) @ (P, K)
         return totals
 
     def rank(self, labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
-        """Return AUROC (R,) and average precision (R,) in each resample, NaN where it lacks a class.
+        """Return the AUROC (R,) and average precision (R,) of each resample, NaN if it lacks a class.
 
         Args:
             labels: (N,) of 0 and 1.
-            scores: (N,) finite; ties count half for the AUROC and as one step for the average precision, as in
-                scikit-learn.
+            scores: (N,) finite. As in scikit-learn, ties count half in the AUROC and as one step in the average
+                precision.
 
         Raises:
-            ValueError: labels or scores of another number of images, labels other than 0 and 1, scores not finite.
+            ValueError: labels or scores is not (N,), labels other than 0 and 1, scores not finite.
         """
-        return self._rank(np.asarray(labels), np.asarray(scores), self._codes)
+        return self._rank(np.asarray(labels), np.asarray(scores), self._patient_codes)
 
     def rank_micro(self, labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
-        """Return what :meth:`rank` does, of (N, F) labels and scores with all their columns in one ranking."""
-        truth, values = np.asarray(labels), np.asarray(scores)
-        if truth.ndim != 2 or truth.shape != values.shape:
-            raise ValueError(f"labels {truth.shape} and scores {values.shape}; expected both (N, F)")
-        return self._rank(truth.ravel(), values.ravel(), np.repeat(self._codes, truth.shape[1]))
+        """Return the micro average of :meth:`rank`: all columns of (N, F) labels and scores in one ranking."""
+        ground_truth, values = np.asarray(labels), np.asarray(scores)
+        if ground_truth.ndim != 2 or ground_truth.shape != values.shape:
+            raise ValueError(f"labels {ground_truth.shape} and scores {values.shape}; expected both (N, F)")
+        codes = np.repeat(self._patient_codes, ground_truth.shape[1])  # (N * F,)
+        return self._rank(ground_truth.ravel(), values.ravel(), codes)
 
     def _rank(
         self, labels: NDArray[np.generic], scores: NDArray[np.generic], codes: NDArray[np.intp]
@@ -120,20 +121,20 @@ class PatientBootstrap:
             raise ValueError(f"labels {labels.shape}, scores {scores.shape}; expected {codes.shape}")
         if not np.isin(labels, (0, 1)).all() or not np.isfinite(scores).all():
             raise ValueError("labels hold values other than 0 and 1, or scores NaN or infinity")
-        steps, matrix = _to_steps(labels.astype(bool), scores, codes, len(self.counts))
-        parts = [_auroc_and_ap(steps, matrix @ block) for block in self._blocks(matrix.shape[0])]
-        auroc, average_precision = np.concatenate(parts, axis=1)
+        steps, step_counts = _count_by_step(labels.astype(bool), scores, codes, len(self.counts))
+        parts = [_auroc_and_ap(steps, step_counts @ block) for block in self._blocks(step_counts.shape[0])]
+        auroc, average_precision = np.concatenate(parts, axis=1)  # (2, R)
         return auroc, average_precision
 
     def _blocks(self, rows: int) -> Iterator[Floats]:
-        """Yield the counts, a few resamples at a time."""
-        width = max(1, _CELLS // rows)
+        """Yield (P, B) blocks of the counts, with B such that a (rows, B) product fits in the cache."""
+        width = max(1, _BLOCK_SIZE // rows)
         for start in range(0, self.counts.shape[1], width):
             yield np.ascontiguousarray(self.counts[:, start : start + width])
 
 
-def interval(replicates: ArrayLike) -> Interval:
-    """Return the 95 % percentile interval of (R,) replicates, NaN = undefined in that resample."""
+def percentile_interval(replicates: ArrayLike) -> Interval:
+    """Return the 95 % percentile interval of (R,) replicates; NaN marks a resample that does not define the metric."""
     values = np.asarray(replicates, dtype=np.float64)
     defined = values[~np.isnan(values)]
     if len(defined) < MIN_DEFINED * len(values):
@@ -142,38 +143,44 @@ def interval(replicates: ArrayLike) -> Interval:
     return Interval(float(low), float(high), len(defined))
 
 
-def _to_steps(
+def _count_by_step(
     labels: NDArray[np.bool_], scores: NDArray[np.generic], codes: NDArray[np.intp], patients: int
 ) -> tuple[int, sparse.csr_array]:
-    """Cut the ranking into steps: one for each distinct score that a positive has, from the highest down.
+    """Count each patient's images in each step of the ranking.
 
-    Between two steps only the number of negatives matters, so a finding with few positives has few steps.
+    A step is a distinct score of at least one positive, from the highest down. Only the number of negatives between two
+    steps matters, so a finding with few positives has few steps.
 
     Returns:
-        The number of steps S, and a (3 S + 1, P) matrix of images a patient: positives of each step, negatives tied
-        with it, negatives between it and the step above, and last the negatives below all steps.
+        The number of steps S, and a (3 S + 1, P) matrix of image counts: S rows with the positives of each step, S rows
+        with the negatives tied with it, S rows with the negatives between it and the step above, and one row with the
+        negatives below all steps.
     """
     order = np.argsort(scores)[::-1]
-    positive, falling = labels[order], scores[order]
-    run = np.concatenate([[0], np.cumsum(falling[1:] != falling[:-1])])  # of equal scores
-    has_positive = np.zeros(run[-1] + 1, dtype=bool)
+    positive, descending = labels[order], scores[order]  # (N,)
+    run = np.concatenate([[0], np.cumsum(descending[1:] != descending[:-1])])  # (N,) run of equal scores of each image
+    has_positive = np.zeros(run[-1] + 1, dtype=bool)  # (runs,)
     has_positive[run[positive]] = True
-    above = np.concatenate([[0], np.cumsum(has_positive)])  # steps above each run
-    steps, step = int(above[-1]), above[run]
-    row = np.where(positive, step, np.where(has_positive[run], steps + step, 2 * steps + step))
+    steps_above = np.concatenate([[0], np.cumsum(has_positive)])  # (runs + 1,)
+    steps, step = int(steps_above[-1]), steps_above[run]
+    row = np.where(positive, step, np.where(has_positive[run], steps + step, 2 * steps + step))  # (N,)
     ones = np.ones(len(row))
     return steps, sparse.coo_array((ones, (row, codes[order])), (3 * steps + 1, patients)).tocsr()
 
 
-def _auroc_and_ap(steps: int, images: Floats) -> Floats:
-    """Return (2, B): AUROC and average precision of B resamples, from (3 S + 1, B) images in each step's rows."""
-    positive, tied, between = np.split(images[:-1], 3) if steps else (images[:0],) * 3
-    positives, negatives = positive.sum(axis=0), images[steps:].sum(axis=0)
-    found = np.cumsum(positive, axis=0)
-    above = np.cumsum(between + tied, axis=0) - tied
-    precision = np.divide(found, found + above + tied, out=np.zeros_like(found), where=positive > 0)
-    wrong = (positive * (above + tied / 2)).sum(axis=0)  # pairs in the wrong order
+def _auroc_and_ap(steps: int, step_counts: Floats) -> Floats:
+    """Return the (2, B) AUROC and average precision of B resamples from their (3 S + 1, B) images per step."""
+    positive, tied, between = np.split(step_counts[:-1], 3) if steps else (step_counts[:0],) * 3  # (S, B) each
+    positives, negatives = positive.sum(axis=0), step_counts[steps:].sum(axis=0)  # (B,)
+    true_positives = np.cumsum(positive, axis=0)  # (S, B)
+    negatives_above = np.cumsum(between + tied, axis=0) - tied  # (S, B)
+    precision = np.divide(
+        true_positives, true_positives + negatives_above + tied, out=np.zeros_like(positive), where=positive > 0
+    )
+    discordant = (positive * (negatives_above + tied / 2)).sum(axis=0)  # (B,) pairs in the wrong order
     with np.errstate(invalid="ignore"):  # 0 / 0 where a class is absent
-        both = np.stack([1 - wrong / (positives * negatives), (positive * precision).sum(axis=0) / positives])
-    both[:, (positives == 0) | (negatives == 0)] = np.nan
-    return both
+        auroc = 1 - discordant / (positives * negatives)
+        average_precision = (positive * precision).sum(axis=0) / positives
+    metrics = np.stack([auroc, average_precision])
+    metrics[:, (positives == 0) | (negatives == 0)] = np.nan
+    return metrics

@@ -1,4 +1,4 @@
-"""Labels and metadata to measure against: every line of the metadata CSV counts, or the file is refused."""
+"""Labels and metadata to evaluate against. One unusable line in the metadata CSV rejects the whole file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from cxrfeat.labels.metadata import parse, read_raw, validate_rows
 
 COLUMNS = ("image_index", "patient_id", "age_years", "sex", "view_position", "findings")
 
-_UNNEEDED = ("follow_up",)
+_OPTIONAL = ("follow_up",)
 
 _IGNORED_REASONS = ("follow-up-unreadable", "age-unreadable", "age-out-of-range", "sex-unknown")
-"""An image with such a value is measured like any other; the value is null."""
+"""Reasons that do not reject a line; the value becomes null and the image is evaluated."""
+
+MAX_NAMED = 5
+"""Maximum number of images named in an error message."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class GroundTruth:
     """Labels and metadata of images.
 
     Attributes:
-        table: one row an image, :data:`COLUMNS` in the types of :data:`cxrfeat.io.schema.METADATA`.
-        ages_unusable: how many ages are null because they can't be read or are outside 0–123 years.
+        table: one row per image, :data:`COLUMNS` with the types of :data:`cxrfeat.io.schema.METADATA`.
+        ages_unusable: number of ages set to null because they are unreadable or outside 0–123 years.
     """
 
     table: pa.Table
@@ -39,11 +42,11 @@ def read_ground_truth(path: Path) -> GroundTruth:
     """Read a metadata CSV, plain or gzipped.
 
     Raises:
-        ConfigError: no such file.
-        MetadataError: a column missing, a line of another width, a label that is missing or unknown, an image without
-            patient or twice; the message has the line's number.
+        ConfigError: the file does not exist.
+        MetadataError: a missing column, a line with another number of fields, a missing or unknown label, an image
+            without a patient or on several lines; the message has the line number.
     """
-    raw = read_raw(str(path), _UNNEEDED)
+    raw = read_raw(str(path), _OPTIONAL)
     parsed = parse(raw)
     _check_lines(path, raw, parsed)
     ages = parsed["age_years"].where(parsed["age_years"].between(0, MAX_AGE_YEARS).fillna(value=False))
@@ -56,10 +59,13 @@ def read_ground_truth(path: Path) -> GroundTruth:
 def _check_lines(path: Path, raw: pd.DataFrame, parsed: pd.DataFrame) -> None:
     messages = validate_rows(raw, parsed, _IGNORED_REASONS)["message"]
     messages = messages.mask(messages.isna() & parsed["findings"].isna(), "Finding Labels is empty")
-    bad = messages.dropna()
-    if len(bad):
-        number = raw.loc[bad.index[0], "number"]
-        raise MetadataError(f"{path.name}: {len(bad)} lines can't be used; the first is line {number}: {bad.iloc[0]}")
-    doubled = parsed.loc[parsed["image_index"].duplicated(), "image_index"].unique()
-    if len(doubled):
-        raise MetadataError(f"{path.name}: {len(doubled)} images have several lines; the first: {list(doubled[:5])}")
+    invalid = messages.dropna()
+    if len(invalid):
+        number = raw.loc[invalid.index[0], "number"]
+        raise MetadataError(
+            f"{path.name}: {len(invalid)} lines are unusable; the first is line {number}: {invalid.iloc[0]}"
+        )
+    repeated = parsed.loc[parsed["image_index"].duplicated(), "image_index"].unique()
+    if len(repeated):
+        names = ", ".join(repeated[:MAX_NAMED])
+        raise MetadataError(f"{path.name}: {len(repeated)} images have several lines; the first: {names}")

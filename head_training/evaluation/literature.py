@@ -1,7 +1,7 @@
-"""AUROC of the 14 findings of ChestX-ray14 in the literature, by split protocol.
+"""Published AUROC of the 14 findings of ChestX-ray14, by split protocol.
 
-A random split and the official one are two tasks and never share a ranking: the same model of Guendel et al. reaches 0.841
-on random patients and 0.807 on the official list.
+A random split and the official one are different tasks and are never ranked together: the same model of Guendel et al.
+reaches 0.841 on random patients and 0.807 on the official list.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cxrfeat.labels.findings import FINDINGS
 
 
 class Protocol(StrEnum):
-    """How images were divided."""
+    """Rule that divides images into splits."""
 
     OFFICIAL = "official list"
     RANDOM = "random"
@@ -23,15 +23,15 @@ class Protocol(StrEnum):
 
 @dataclass(frozen=True)
 class Result:
-    """What a paper reports on its test split.
+    """Published results on one test split.
 
     Attributes:
-        name, year: how it is cited.
-        protocol: results of different ones are never ranked together.
-        source: where the numbers were taken from.
-        mean: AUROC, as printed there.
+        name, year: short citation.
+        protocol: split protocol; results of different protocols are never ranked together.
+        source: publication from which the numbers were taken.
+        mean: mean AUROC, as printed in the source.
         findings: AUROC of each finding.
-        verified: whether the values of the findings were checked against that source; the means were.
+        verified: True if the values of the findings were checked against the source; the means always were.
     """
 
     name: str
@@ -43,14 +43,14 @@ class Result:
     verified: bool
 
     def describe(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
 
 def _result(
     name: str, year: int, protocol: Protocol, source: str, *, mean: float, values: str, verified: bool
 ) -> Result:
-    """Make a result from its AUROCs in thousandths or ten-thousandths, in the order of the findings."""
+    """Build a result from its AUROCs in thousandths or ten-thousandths, in the order of the findings."""
     aurocs = [float(f"0.{digits}") for digits in values.split()]
     return Result(name, year, protocol, source, mean, dict(zip(FINDINGS, aurocs, strict=True)), verified)
 
@@ -77,13 +77,13 @@ RESULTS = (
     ),
     _result(
         "Guendel et al.", 2018, Protocol.OFFICIAL,
-        "Learning to recognize abnormalities in chest X-rays with location-aware dense networks, arXiv:1803.04565", mean=0.807,
-        values="767 883 828 709 821 758 731 846 745 835 895 818 761 896", verified=False,
+        "Learning to recognize abnormalities in chest X-rays with location-aware dense networks, arXiv:1803.04565",
+        mean=0.807, values="767 883 828 709 821 758 731 846 745 835 895 818 761 896", verified=False,
     ),
     _result(
         "Baltruschat et al., ResNet-38 with metadata", 2018, Protocol.OFFICIAL,
-        "Comparison of deep learning approaches for multi-label chest X-ray classification, arXiv:1803.02315", mean=0.806,
-        values="763 875 822 694 820 747 714 840 749 846 895 816 763 937", verified=False,
+        "Comparison of deep learning approaches for multi-label chest X-ray classification, arXiv:1803.02315",
+        mean=0.806, values="763 875 822 694 820 747 714 840 749 846 895 816 763 937", verified=False,
     ),
 )  # fmt: skip
-"""The two of the random split were checked against that README; values of findings of the other four are not checked."""
+"""Both results on random splits were checked against that README; per-finding values of the other four were not."""

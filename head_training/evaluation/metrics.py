@@ -1,4 +1,4 @@
-"""The numbers of an evaluation: what a group of images says of some findings, each with its interval over patients."""
+"""Metrics of a sample of images, one row per value, each with its counts and bootstrap interval over patients."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 from sklearn.metrics import brier_score_loss
 
 from cxrfeat.head.thresholds import confusion, rates
-from head_training.evaluation.bootstrap import PatientBootstrap, interval
+from head_training.evaluation.bootstrap import PatientBootstrap, percentile_interval
 from head_training.evaluation.curves import BINS, Reliability, reliability, to_bins
-from head_training.evaluation.ranking import averaged, rank_quality
+from head_training.evaluation.ranking import auroc_and_ap, averaged_metrics
 
 Floats = NDArray[np.float64]
 
 NO_CLASS = "a class is absent"
-NO_THRESHOLD = "no threshold: val is not there or lacks a class"
-NO_DENOMINATOR = "nothing to divide by"
+NO_THRESHOLD = "no threshold: val is missing or lacks a class"
+NO_DENOMINATOR = "the denominator is 0"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricRow:
-    """One number; :mod:`head_training.evaluation.measurement` says what the words mean."""
+    """One metric value; :mod:`head_training.evaluation.measurement` documents the fields."""
 
     split: str
     group: str
@@ -45,7 +45,7 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class SampleKey:
-    """What all numbers of a sample have in common."""
+    """Fields shared by all metric rows of a sample."""
 
     split: str
     group: str = "all"
@@ -55,23 +55,23 @@ class SampleKey:
 
 @dataclass(frozen=True)
 class Sample:
-    """Images of one split, and what a model says of them.
+    """N images of one split, with their labels and the predictions of one model.
 
     Attributes:
-        name: of the sample.
+        key: fields shared by all metric rows of the sample.
         findings: F names.
         labels: (N, F) bool.
         probabilities: (N, F) float64.
-        resamples: of the N images' patients.
+        bootstrap: R resamples of the P patients of the N images.
     """
 
-    name: SampleKey
+    key: SampleKey
     findings: tuple[str, ...]
     labels: NDArray[np.bool_]
     probabilities: Floats
-    resamples: PatientBootstrap
+    bootstrap: PatientBootstrap
 
-    def number(
+    def row(
         self,
         scope: str,
         metric: str,
@@ -82,146 +82,158 @@ class Sample:
         point: str | None = None,
         threshold: float | None = None,
     ) -> MetricRow:
-        """Return a number of one finding, or of all where the scope is none of them; no value, no interval."""
+        """Return the metric row of a finding, or of all findings if the scope is an average.
+
+        The row has an interval if both the value and its (R,) replicates are given.
+        """
         labels = self.labels[:, self.findings.index(scope)] if scope in self.findings else self.labels
-        number = MetricRow(
-            **asdict(self.name),
+        row = MetricRow(
+            **asdict(self.key),
             scope=scope,
             metric=metric,
             value=value,
             images=len(self.labels),
-            patients=len(self.resamples.counts),
+            patients=len(self.bootstrap.counts),
             positives=int(labels.sum()),
             note=note,
             point=point,
             threshold=threshold,
         )
         if value is None or replicates is None:
-            return number
-        found = interval(replicates)
-        return replace(number, low=found.low, high=found.high, resamples=found.resamples)
+            return row
+        interval = percentile_interval(replicates)
+        return replace(row, low=interval.low, high=interval.high, resamples=interval.resamples)
 
 
-def ranking(sample: Sample) -> Iterator[MetricRow]:
-    """Yield AUROC and average precision of each finding, their means, and of all findings in one ranking."""
+def ranking_metrics(sample: Sample) -> Iterator[MetricRow]:
+    """Yield AUROC and average precision of each finding, their macro average and their micro average."""
     metrics = ("auroc", "average_precision")
     defined: dict[str, list[tuple[float, Floats]]] = {metric: [] for metric in metrics}
     for finding, labels, scores in zip(sample.findings, sample.labels.T, sample.probabilities.T, strict=True):
-        found = zip(metrics, rank_quality(labels, scores), sample.resamples.rank(labels, scores), strict=True)
-        for metric, value, replicates in found:
-            yield sample.number(finding, metric, value, replicates, note=NO_CLASS if value is None else None)
+        results = zip(metrics, auroc_and_ap(labels, scores), sample.bootstrap.rank(labels, scores), strict=True)
+        for metric, value, replicates in results:  # replicates: (R,)
+            yield sample.row(finding, metric, value, replicates, note=NO_CLASS if value is None else None)
             if value is not None:
                 defined[metric].append((value, replicates))
     if len(sample.findings) == 1:
         return
-    yield from (_macro(sample, metric, pairs) for metric, pairs in defined.items())
-    values = rank_quality(sample.labels.ravel(), sample.probabilities.ravel())
-    micro = sample.resamples.rank_micro(sample.labels, sample.probabilities)
-    for metric, value, replicates in zip(metrics, values, micro, strict=True):
-        yield sample.number("micro", metric, value, replicates, note=NO_CLASS if value is None else None)
+    yield from (_macro_row(sample, metric, pairs) for metric, pairs in defined.items())
+    values = auroc_and_ap(sample.labels.ravel(), sample.probabilities.ravel())
+    micro_replicates = sample.bootstrap.rank_micro(sample.labels, sample.probabilities)
+    for metric, value, replicates in zip(metrics, values, micro_replicates, strict=True):
+        yield sample.row("micro", metric, value, replicates, note=NO_CLASS if value is None else None)
 
 
-def at_point(sample: Sample, point: str, thresholds: Mapping[str, float | None]) -> Iterator[MetricRow]:
+def threshold_metrics(sample: Sample, point: str, thresholds: Mapping[str, float | None]) -> Iterator[MetricRow]:
     """Yield counts and rates of each finding at its threshold, and the averages of multi-label papers.
 
-    Findings without a threshold have rows without a value, and the averages are over the others.
+    A finding without a threshold has rows with null values; the averages cover the other findings.
     """
     columns = [column for column, finding in enumerate(sample.findings) if thresholds[finding] is not None]
     limits = np.array([thresholds[sample.findings[column]] for column in columns], dtype=np.float64)
-    labels, called = sample.labels[:, columns], sample.probabilities[:, columns] >= limits
-    cells = np.stack([labels & called, ~labels & called, ~labels & ~called, labels & ~called], axis=2)  # tp fp tn fn
-    sums = sample.resamples.sums(cells.reshape(len(labels), 4 * len(columns)))
-    counts = sums.reshape(len(sums), len(columns), 4)
-    counts_of = dict(zip(columns, counts.swapaxes(0, 1), strict=True))
+    # From here F counts only the findings with a threshold.
+    labels, predicted_positive = sample.labels[:, columns], sample.probabilities[:, columns] >= limits  # (N, F)
+    tp, fp = labels & predicted_positive, ~labels & predicted_positive
+    tn, fn = ~labels & ~predicted_positive, labels & ~predicted_positive
+    cells = np.stack([tp, fp, tn, fn], axis=2)  # (N, F, 4)
+    sums = sample.bootstrap.sums(cells.reshape(len(labels), 4 * len(columns)))  # (R, 4 F)
+    counts = sums.reshape(len(sums), len(columns), 4)  # (R, F, 4)
+    counts_of_column = dict(zip(columns, counts.swapaxes(0, 1), strict=True))  # (R, 4) each
     for column, finding in enumerate(sample.findings):
-        yield from _finding_at_point(sample, finding, point, thresholds[finding], counts_of.get(column))
+        yield from _finding_at_threshold(sample, finding, point, thresholds[finding], counts_of_column.get(column))
     if len(sample.findings) == 1 or not columns:
         return
     note = f"over {len(columns)} of {len(sample.findings)} findings"
     replicates = _averaged_replicates(sample, cells, counts)
-    for scope, values in averaged(labels, called).items():
+    for scope, values in averaged_metrics(labels, predicted_positive).items():
         for metric, value in values.items():
-            yield sample.number(scope, metric, value, replicates[scope][metric], point=point, note=note)
+            yield sample.row(scope, metric, value, replicates[scope][metric], point=point, note=note)
 
 
-def _finding_at_point(
+def _finding_at_threshold(
     sample: Sample, finding: str, point: str, threshold: float | None, counts: Floats | None
 ) -> Iterator[MetricRow]:
+    """Yield the rows of one finding; counts: (R, 4) tp, fp, tn, fn of each resample."""
     metrics = ("sensitivity", "specificity", "ppv", "npv", "f1", "accuracy")
     if threshold is None or counts is None:
-        yield from (sample.number(finding, metric, None, point=point, note=NO_THRESHOLD) for metric in metrics)
+        yield from (sample.row(finding, metric, None, point=point, note=NO_THRESHOLD) for metric in metrics)
         return
     column = sample.findings.index(finding)
-    found = confusion(sample.labels[:, column], sample.probabilities[:, column], threshold)
-    replicates = rates(*counts.T)
+    matrix = confusion(sample.labels[:, column], sample.probabilities[:, column], threshold)
+    replicates = rates(*counts.T)  # (R,) by metric
     for metric in metrics:
-        value = getattr(found, metric)
+        value = getattr(matrix, metric)
         note = NO_DENOMINATOR if value is None else None
-        yield sample.number(finding, metric, value, replicates[metric], point=point, threshold=threshold, note=note)
+        yield sample.row(finding, metric, value, replicates[metric], point=point, threshold=threshold, note=note)
     for metric in ("tp", "fp", "tn", "fn"):
-        yield sample.number(finding, metric, getattr(found, metric), point=point, threshold=threshold)
+        yield sample.row(finding, metric, getattr(matrix, metric), point=point, threshold=threshold)
 
 
 def _averaged_replicates(sample: Sample, cells: NDArray[np.bool_], counts: Floats) -> dict[str, dict[str, Floats]]:
-    """Return what :func:`head_training.evaluation.ranking.averaged` gives in each resample.
+    """Return the (R,) replicates of :func:`head_training.evaluation.ranking.averaged_metrics`.
 
     Args:
-        sample: the images.
-        cells: (N, F, 4) whether each image is tp, fp, tn, fn of each finding.
-        counts: (R, F, 4) their sums.
+        sample: the N images.
+        cells: (N, F, 4) bool, True in the cell (tp, fp, tn, fn) of each image and finding.
+        counts: (R, F, 4) sums of the cells over the images of each resample.
     """
     names = {"precision": "ppv", "recall": "sensitivity", "f1": "f1"}
-    by_finding = rates(*np.moveaxis(counts, 2, 0))
-    by_image = rates(*cells.sum(axis=1).T)
-    micro = rates(*counts.sum(axis=1).T)
-    positives = counts[:, :, 0] + counts[:, :, 3]
+    by_finding = rates(*np.moveaxis(counts, 2, 0))  # (R, F) by rate
+    by_image = rates(*cells.sum(axis=1).T)  # (N,) by rate
+    micro = rates(*counts.sum(axis=1).T)  # (R,) by rate
+    positives = counts[:, :, 0] + counts[:, :, 3]  # (R, F): tp + fn
     ones = np.ones(len(cells))
-    images = sample.resamples.sums(np.column_stack([ones, *(np.nan_to_num(by_image[rate]) for rate in names.values())]))
+    # (R, 4): number of images, then the sums of precision, recall and F1 over the images
+    image_sums = sample.bootstrap.sums(
+        np.column_stack([ones, *(np.nan_to_num(by_image[rate]) for rate in names.values())])
+    )
     return {
         "micro": {name: np.nan_to_num(micro[rate]) for name, rate in names.items()},
         "macro": {name: np.nan_to_num(by_finding[rate]).mean(axis=1) for name, rate in names.items()},
         "weighted": {
-            name: _ratio((np.nan_to_num(by_finding[rate]) * positives).sum(axis=1), positives.sum(axis=1))
+            name: _divide((np.nan_to_num(by_finding[rate]) * positives).sum(axis=1), positives.sum(axis=1))
             for name, rate in names.items()
         },
-        "samples": {name: images[:, number] / images[:, 0] for number, name in enumerate(names, start=1)},
+        "samples": {name: image_sums[:, column] / image_sums[:, 0] for column, name in enumerate(names, start=1)},
     }
 
 
-def calibration(sample: Sample) -> Iterator[MetricRow]:
-    """Yield the Brier score and the ECE of each finding and their means; an ECE's interval is biased upwards.
+def calibration_metrics(sample: Sample) -> Iterator[MetricRow]:
+    """Yield Brier score and ECE of each finding and their macro averages; the interval of an ECE is biased upwards.
 
-    Noise makes every bin's gap larger in a resample than in the sample, so the interval of a well calibrated finding
-    lies above its value.
+    Noise widens the gap of every bin more in a resample than in the sample, so the interval of a well calibrated
+    finding lies above its value.
     """
-    images = sample.resamples.sums(np.ones((len(sample.labels), 1)))
+    images = sample.bootstrap.sums(np.ones((len(sample.labels), 1)))  # (R, 1)
     defined: dict[str, list[tuple[float, Floats]]] = {"brier": [], "ece": []}
     for finding, labels, probabilities in zip(sample.findings, sample.labels.T, sample.probabilities.T, strict=True):
-        columns = np.zeros((len(labels), BINS + 1))  # gap of each bin, and squared error
+        # The ECE is Σ over bins of |Σ over their images of (label - probability)| / N, so sums over images suffice.
+        columns = np.zeros((len(labels), BINS + 1))  # (N, 16): gap in the bin of the image, squared error
         columns[np.arange(len(labels)), to_bins(probabilities)] = labels - probabilities
         columns[:, BINS] = (labels - probabilities) ** 2
-        means = sample.resamples.sums(columns) / images
+        means = sample.bootstrap.sums(columns) / images  # (R, 16)
         defined["brier"].append((brier_score_loss(labels, probabilities, pos_label=True), means[:, BINS]))
         defined["ece"].append((reliability(labels, probabilities).ece, np.abs(means[:, :BINS]).sum(axis=1)))
-        yield from (sample.number(finding, metric, *pairs[-1]) for metric, pairs in defined.items())
+        yield from (sample.row(finding, metric, *pairs[-1]) for metric, pairs in defined.items())
     if len(sample.findings) > 1:
-        yield from (_macro(sample, metric, pairs) for metric, pairs in defined.items())
+        yield from (_macro_row(sample, metric, pairs) for metric, pairs in defined.items())
 
 
 def reliabilities(sample: Sample) -> dict[str, Reliability]:
-    """Return the reliability of each finding."""
+    """Return the reliability curve of each finding."""
     columns = zip(sample.findings, sample.labels.T, sample.probabilities.T, strict=True)
     return {finding: reliability(labels, probabilities) for finding, labels, probabilities in columns}
 
 
-def _macro(sample: Sample, metric: str, defined: Sequence[tuple[float, Floats]]) -> MetricRow:
-    """Return the mean over the findings for which a metric is defined; a resample that lacks one of them has no mean."""
+def _macro_row(sample: Sample, metric: str, defined: Sequence[tuple[float, Floats]]) -> MetricRow:
+    """Return the mean of (value, (R,) replicates) pairs; it is undefined in a resample in which one of them is."""
     note = f"mean over {len(defined)} of {len(sample.findings)} findings"
     if not defined:
-        return sample.number("macro", metric, None, note=note)
+        return sample.row("macro", metric, None, note=note)
     values, replicates = zip(*defined, strict=True)
-    return sample.number("macro", metric, float(np.mean(values)), np.mean(replicates, axis=0), note=note)
+    return sample.row("macro", metric, float(np.mean(values)), np.mean(replicates, axis=0), note=note)
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+def _divide(numerator: Floats, denominator: Floats) -> Floats:
+    """Return the quotients, 0 where the denominator is 0."""
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

@@ -1,4 +1,4 @@
-"""How good scores are, finding by finding; scikit-learn computes, this module decides what can be computed."""
+"""Ranking and classification metrics of the findings, computed by scikit-learn, None where they are undefined."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cxrfeat.labels.findings import FINDINGS
 
 @dataclass(frozen=True)
 class FindingAuroc:
-    """How well one finding is ranked.
+    """AUROC of one finding.
 
     Attributes:
-        finding: its name.
-        positives, negatives: rows of either class.
-        auroc: None where a class is absent: it is not defined there.
+        finding: name of the finding.
+        positives, negatives: number of rows in each class.
+        auroc: None if a class is absent.
     """
 
     finding: str
@@ -33,17 +33,17 @@ def aurocs(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> list[F
 
     Args:
         labels: (N, 14) of 0 and 1.
-        scores: (N, 14), higher for more likely; any monotonous scale.
+        scores: (N, 14), higher for more likely; any monotonic scale.
 
     Raises:
-        ValueError: different shapes, or scores that are not finite, with the finding.
+        ValueError: different shapes, or scores that are not finite; the message names the finding.
 
     Example:
         >>> labels, scores = np.zeros((4, 14)), np.zeros((4, 14))
         >>> labels[:, 0], scores[:, 0] = [0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]
         >>> aurocs(labels, scores)[0]
         FindingAuroc(finding='Atelectasis', positives=2, negatives=2, auroc=0.75)
-        >>> mean_auroc(aurocs(labels, scores))  # of the others nobody has any
+        >>> mean_auroc(aurocs(labels, scores))  # the other findings have no positives
         (0.75, 1)
     """
     _check(labels, scores)
@@ -58,13 +58,13 @@ def aurocs(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> list[F
 
 
 def mean_auroc(found: Sequence[FindingAuroc]) -> tuple[float | None, int]:
-    """Return the mean over the findings whose AUROC is defined, None where there is none, and how many there are."""
+    """Return the mean over the findings with a defined AUROC, None if no finding has one, and their number."""
     values = [entry.auroc for entry in found if entry.auroc is not None]
     return (float(np.mean(values)) if values else None), len(values)
 
 
 def macro_f1(labels: NDArray[np.floating], probabilities: NDArray[np.floating]) -> float:
-    """Return the mean F1 over the findings at threshold 0.5; a finding that is neither there nor found counts 0.
+    """Return the mean F1 over the 14 findings at threshold 0.5; a finding neither present nor predicted counts 0.
 
     Raises:
         ValueError: as :func:`aurocs`.
@@ -73,49 +73,53 @@ def macro_f1(labels: NDArray[np.floating], probabilities: NDArray[np.floating]) 
     return float(f1_score(labels, probabilities > 0.5, average="macro", zero_division=0))
 
 
-def rank_quality(labels: ArrayLike, scores: ArrayLike) -> tuple[float | None, float | None]:
-    """Return AUROC and average precision of one ranking, None where a class is absent: no ranking can be judged there.
+def auroc_and_ap(labels: ArrayLike, scores: ArrayLike) -> tuple[float | None, float | None]:
+    """Return AUROC and average precision of one ranking; None for both if a class is absent.
 
     Args:
         labels: (N,) of 0 and 1.
         scores: (N,) finite, higher for more likely.
     """
-    truth = np.asarray(labels)
-    if not truth.any() or truth.all():
+    ground_truth = np.asarray(labels)
+    if not ground_truth.any() or ground_truth.all():
         return None, None
-    return float(roc_auc_score(truth, scores)), float(average_precision_score(truth, scores))
+    return float(roc_auc_score(ground_truth, scores)), float(average_precision_score(ground_truth, scores))
 
 
-def averaged(labels: ArrayLike, called: ArrayLike) -> dict[str, dict[str, float]]:
-    """Return precision, recall and F1, averaged as multi-label papers do.
+def averaged_metrics(labels: ArrayLike, predicted_positive: ArrayLike) -> dict[str, dict[str, float]]:
+    """Return precision, recall and F1 with the averages of multi-label papers.
 
-    ``micro`` counts all findings together, ``macro`` is the mean over findings, ``weighted`` the mean by their positives,
-    ``samples`` the mean over images. 0 / 0 counts 0, as there: a finding that is neither there nor called, and an image
-    without a finding and without a call, so ``samples`` is low where most films show nothing.
+    ``micro`` pools all findings, ``macro`` is the mean over findings, ``weighted`` that mean weighted by positives, and
+    ``samples`` the mean over images. 0 / 0 counts 0, as in those papers: for a finding neither present nor predicted,
+    and for an image with neither findings nor positive predictions, so ``samples`` is low if most images have none.
 
     Args:
         labels: (N, F) of 0 and 1.
-        called: (N, F) of 0 and 1: what is over its threshold.
+        predicted_positive: (N, F) of 0 and 1: 1 if the probability reaches the threshold.
     """
     names = ("precision", "recall", "f1")
     return {
-        average: dict(zip(names, _averaged(labels, called, average), strict=True))
+        average: dict(zip(names, _precision_recall_f1(labels, predicted_positive, average), strict=True))
         for average in ("micro", "macro", "weighted", "samples")
     }
 
 
-def _averaged(labels: ArrayLike, called: ArrayLike, average: str) -> list[float]:
-    # scikit-learn takes a single column for one label with two classes, and would average over both. With a column that
-    # nobody has it is multi-label, and `labels` leaves that column out again.
-    truth, calls = (np.pad(np.asarray(each, dtype=np.int8), ((0, 0), (0, 1))) for each in (labels, called))
-    columns = list(range(truth.shape[1] - 1))
-    *found, _ = precision_recall_fscore_support(truth, calls, labels=columns, average=average, zero_division=0)
-    return [float(value) for value in found]
+def _precision_recall_f1(labels: ArrayLike, predicted_positive: ArrayLike, average: str) -> list[float]:
+    # scikit-learn reads a single column as one binary label and would average over its two classes. An extra column of
+    # zeros makes the input multi-label, and `labels=columns` excludes that column from the average.
+    padded = (np.pad(np.asarray(each, dtype=np.int8), ((0, 0), (0, 1))) for each in (labels, predicted_positive))
+    ground_truth, predictions = padded  # (N, F + 1) each
+    columns = list(range(ground_truth.shape[1] - 1))
+    *averages, _ = precision_recall_fscore_support(
+        ground_truth, predictions, labels=columns, average=average, zero_division=0
+    )
+    return [float(value) for value in averages]
 
 
 def _check(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> None:
     if labels.shape != scores.shape or labels.ndim != 2 or labels.shape[1] != len(FINDINGS):
         raise ValueError(f"labels {labels.shape} and scores {scores.shape}; expected both (N, {len(FINDINGS)})")
-    odd = ~np.isfinite(scores).all(axis=0)
-    if odd.any():
-        raise ValueError(f"scores of {[FINDINGS[column] for column in np.flatnonzero(odd)]} hold NaN or infinity")
+    invalid = ~np.isfinite(scores).all(axis=0)  # (14,)
+    if invalid.any():
+        names = ", ".join(FINDINGS[column] for column in np.flatnonzero(invalid))
+        raise ValueError(f"scores of {names} contain NaN or infinity")

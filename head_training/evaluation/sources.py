@@ -1,4 +1,4 @@
-"""Where an evaluation's rows come from: a run of ours, or any predictions with a truth file and lists of names."""
+"""Inputs of an evaluation: a training run, or any predictions with ground truth and split lists."""
 
 from __future__ import annotations
 
@@ -18,37 +18,36 @@ from cxrfeat.io.schema import COHORT, Split
 from cxrfeat.labels.findings import FINDINGS, NO_FINDING, format_findings
 from cxrfeat.labels.metadata import read_list
 from cxrfeat.labels.splits import OFFICIAL_TEST_DIGEST, digest_names, split_by_hash
-from head_training.evaluation.ground_truth import COLUMNS, GroundTruth, read_ground_truth
+from head_training.evaluation.ground_truth import COLUMNS, MAX_NAMED, GroundTruth, read_ground_truth
 from head_training.evaluation.labelled_predictions import (
-    NAMED,
     LabelledPredictions,
     PredictionTable,
-    assign,
-    join,
+    join_ground_truth,
     read_predictions,
+    splits_from_lists,
 )
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What an evaluation is made from.
+    """Inputs of an evaluation.
 
     Attributes:
-        predictions_file, truth_file: where they were read.
-        predictions: of all images in the file.
-        truth: of these images and others.
-        judged: the rows of val, if there are any, and of test.
-        train: metadata of images whose patients are in neither: what the baselines may see.
-        protocol: how images were divided, and how that is known.
-        untrained: split → ranking of the head before training, as its run recorded it; empty without a run.
-        head: fingerprint of the head that predicts, as its run recorded it; None without a run.
+        predictions_file, labels_file: files that were read.
+        predictions: predictions of all images in the file.
+        ground_truth: labels and metadata of these images and possibly others.
+        labelled: labelled predictions of test, and of val if the predictions include it.
+        train: metadata of images whose patients are in neither val nor test; the baselines are fitted on it.
+        protocol: how the images were divided, and the evidence for it.
+        untrained: ranking of the head before training by split, as recorded by its run; empty without a run.
+        head: fingerprint of the head, as recorded by its run; None without a run.
     """
 
     predictions_file: Path
-    truth_file: Path
+    labels_file: Path
     predictions: PredictionTable
-    truth: GroundTruth
-    judged: Mapping[Split, LabelledPredictions]
+    ground_truth: GroundTruth
+    labelled: Mapping[Split, LabelledPredictions]
     train: pa.Table
     protocol: Mapping[str, Any]
     untrained: Mapping[str, Any]
@@ -56,12 +55,12 @@ class Sources:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """That are predicted."""
+        """Predicted findings."""
         return self.predictions.findings
 
     def describe(self) -> dict[str, Any]:
         """Return the parts ``predictions``, ``labels`` and ``protocol`` of ``metrics.json``."""
-        evaluated = sum(len(rows.table) for rows in self.judged.values())
+        evaluated = sum(len(rows.table) for rows in self.labelled.values())
         scales = list(self.predictions.scales)
         return {
             "predictions": {
@@ -76,14 +75,14 @@ class Sources:
                 "left_out": len(self.predictions.images) - evaluated,
             },
             "labels": {
-                "file": self.truth_file.name,
-                "sha256": _sha256(self.truth_file),
-                "digest": _digest_labels(rows.table for rows in self.judged.values()),
-                "ages_unusable": self.truth.ages_unusable,
+                "file": self.labels_file.name,
+                "sha256": _sha256(self.labels_file),
+                "digest": _digest_labels(rows.table for rows in self.labelled.values()),
+                "ages_unusable": self.ground_truth.ages_unusable,
                 "counts": {
-                    "images": len(self.truth.table),
-                    "patients": len(self.truth.table["patient_id"].unique()),
-                    **count_labels(self.truth.table),
+                    "images": len(self.ground_truth.table),
+                    "patients": len(self.ground_truth.table["patient_id"].unique()),
+                    **count_labels(self.ground_truth.table),
                 },
             },
             "protocol": dict(self.protocol),
@@ -91,22 +90,23 @@ class Sources:
 
 
 def open_run(run: Path, *, test_list: Path | None = None) -> Sources:
-    """Read a run of :mod:`head_training.fit`: its predictions of val and test, and who was in it.
+    """Read a run of :mod:`head_training.fit`: its predictions of val and test, and its cohort.
 
     Args:
-        run: its folder.
-        test_list: what its test split is checked against: without it, a test split that lacks a film of NIH's official
-            list is not recognised.
+        run: folder of the run.
+        test_list: list to check the test split against. Without it, a test split that lacks an image of NIH's official
+            list is not recognised as official.
 
     Raises:
-        ConfigError: no run, or one of a version that did not write its cohort.
-        PredictionsError: predictions that can't be used.
+        ConfigError: not a run, or a run of a version that did not write its cohort.
+        PredictionsError: unusable predictions.
     """
     files = {name: run / name for name in ("predictions.parquet", "cohort.parquet", "config.json")}
     missing = [name for name, path in files.items() if not path.is_file()]
     if missing:
         raise ConfigError(
-            f"{run} lacks {missing}: no run, or one of an older version; fit again, or give --predictions"
+            f"{run} lacks {', '.join(missing)}; expected a run of the current version. "
+            "Train again, or evaluate a file with --predictions"
         )
     cohort = pq.read_table(files["cohort.parquet"]).cast(COHORT)
     predictions = read_predictions(files["predictions.parquet"])
@@ -114,120 +114,123 @@ def open_run(run: Path, *, test_list: Path | None = None) -> Sources:
         raise PredictionsError(f"{files['predictions.parquet'].name} has no column split")
     config = json.loads(files["config.json"].read_text(encoding="utf-8"))
     sizes = {split: pc.sum(pc.equal(cohort["split"], split.value)).as_py() for split in Split}
-    listed = read_list(str(test_list)) if test_list else None
-    if listed:
-        sizes[Split.TEST] = len(listed)
-    truth = GroundTruth(cohort.select(COLUMNS))
-    judged = join(predictions, truth, predictions.split, sizes)
+    test_names = read_list(str(test_list)) if test_list else None
+    if test_names:
+        sizes[Split.TEST] = len(test_names)
+    ground_truth = GroundTruth(cohort.select(COLUMNS))
+    labelled = join_ground_truth(predictions, ground_truth, predictions.split, sizes)
     return Sources(
         predictions_file=files["predictions.parquet"],
-        truth_file=files["cohort.parquet"],
+        labels_file=files["cohort.parquet"],
         predictions=predictions,
-        truth=truth,
-        judged=judged,
+        ground_truth=ground_truth,
+        labelled=labelled,
         train=cohort.filter(pc.equal(cohort["split"], Split.TRAIN.value)).select(COLUMNS),
-        protocol=_protocol(cohort, listed, judged),
+        protocol=_identify_protocol(cohort, test_names, labelled),
         untrained=config.get("untrained", {}),
         head=config.get("head"),
     )
 
 
 def open_files(
-    predictions_file: Path, truth_file: Path, *, test_list: Path | None, val_list: Path | None, prefix: str | None
+    predictions_file: Path, labels_file: Path, *, test_list: Path | None, val_list: Path | None, prefix: str | None
 ) -> Sources:
-    """Read any predictions, the truth, and which images are test and val.
+    """Read any predictions, their ground truth, and the lists of test and val images.
 
     Args:
         predictions_file: see :func:`head_training.evaluation.labelled_predictions.read_predictions`.
-        truth_file: see :func:`head_training.evaluation.ground_truth.read_ground_truth`.
-        test_list: names of the test images; None: the predictions have a column ``split``.
-        val_list: names of images to choose thresholds on.
-        prefix: of the columns; None finds it.
+        labels_file: see :func:`head_training.evaluation.ground_truth.read_ground_truth`.
+        test_list: names of the test images; None uses the column ``split`` of the predictions.
+        val_list: names of the images to choose thresholds on.
+        prefix: prefix of the prediction columns; None chooses one.
 
     Raises:
-        ConfigError: neither list nor column, or a list for val alone.
-        PredictionsError, MetadataError: files that can't be used, or don't fit each other.
+        ConfigError: neither test list nor column ``split``, or a val list without a test list.
+        PredictionsError, MetadataError: unusable or inconsistent files.
     """
-    predictions, truth = read_predictions(predictions_file, prefix), read_ground_truth(truth_file)
+    predictions, ground_truth = read_predictions(predictions_file, prefix), read_ground_truth(labels_file)
     if test_list is None:
-        if predictions.split is None or val_list is not None:
-            raise ConfigError(
-                f"which images are the test? {predictions_file.name} has no column split: give --split-list"
-            )
+        if val_list is not None:
+            raise ConfigError("--val-list without --split-list; give both")
+        if predictions.split is None:
+            raise ConfigError(f"{predictions_file.name} has no column split; name the test images with --split-list")
         splits, sizes, lists = predictions.split, {}, None
     else:
         paths = {Split.TEST: test_list, **({Split.VAL: val_list} if val_list else {})}
         lists = {split: read_list(str(path)) for split, path in paths.items()}
-        _check_known(lists, paths, truth)
-        splits = assign(predictions.images, lists)
+        _check_listed_images(lists, paths, ground_truth)
+        splits = splits_from_lists(predictions.images, lists)
         sizes = {split: len(names) for split, names in lists.items()}
-    judged = join(predictions, truth, splits, sizes)
-    held_out = assign(truth.table["image_index"], lists) if lists else _splits_of(judged, truth)
-    known = truth.table.append_column("split", held_out)
-    away = known["patient_id"].filter(pc.is_valid(known["split"])).combine_chunks()
-    train = truth.table.filter(pc.invert(pc.is_in(truth.table["patient_id"], away)))
+    labelled = join_ground_truth(predictions, ground_truth, splits, sizes)
+    held_out_lists = lists or {split: rows.table["image_index"].to_pylist() for split, rows in labelled.items()}
+    held_out = splits_from_lists(ground_truth.table["image_index"], held_out_lists)  # null for other images
+    with_split = ground_truth.table.append_column("split", held_out)
+    with_split = with_split.filter(pc.is_valid(with_split["split"]))
+    held_out_patients = with_split["patient_id"].combine_chunks()
     return Sources(
         predictions_file=predictions_file,
-        truth_file=truth_file,
+        labels_file=labels_file,
         predictions=predictions,
-        truth=truth,
-        judged=judged,
-        train=train,
-        protocol=_protocol(known.filter(pc.is_valid(known["split"])), lists[Split.TEST] if lists else None, judged),
+        ground_truth=ground_truth,
+        labelled=labelled,
+        train=ground_truth.table.filter(pc.invert(pc.is_in(ground_truth.table["patient_id"], held_out_patients))),
+        protocol=_identify_protocol(with_split, lists[Split.TEST] if lists else None, labelled),
         untrained={},
     )
 
 
 def count_labels(table: pa.Table) -> dict[str, int]:
-    """Return how many images have each finding, and none."""
+    """Return the number of images with each finding, and without any."""
     findings = table["findings"].combine_chunks()
     found = {row["values"]: row["counts"] for row in pc.value_counts(pc.list_flatten(findings)).to_pylist()}
     none = pc.sum(pc.equal(pc.list_value_length(findings), 0)).as_py()
     return {NO_FINDING: none or 0, **{finding: found.get(finding, 0) for finding in FINDINGS}}
 
 
-def _splits_of(judged: Mapping[Split, LabelledPredictions], truth: GroundTruth) -> pa.Array:
-    return assign(
-        truth.table["image_index"], {split: rows.table["image_index"].to_pylist() for split, rows in judged.items()}
-    )
-
-
-def _check_known(lists: Mapping[Split, Sequence[str]], paths: Mapping[Split, Path], truth: GroundTruth) -> None:
-    known = set(truth.table["image_index"].to_pylist())
+def _check_listed_images(
+    lists: Mapping[Split, Sequence[str]], paths: Mapping[Split, Path], ground_truth: GroundTruth
+) -> None:
+    known = set(ground_truth.table["image_index"].to_pylist())
     for split, names in lists.items():
         unknown = [name for name in names if name not in known]
         if unknown:
             raise PredictionsError(
-                f"{len(unknown)} of {len(names)} images in {paths[split].name} are not in the truth; "
-                f"the first: {unknown[:NAMED]}"
+                f"{len(unknown)} of {len(names)} images in {paths[split].name} are not in the ground truth; "
+                f"the first: {', '.join(unknown[:MAX_NAMED])}"
             )
 
 
-def _protocol(
-    known: pa.Table, test_list: Sequence[str] | None, judged: Mapping[Split, LabelledPredictions]
+def _identify_protocol(
+    images: pa.Table, test_list: Sequence[str] | None, labelled: Mapping[Split, LabelledPredictions]
 ) -> dict[str, Any]:
-    """Say how images were divided, from what can be checked: rows with image_index, patient_id and split."""
-    pairs = set(zip(known["patient_id"].to_pylist(), known["split"].to_pylist(), strict=True))
-    test = known["image_index"].filter(pc.equal(known["split"], Split.TEST.value)).to_pylist()
+    """Identify the split protocol from what can be verified.
+
+    Args:
+        images: one row per image, with image_index, patient_id and split.
+        test_list: names of the test images, with or without predictions; None uses the test rows of ``images``.
+        labelled: the evaluated predictions.
+    """
+    pairs = set(zip(images["patient_id"].to_pylist(), images["split"].to_pylist(), strict=True))
+    test = images["image_index"].filter(pc.equal(images["split"], Split.TEST.value)).to_pylist()
+    others = images["image_index"].filter(pc.not_equal(images["split"], Split.TEST.value)).to_pylist()
     patients = {split: {patient for patient, found in pairs if found == split.value} for split in Split}
     listed = set(test_list or test)
-    others = known["image_index"].filter(pc.not_equal(known["split"], Split.TEST.value)).to_pylist()
     if digest_names(listed) == OFFICIAL_TEST_DIGEST and listed.issuperset(test) and listed.isdisjoint(others):
-        measured = len(judged[Split.TEST].labels)
-        name, why = "official list", f"the test images are {measured} of the {len(listed)} in NIH's test_list.txt"
+        evaluated = len(labelled[Split.TEST].labels)
+        name, why = "official list", f"the test images are {evaluated} of the {len(listed)} in NIH's test_list.txt"
     elif all(split_by_hash(patient) == split for patient, split in pairs):
-        name, why = "patient hash", f"all {len(pairs)} patients are where the hash of cxrfeat.labels.splits puts them"
+        name, why = "patient hash", f"the split of all {len(pairs)} patients matches the hash in cxrfeat.labels.splits"
     else:
         name, why = (
             "unknown",
-            "the test images are not those of NIH's test_list.txt, and patients don't follow the hash; where they are a "
-            "part of that list, --split-list shows it",
+            "the test images are not NIH's test_list.txt, and the patients are not divided by the hash; "
+            "if the test images are a part of that list, give the list with --split-list",
         )
     return {"name": name, "why": why, "patients_in_both": len(patients[Split.VAL] & patients[Split.TEST])}
 
 
 def _digest_labels(tables: Iterable[pa.Table]) -> str:
-    """Return the SHA-256 of the sorted lines ``image<TAB>findings``: equal for equal labels, whatever the file."""
+    """Return the SHA-256 of the sorted lines ``image<TAB>findings``: equal labels give equal digests in any file."""
     lines = [
         f"{row['image_index']}\t{format_findings(row['findings'])}\n"
         for table in tables

@@ -1,4 +1,4 @@
-"""What is cut from one split to be measured: all its images on a scale, subgroups, triage, other models."""
+"""Samples of one split to evaluate: all images, subgroups of patients, triage, and baselines."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from head_training.evaluation.labelled_predictions import LabelledPredictions
 from head_training.evaluation.metrics import Sample, SampleKey
 
 AGE_BANDS = (("0-17", 0, 18), ("18-39", 18, 40), ("40-59", 40, 60), ("60-79", 60, 80), ("80+", 80, np.inf))
-"""Name, first year, and the year after the last."""
+"""Name, lower bound (included) and upper bound (excluded) in years."""
 
 
-class SplitSubgroups:
-    """One split with its resamples.
+class SplitSamples:
+    """Samples of one split; all but the subgroups share their resamples of the patients.
 
     Attributes:
-        split: which one.
-        rows: its images.
-        findings: the F that are predicted.
-        scale: the one that is evaluated.
+        split: the split.
+        rows: its N images.
+        findings: F predicted findings.
+        scale: the evaluated scale.
     """
 
     def __init__(
@@ -34,41 +34,42 @@ class SplitSubgroups:
         """Draw resamples of the split's patients."""
         self.split, self.rows, self.findings = split, rows, findings
         self.scale = next(iter(rows.scales))
-        self._draws = {"resamples": resamples, "seed": seed}
-        self._resamples = PatientBootstrap(rows.patients, **self._draws)
+        self._bootstrap_options = {"resamples": resamples, "seed": seed}
+        self._bootstrap = PatientBootstrap(rows.patients, **self._bootstrap_options)
 
     def sample(self, scale: str) -> Sample:
-        """Return all images on a scale."""
-        name = SampleKey(self.split.value, scale=scale)
-        return Sample(name, self.findings, self.rows.labels, self.rows.scales[scale], self._resamples)
+        """Return all images with their predictions on a scale."""
+        key = SampleKey(self.split.value, scale=scale)
+        return Sample(key, self.findings, self.rows.labels, self.rows.scales[scale], self._bootstrap)
 
-    def other(self, model: str, probabilities: NDArray[np.float64]) -> Sample:
-        """Return what another model says of the same images: (N, F) probabilities."""
-        name = SampleKey(self.split.value, model=model)
-        return Sample(name, self.findings, self.rows.labels, probabilities, self._resamples)
+    def baseline(self, name: str, probabilities: NDArray[np.float64]) -> Sample:
+        """Return all images with the (N, F) probabilities of a baseline."""
+        key = SampleKey(self.split.value, model=name)
+        return Sample(key, self.findings, self.rows.labels, probabilities, self._bootstrap)
 
     def triage(self) -> Sample | None:
-        """Return any finding against none; None where not all 14 findings are predicted."""
+        """Return all images with "any finding" as their only label; None unless all 14 findings are predicted."""
         if self.findings != FINDINGS:
             return None
-        probabilities = any_finding(self.rows.scales[self.scale])[:, None]
-        name = SampleKey(self.split.value, scale=self.scale)
-        return Sample(name, (ANY_FINDING,), ~self.rows.no_finding[:, None], probabilities, self._resamples)
+        labels = ~self.rows.no_finding[:, None]  # (N, 1)
+        probabilities = any_finding(self.rows.scales[self.scale])[:, None]  # (N, 1)
+        key = SampleKey(self.split.value, scale=self.scale)
+        return Sample(key, (ANY_FINDING,), labels, probabilities, self._bootstrap)
 
     def subgroups(self) -> Iterator[Sample]:
-        """Yield the images of each sex, age band and view that occurs, on the evaluated scale; their own patients are drawn."""
-        for group, inside in _groups(self.rows.table):
-            resamples = PatientBootstrap(self.rows.patients[inside], **self._draws)
-            labels, probabilities = self.rows.labels[inside], self.rows.scales[self.scale][inside]
-            name = SampleKey(self.split.value, group, scale=self.scale)
-            yield Sample(name, self.findings, labels, probabilities, resamples)
+        """Yield the images of each non-empty sex, age band and view position, with resamples of their own patients."""
+        for group, members in _groups(self.rows.table):
+            bootstrap = PatientBootstrap(self.rows.patients[members], **self._bootstrap_options)
+            labels, probabilities = self.rows.labels[members], self.rows.scales[self.scale][members]
+            key = SampleKey(self.split.value, group, scale=self.scale)
+            yield Sample(key, self.findings, labels, probabilities, bootstrap)
 
 
 def _groups(table: pa.Table) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Yield name and (N,) members of each subgroup that has an image; missing values are ``unknown``."""
-    ages = np.array([np.nan if age is None else age for age in table["age_years"].to_pylist()])
+    """Yield name and (N,) membership mask of each non-empty subgroup; missing values form the group ``unknown``."""
+    ages = np.array([np.nan if age is None else age for age in table["age_years"].to_pylist()])  # (N,)
     bands = [(f"age={name}", (ages >= low) & (ages < high)) for name, low, high in AGE_BANDS]
-    yield from ((name, inside) for name, inside in (*bands, ("age=unknown", np.isnan(ages))) if inside.any())
+    yield from ((name, members) for name, members in (*bands, ("age=unknown", np.isnan(ages))) if members.any())
     for prefix, column in (("sex", "sex"), ("view", "view_position")):
-        values = np.array([value or "unknown" for value in table[column].to_pylist()])
+        values = np.array([value or "unknown" for value in table[column].to_pylist()])  # (N,)
         yield from ((f"{prefix}={value}", values == value) for value in np.unique(values))

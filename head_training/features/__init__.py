@@ -1,0 +1,1 @@
+"""Loading of embeddings: row index, training matrix and input statistics."""

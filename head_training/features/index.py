@@ -1,6 +1,6 @@
-"""Which rows of the embeddings a head is trained on: every column but the embedding, read and checked first.
+"""Index of the labelled embeddings: every column except the embedding, read and checked first.
 
-So a data set that can't be used is refused before its gigabytes are read, and the matrix is made in its final size.
+An unusable data set is thus rejected before gigabytes are read, and the matrix is allocated once in its final size.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from cxrfeat.io.schema import EMBEDDINGS, Augmentation, Split, Status
 from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.labels.splits import check_no_patient_in_two_splits
 
-NAMED = 5
-"""Rows that an error names: enough to find the cause, few enough to read."""
+MAX_NAMED = 5
+"""Maximum number of rows named in an error message."""
 
 _COLUMNS = (
     *("image_index", "patient_id", "age_years", "sex", "view_position", "findings", "split"),
     *("augmentation", "extractor", "status"),
 )
-_SOURCE = "source"
-_ORDER = "order"
+_SOURCE = "source"  # row in the concatenated files; temporary, like the next
+_ORDER = "order"  # position of the split
 
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """A Parquet file that holds embeddings.
+    """Parquet file with embeddings.
 
     Attributes:
-        name: below the features folder.
-        filesystem, path: where it is.
-        footer: what it holds.
+        name: path relative to the features folder.
+        filesystem, path: location of the file.
+        footer: Parquet metadata of the file.
     """
 
     name: str
@@ -51,48 +51,49 @@ class ParquetFile:
 
 @dataclass(frozen=True)
 class FeatureIndex:
-    """The rows to train, choose and test with, in order of split, image and augmentation.
+    """Rows for training, validation and test, sorted by split, image and augmentation.
 
     Attributes:
-        files: where they come from.
-        table: one row each: the columns of the embeddings but the vector.
-        places: for each row of the files, one after the other, its row in ``table``; -1 where it is left out.
-        left_out: how many rows are left out, by reason.
+        files: Parquet files with the rows.
+        table: (N rows) all columns of the embeddings table except the vector.
+        matrix_rows: for each row of the concatenated files its row in ``table``; -1 if it is left out.
+        left_out: number of rows left out, by reason.
     """
 
     files: Sequence[ParquetFile]
     table: pa.Table
-    places: NDArray[np.int64] = field(repr=False)
+    matrix_rows: NDArray[np.int64] = field(repr=False)
     left_out: dict[str, int]
 
     @property
     def extractor(self) -> str:
-        """Fingerprint of all rows."""
+        """Fingerprint of the extractor, the same for all rows."""
         return str(self.table["extractor"][0])
 
     def rows(self, split: Split) -> slice:
-        """Return where a split's rows are."""
+        """Return the slice of a split's rows."""
         inside = np.flatnonzero(pc.equal(self.table["split"], split.value).to_numpy())
         return slice(int(inside[0]), int(inside[-1]) + 1)
 
 
 def read_index(features: str) -> FeatureIndex:
-    """Read and check everything but the embeddings.
+    """Read and check all columns except the embedding.
 
-    Rows in quarantine, without findings or split, and augmented rows outside training are left out, and counted.
+    Quarantined rows, rows without findings or split, and augmented rows outside training are left out and counted.
 
     Args:
-        features: folder or URI of Parquet files in the schema of ``OUT/embeddings``; ``status`` may be a column or,
-            as Spark writes it, a folder.
+        features: folder or URI of Parquet files with the schema of ``OUT/embeddings``; ``status`` may be a column or,
+            as written by Spark, a folder.
 
     Raises:
-        FeaturesError: no file, no row left, a column missing, several extractors, doubled rows, an unknown value,
-            no row in a split, a patient in two splits.
+        ConfigError: the folder does not exist.
+        FeaturesError: no file, an unreadable file, no usable row, a missing column, several extractors, repeated rows,
+            an unknown or missing value, a split without rows, a patient in two splits.
     """
     files, tables = [], []
     filesystem, base = storage.open_filesystem(features)
     if storage.exists(storage.join(features, "embeddings")):
-        raise FeaturesError(f"{features} is an output of the extraction; did you mean {features}/embeddings?")
+        raise FeaturesError(f"{features} is the output folder of an extraction; did you mean {features}/embeddings?")
     for name in sorted(storage.list_files(features, (".parquet",))):
         if storage.partition_value(name, "status") not in (None, Status.OK.value):
             continue
@@ -102,31 +103,34 @@ def read_index(features: str) -> FeatureIndex:
                 table = _read_columns(name, pq.ParquetFile(stream))
                 footer = pq.read_metadata(stream)
             except pa.ArrowException as error:
-                raise FeaturesError(f"{name} in {features} can't be read: {error}") from error
+                raise FeaturesError(f"cannot read {name} in {features}: {error}") from error
         files.append(ParquetFile(name, filesystem, path, footer))
         tables.append(table)
     if not tables:
         raise FeaturesError(f"no Parquet file with status=ok below {features}: run the extraction first")
-    everything = pa.concat_tables(tables)
-    table, left_out = _leave_out(everything.append_column(_SOURCE, pa.array(np.arange(len(everything)))))
+    rows = pa.concat_tables(tables)
+    table, left_out = _leave_out(rows.append_column(_SOURCE, pa.array(np.arange(len(rows)))))
     if not len(table):
-        raise FeaturesError(f"none of the {len(everything)} rows below {features} can be used; left out are {left_out}")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise FeaturesError(f"none of the {len(rows)} rows below {features} is usable; left out: {reasons}")
     _check(table)
     table = table.append_column(_ORDER, pc.index_in(table["split"], pa.array([split.value for split in Split])))
     table = table.sort_by([(key, "ascending") for key in (_ORDER, "image_index", "augmentation")]).combine_chunks()
-    places = np.full(len(everything), -1, dtype=np.int64)
-    places[table[_SOURCE].to_numpy()] = np.arange(len(table))
-    return FeatureIndex(files, table.drop_columns([_ORDER, _SOURCE]), places, left_out)
+    matrix_rows = np.full(len(rows), -1, dtype=np.int64)  # (rows of all files,)
+    matrix_rows[table[_SOURCE].to_numpy()] = np.arange(len(table))
+    return FeatureIndex(files, table.drop_columns([_ORDER, _SOURCE]), matrix_rows, left_out)
 
 
 def _read_columns(name: str, file: pq.ParquetFile) -> pa.Table:
-    """Read a file's small columns in the types of the schema; status comes from its folder if it has one."""
+    """Read all columns except the embedding with the types of the schema; a status folder provides the status."""
     status = storage.partition_value(name, "status")
-    wanted = [column for column in _COLUMNS if column != "status" or status is None]
-    missing = sorted({*wanted, "embedding"}.difference(file.schema_arrow.names))
+    columns = [column for column in _COLUMNS if column != "status" or status is None]
+    missing = sorted({*columns, "embedding"}.difference(file.schema_arrow.names))
     if missing:
-        raise FeaturesError(f"{name} lacks the columns {missing}; it has {file.schema_arrow.names}")
-    table = file.read(columns=wanted)
+        raise FeaturesError(
+            f"{name} lacks the columns {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}"
+        )
+    table = file.read(columns=columns)
     if status is not None:
         table = table.append_column("status", pa.array([status] * len(table), pa.string()))
     return table.select(_COLUMNS).cast(pa.schema([EMBEDDINGS.field(column) for column in _COLUMNS]))
@@ -151,30 +155,31 @@ def _check(table: pa.Table) -> None:
     extractors = _counts(table, ["extractor"])
     if len(extractors) > 1 or extractors["extractor"].null_count:
         found = ", ".join(f"{row['extractor']!r} ({row['count_all']} rows)" for row in extractors.to_pylist())
-        raise FeaturesError(f"embeddings of several extractors can't be mixed; found {found}")
-    known: dict[str, Sequence[str | None]] = {
+        raise FeaturesError(f"embeddings of several extractors cannot be mixed; found {found}")
+    expected: dict[str, Sequence[str | None]] = {
         "split": list(Split),
         "augmentation": list(Augmentation),
         "sex": [None, *SEX_CODES],
         "findings": FINDINGS,
     }
-    for column, allowed in known.items():
+    for column, allowed in expected.items():
         values = pc.list_flatten(table[column]) if column == "findings" else table[column]
         unknown = sorted(set(pc.unique(values).to_pylist()).difference(allowed), key=str)
         if unknown:
-            raise FeaturesError(f"column {column} holds {unknown[:NAMED]}; known are {[str(name) for name in allowed]}")
+            first = _join(unknown[:MAX_NAMED])
+            raise FeaturesError(f"column {column} has unknown values: {first}; expected one of {_join(allowed)}")
     for column in ("image_index", "patient_id"):
         if table[column].null_count:
             raise FeaturesError(f"{table[column].null_count} labelled rows have no {column}")
     age = table["age_years"]
-    odd = table.filter(pc.fill_null(pc.invert(pc.is_finite(age)), fill_value=False))
-    if len(odd):
-        raise FeaturesError(f"{len(odd)} rows have an age that is not finite; the first: {_names(odd)}")
+    not_finite = table.filter(pc.fill_null(pc.invert(pc.is_finite(age)), fill_value=False))
+    if len(not_finite):
+        raise FeaturesError(f"{len(not_finite)} rows have an age that is not finite; the first: {_names(not_finite)}")
     rows = _counts(table, ["image_index", "augmentation"])
-    doubled = rows.filter(pc.greater(rows["count_all"], 1))
-    if len(doubled):
+    repeated = rows.filter(pc.greater(rows["count_all"], 1))
+    if len(repeated):
         raise FeaturesError(
-            f"{len(doubled)} images are there more than once in the same augmentation; the first: {_names(doubled)}"
+            f"{len(repeated)} images have several rows with the same augmentation; the first: {_names(repeated)}"
         )
     _check_splits(table)
 
@@ -184,16 +189,22 @@ def _check_splits(table: pa.Table) -> None:
     try:
         check_no_patient_in_two_splits(zip(pairs["patient_id"].to_pylist(), pairs["split"].to_pylist(), strict=True))
     except DatasetIntegrityError as error:
-        raise FeaturesError(f"a head can't be judged on patients it was trained on: {error}") from error
+        raise FeaturesError(f"a patient must be in one split only: {error}") from error
     images = {row["split"]: row["count_all"] for row in _counts(table, ["split"]).to_pylist()}
     empty = [split.value for split in Split if split.value not in images]
     if empty:
-        raise FeaturesError(f"no labelled row in {empty}; rows by split: {images}")
+        counts = ", ".join(f"{count} in {split}" for split, count in images.items())
+        raise FeaturesError(f"no labelled row in {', '.join(empty)}; found {counts}")
 
 
 def _counts(table: pa.Table, keys: list[str]) -> pa.Table:
+    """Return the sorted groups of equal keys with their number of rows, ``count_all``."""
     return table.group_by(keys).aggregate([([], "count_all")]).sort_by([(key, "ascending") for key in keys])
 
 
 def _names(table: pa.Table) -> str:
-    return ", ".join(table["image_index"].slice(0, NAMED).to_pylist())
+    return _join(table["image_index"].slice(0, MAX_NAMED).to_pylist())
+
+
+def _join(values: Sequence[str | None]) -> str:
+    return ", ".join("null" if value is None else value for value in values)

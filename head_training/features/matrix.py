@@ -1,7 +1,7 @@
-"""Parquet embeddings → one contiguous float32 matrix, without a Python object for any number.
+"""Loading of Parquet embeddings into one contiguous float32 matrix, without a Python object per number.
 
-Row groups are read in small batches straight into the matrix, which is made once in its final size: the peak is the
-matrix and a few batches. The order of rows does not depend on how the files are cut.
+Row groups are read in small batches into the matrix, which is allocated once in its final size: peak memory is the
+matrix plus a few batches. The order of rows does not depend on how they are distributed over files.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from cxrfeat.head.inputs import SEX, encode_sexes
 from cxrfeat.io.arrow import to_matrix
 from cxrfeat.io.schema import Split
 from cxrfeat.labels.findings import FINDINGS
-from head_training.features.index import NAMED, FeatureIndex, ParquetFile, read_index
+from head_training.features.index import MAX_NAMED, FeatureIndex, ParquetFile, read_index
 
 _BATCH_ROWS = 2048
-"""16 MB of 2048-d vectors: big enough for full speed, small beside the matrix."""
+"""16 MB of 2048-d vectors: large enough for full speed, small compared with the matrix."""
 
 _MAX_THREADS = 8
 _READ_BUFFER = 8 << 20
@@ -33,13 +33,13 @@ _READ_BUFFER = 8 << 20
 
 @dataclass(frozen=True)
 class Features:
-    """Labelled embeddings in memory, in order of split, image and augmentation.
+    """Labelled embeddings in memory, sorted by split, image and augmentation.
 
     Attributes:
-        matrix: (N, D + covariates) float32: embedding, then age in years and sex (M = 1, F = 0) as far as they are in
-            use, NaN = missing.
+        matrix: (N, D + covariates) float32: embedding, then the covariates in use: age in years, sex (M = 1, F = 0);
+            NaN marks a missing value.
         labels: (N, 14) float32 of 0 and 1.
-        index: the other columns, and what was left out.
+        index: the other columns, and the number of rows left out.
     """
 
     matrix: NDArray[np.float32]
@@ -47,7 +47,7 @@ class Features:
     index: FeatureIndex
 
     def rows(self, split: Split) -> slice:
-        """Return where a split's rows are: one block."""
+        """Return the slice of a split's rows."""
         return self.index.rows(split)
 
 
@@ -55,95 +55,99 @@ class Features:
 class _RowGroup:
     file: ParquetFile
     number: int
-    first_row: int  # in its file
-    places: NDArray[np.int64]  # rows of the matrix, -1 = left out
+    first_row: int  # its number within the file
+    matrix_rows: NDArray[np.int64]  # (rows,) rows of the matrix, -1 = left out
 
 
 def load_features(features: str, covariates: tuple[str, ...]) -> Features:
-    """Read all that can be trained on.
+    """Load all labelled embeddings.
 
     Args:
         features: folder or URI of Parquet files, see :func:`head_training.features.index.read_index`.
-        covariates: which of ``age`` and ``sex`` become columns.
+        covariates: covariates to add as columns, from ``age`` and ``sex``.
 
     Raises:
-        FeaturesError: see there; also vectors of different lengths, and NaN or infinity, with their rows.
+        ConfigError, FeaturesError: as :func:`head_training.features.index.read_index`; also vectors of different
+            lengths, or with NaN or infinity; the message names their rows.
     """
     index = read_index(features)
-    groups = [group for group in _row_groups(index) if (group.places >= 0).any()]
-    dim = _first_length(groups[0])
-    matrix = np.empty((len(index.table), dim + len(covariates)), dtype=np.float32)
+    groups = [group for group in _row_groups(index) if (group.matrix_rows >= 0).any()]
+    dim = _embedding_size(groups[0])
+    matrix = np.empty((len(index.table), dim + len(covariates)), dtype=np.float32)  # (N, D + covariates)
     threads = min(os.cpu_count() or 1, _MAX_THREADS)
     with ThreadPoolExecutor(threads, thread_name_prefix="load") as pool:
         for _ in pool.map(lambda group: _read_into(matrix[:, :dim], group), groups):
             pass
     for column, name in enumerate(covariates, start=dim):
-        matrix[:, column] = _extra(index.table, name)
-    return Features(matrix, _labels(index.table), index)
+        matrix[:, column] = _read_covariate(index.table, name)
+    return Features(matrix, _read_labels(index.table), index)
 
 
 def _row_groups(index: FeatureIndex) -> Iterator[_RowGroup]:
+    """Yield the row groups of all files in the order of ``index.matrix_rows``."""
     start = 0
     for file in index.files:
         first_row = 0
         for number in range(file.footer.num_row_groups):
             rows = file.footer.row_group(number).num_rows
-            yield _RowGroup(file, number, first_row, index.places[start : start + rows])
+            yield _RowGroup(file, number, first_row, index.matrix_rows[start : start + rows])
             first_row, start = first_row + rows, start + rows
 
 
 def _batches(group: _RowGroup) -> Iterator[tuple[int, pa.Array, NDArray[np.int64]]]:
-    """Yield a row group's embeddings that are kept: first row in the file, vectors, rows of the matrix."""
+    """Yield a row group in batches: number of the first row in the file, (B,) vectors, (B,) rows of the matrix."""
     start = 0
     with group.file.filesystem.open_input_file(group.file.path) as stream:
-        # A buffered stream: otherwise a row group of the whole data set would first be in memory as a whole.
+        # Without a buffered stream a row group, possibly the whole data set, would be read into memory at once.
         parquet = pq.ParquetFile(stream, metadata=group.file.footer, buffer_size=_READ_BUFFER, pre_buffer=False)
         for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group.number], columns=["embedding"]):
-            places = group.places[start : start + batch.num_rows]
-            yield group.first_row + start, batch.column(0), places
+            matrix_rows = group.matrix_rows[start : start + batch.num_rows]
+            yield group.first_row + start, batch.column(0), matrix_rows
             start += batch.num_rows
 
 
-def _first_length(group: _RowGroup) -> int:
-    """Return the length of the first vector that is kept: what all others are held to."""
-    for first_row, vectors, places in _batches(group):
-        kept = np.flatnonzero(places >= 0)
+def _embedding_size(group: _RowGroup) -> int:
+    """Return the length of the first vector that is not left out; all others must have the same."""
+    for first_row, vectors, matrix_rows in _batches(group):
+        kept = np.flatnonzero(matrix_rows >= 0)
         if len(kept):
             vector = vectors[int(kept[0])]
             if not vector.is_valid or not len(vector):
                 raise FeaturesError(f"{group.file.name}, row {first_row + kept[0]}: the embedding is empty")
             return len(vector)
-    raise FeaturesError(f"{group.file.name} ends before the row that its footer promises")
+    raise FeaturesError(f"{group.file.name} has fewer rows than its footer states")
 
 
 def _read_into(matrix: NDArray[np.float32], group: _RowGroup) -> None:
-    for first_row, vectors, places in _batches(group):
-        kept = places >= 0
-        numbers = first_row + np.flatnonzero(kept)
-        block = _to_block(vectors if kept.all() else vectors.filter(pa.array(kept)), matrix.shape[1], group, numbers)
-        matrix[places[kept]] = block
+    """Write the embeddings of a row group into their rows of the (N, D) matrix."""
+    for first_row, vectors, matrix_rows in _batches(group):
+        kept = matrix_rows >= 0
+        file_rows = first_row + np.flatnonzero(kept)
+        block = _to_block(vectors if kept.all() else vectors.filter(pa.array(kept)), matrix.shape[1], group, file_rows)
+        matrix[matrix_rows[kept]] = block
 
 
-def _to_block(vectors: pa.Array, dim: int, group: _RowGroup, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return N Arrow lists as an (N, dim) matrix; ``numbers`` are their rows in the file, for an error to name."""
+def _to_block(vectors: pa.Array, dim: int, group: _RowGroup, file_rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return B Arrow lists as a (B, D) matrix; an error names their rows in the file."""
     try:
         return to_matrix(vectors, dim)
     except VectorsError as error:
-        where = f"; rows {numbers[error.rows[:NAMED]].tolist()}" if error.rows else ""
-        raise FeaturesError(f"{group.file.name}: {error}{where}") from error
+        rows = ", ".join(map(str, file_rows[error.rows[:MAX_NAMED]])) if error.rows else ""
+        raise FeaturesError(f"{group.file.name}: {error}{f'; rows {rows}' if rows else ''}") from error
 
 
-def _extra(table: pa.Table, name: str) -> NDArray[np.float32]:
-    """Return age in years, or sex as M = 1 and F = 0; NaN where it is missing."""
+def _read_covariate(table: pa.Table, name: str) -> NDArray[np.float32]:
+    """Return the (N,) ages in years, or sexes as M = 1 and F = 0; NaN marks a missing value."""
     if name == SEX:
         return encode_sexes(table["sex"].combine_chunks())
     ages: NDArray[np.float32] = table["age_years"].to_numpy()
     return ages
 
 
-def _labels(table: pa.Table) -> NDArray[np.float32]:
+def _read_labels(table: pa.Table) -> NDArray[np.float32]:
     findings = table["findings"].combine_chunks()
-    labels = np.zeros((len(findings), len(FINDINGS)), dtype=np.float32)
+    labels = np.zeros((len(findings), len(FINDINGS)), dtype=np.float32)  # (N, 14)
     rows = pc.list_parent_indices(findings).to_numpy()
-    labels[rows, pc.index_in(pc.list_flatten(findings), pa.array(FINDINGS)).to_numpy()] = 1.0
+    columns = pc.index_in(pc.list_flatten(findings), pa.array(FINDINGS)).to_numpy()
+    labels[rows, columns] = 1.0
     return labels

@@ -1,1 +1,1 @@
-"""The report: one HTML page about the data, a training, an evaluation and its films, that needs nothing else to be read."""
+"""Self-contained HTML report on the data, a training run, an evaluation and example images."""

@@ -1,4 +1,4 @@
-"""From what is there to the page: which sections a report has, and where it is written."""
+"""Selection of the report's sections from the given inputs, and writing of the page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from head_training.report.training_section import training_section
 
 NAME = "report.html"
 
-OF_METRICS = (
+METRICS_SECTIONS = (
     evaluation_section,
     operating_section,
     calibration_section,
@@ -30,23 +30,23 @@ OF_METRICS = (
     subgroup_section,
     literature_section,
 )
-"""The sections that metrics.json alone can fill, in the order of the page; one without a block is left out."""
+"""Functions that make a section from metrics.json alone, in page order; sections without blocks are omitted."""
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What a report is made of; each part that is there brings its sections.
+    """Inputs and output of a report; each input adds its sections.
 
     Attributes:
         output: folder of report.html.
-        metadata: CSV; without one the data section is about the run's images.
+        metadata: CSV; without it, the data section describes the run's images.
         train_val_list, test_list: official lists of file names, both or neither.
-        run: folder that ``head_training.fit`` wrote.
-        evaluation: metrics.json that ``head_training.evaluate`` wrote, or its folder.
-        predictions: table that was evaluated; by default the run's.
-        images: folder of films to show.
+        run: output folder of ``head_training.fit``.
+        evaluation: metrics.json of ``head_training.evaluate``, or its folder.
+        predictions: table of the evaluated predictions; by default the run's.
+        images: folder of the images to show.
 
-    Raises ConfigError where there is nothing to report on, or a part can have no effect.
+    Raises ConfigError if no input is given, or if an option would have no effect.
     """
 
     output: Path
@@ -59,56 +59,56 @@ class ReportConfig:
     images: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse combinations that would silently leave something out."""
+        """Reject combinations in which an option would have no effect."""
         if self.metadata is None and self.run is None and self.evaluation is None:
             raise ConfigError("nothing to report on; give --metadata, --run or --evaluation")
         if self.metadata is None and (self.train_val_list is not None or self.test_list is not None):
-            raise ConfigError("official lists divide the images of a metadata file; give --metadata too")
+            raise ConfigError("official lists split the images of a metadata file; give --metadata too")
         if self.images is not None and self.metadata is None and self.run is None:
-            raise ConfigError("--images needs to know what the films show; give --metadata or --run")
+            raise ConfigError("--images needs the labels of the images; give --metadata or --run")
         if self.predictions is not None and (self.evaluation is None or self.images is None):
-            raise ConfigError("--predictions are shown beside films, judged; give --evaluation and --images too")
+            raise ConfigError("--predictions are shown beside their images; give --evaluation and --images too")
 
 
 def write_report(config: ReportConfig) -> Path:
     """Write ``output/report.html`` and return its path.
 
     Raises:
-        CxrfeatError: a part that can't be read, or a page that can't be written.
+        CxrfeatError: an input is unreadable or invalid, or the page cannot be written.
     """
     path = config.output / NAME
     page = render("cxrfeat report", _subtitle(config), _sections(config))
     try:
         storage.write_text(str(path), page)
     except OSError as error:
-        raise ReportError(f"{path} can't be written: {error}") from error
+        raise ReportError(f"cannot write {path}: {error}") from error
     return path
 
 
 def _subtitle(config: ReportConfig) -> str:
-    """Return the names of what the report is about, without their folders: a report may leave the machine."""
-    parts = {"data": config.metadata, "run": config.run, "evaluation": config.evaluation}
-    return " · ".join(f"{name}: {Path(part).name}" for name, part in parts.items() if part is not None)
+    """Return the names of the inputs without their folders, since a report may be passed on to others."""
+    inputs = {"data": config.metadata, "run": config.run, "evaluation": config.evaluation}
+    return " · ".join(f"{name}: {Path(path).name}" for name, path in inputs.items() if path is not None)
 
 
 def _sections(config: ReportConfig) -> list[Section]:
-    films = ImageFolder(config.images) if config.images is not None else None
+    folder = ImageFolder(config.images) if config.images is not None else None
     data = _read_data(config)
-    if films is not None and data is not None and set(films.names).isdisjoint(data.images["image_index"]):
+    if folder is not None and data is not None and set(folder.names).isdisjoint(data.images["image_index"]):
         raise ConfigError(
-            f"none of the {len(films.names)} films below {config.images} is in the metadata; give their folder"
+            f"none of the {len(folder.names)} images in {config.images} is in the metadata; give their folder"
         )
     sections = []
     if data is not None:
-        sections.append(data_section(data, contact_sheet(data.images, films) if films is not None else None))
+        sections.append(data_section(data, contact_sheet(data.images, folder) if folder is not None else None))
     if config.run is not None:
         sections.append(training_section(read_run(config.run)))
     if config.evaluation is not None:
         metrics = _read_metrics(config.evaluation)
-        sections += [section for make in OF_METRICS if (section := make(metrics)).blocks]
+        sections += [section for make in METRICS_SECTIONS if (section := make(metrics)).blocks]
         predictions = config.predictions or (config.run / "predictions.parquet" if config.run is not None else None)
-        if predictions is not None and data is not None and films is not None:
-            sections.append(predictions_section(metrics, predictions, data, films))
+        if predictions is not None and data is not None and folder is not None:
+            sections.append(predictions_section(metrics, predictions, data, folder))
     return sections
 
 

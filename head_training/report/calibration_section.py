@@ -1,4 +1,4 @@
-"""The section about probabilities: how far they are from frequencies, before and after calibration."""
+"""Calibration section: predicted against observed frequencies, before and after calibration."""
 
 from __future__ import annotations
 
@@ -16,42 +16,43 @@ from head_training.report.page import Block, Multiples, Plot, Section
 from head_training.report.report_inputs import EvaluationMetrics
 from head_training.report.style import decimal, spell
 
-_SCALES = {"score": "the head's score", "probability": "calibrated probability"}
-_SIDES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+_SCALES = {"score": "uncalibrated score", "probability": "calibrated probability"}
+_AXIS_LIMITS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 _ERRORS = {"ece": "ECE", "brier": "Brier score"}
 
 
 def calibration_section(metrics: EvaluationMetrics) -> Section:
-    """Return ECE, Brier score and reliability of each finding on every scale; no block where nothing was computed."""
+    """Return ECE, Brier score and reliability of each finding on every scale; no blocks if nothing was computed."""
     bins = metrics.content["reliability"].get("test", {})
     scales = [scale for scale in metrics.content["predictions"]["scales"] if bins.get(scale)]
-    scales.sort(key=lambda scale: scale == metrics.scale)  # before, then after
+    scales.sort(key=lambda scale: scale == metrics.scale)  # before calibration, then after
     blocks: list[Block] = []
     if scales:
-        blocks = [_errors(metrics, scales, metric) for metric in _ERRORS]
+        blocks = [_error_plot(metrics, scales, metric) for metric in _ERRORS]
         blocks.append(_reliability(metrics, bins, scales))
     lead = [
-        "A probability is calibrated if, of the films with 0.3, three in ten have the finding. ECE is the mean gap between "
-        "the two over 15 bins; the Brier score is the mean squared error."
+        "A probability is calibrated if, among the images with a predicted probability of 0.3, 30\u00a0% have the "
+        "finding. The expected calibration error (ECE) is the mean gap between predicted and observed frequency over "
+        "15 bins; the Brier score is the mean squared error of the probability."
     ]
     return Section("Calibration", blocks, lead)
 
 
-def _errors(metrics: EvaluationMetrics, scales: list[str], metric: str) -> Plot:
-    """Show an error of each finding, before and after calibration where both are there."""
+def _error_plot(metrics: EvaluationMetrics, scales: list[str], metric: str) -> Plot:
+    """Plot a calibration error of each finding, before and after calibration if both scales were evaluated."""
     values = {
         scale: np.array([metrics.number(metric, finding, scale=scale).value for finding in FINDINGS])
         for scale in scales
     }
     means = [
-        decimal(float(found[np.isfinite(found)].mean())) if np.isfinite(found).any() else "–"
-        for found in values.values()
+        decimal(float(errors[np.isfinite(errors)].mean())) if np.isfinite(errors).any() else "–"
+        for errors in values.values()
     ]
     name = _ERRORS[metric]
     title = f"The mean {name} is {means[-1]}"
     if len(scales) > 1:
-        moved = f"takes the mean {name} from {means[0]} to {means[-1]}"
-        title = f"Calibration {moved if means[0] != means[-1] else f'leaves the mean {name} at {means[-1]}'}"
+        change = f"changes the mean {name} from {means[0]} to {means[-1]}"
+        title = f"Calibration {change if means[0] != means[-1] else f'leaves the mean {name} at {means[-1]}'}"
     return Plot(title, _dumbbell(values, name, title), _legend(scales))
 
 
@@ -65,15 +66,15 @@ def _legend(scales: list[str]) -> str:
 
 
 def _dumbbell(values: dict[str, NDArray[np.float64]], name: str, title: str) -> Markup:
-    first, *_, last = [*values.values(), *values.values()]
+    first, *_, last = [*values.values(), *values.values()]  # (14,) each; equal if only one scale was evaluated
     order = np.argsort(np.nan_to_num(first, nan=-1.0), kind="stable")
 
     def plot(axes: Axes) -> None:
-        places = np.arange(len(FINDINGS))
-        axes.hlines(places, first[order], last[order], color=style.CONTEXT, linewidth=2)
+        rows = np.arange(len(FINDINGS))
+        axes.hlines(rows, first[order], last[order], color=style.CONTEXT, linewidth=2)
         for scale, colour in _colours(list(values)).items():
-            axes.scatter(values[scale][order], places, color=colour, s=34, zorder=3, clip_on=False)
-        axes.set_yticks(places, [spell(FINDINGS[row]) for row in order])
+            axes.scatter(values[scale][order], rows, color=colour, s=34, zorder=3, clip_on=False)
+        axes.set_yticks(rows, [spell(FINDINGS[index]) for index in order])
         axes.set_xlabel(name)
         axes.set_xlim(left=0)
         axes.grid(visible=False, axis="y")
@@ -88,15 +89,15 @@ def _reliability(metrics: EvaluationMetrics, bins: dict[str, dict[str, Any]], sc
         if series:
             panels.append((spell(finding), _panel(series, _colours(scales), f"Reliability of {spell(finding)}")))
     caption = (
-        "Observed share of positives over mean probability, bin by bin; on the gray line both are equal. Larger dots: more "
-        f"films. {_legend(scales)} Each panel ends where its values do."
+        "Observed frequency of the finding against the mean predicted probability, one dot per bin; on the gray line, "
+        f"both are equal. Larger dots: more images. {_legend(scales)} The scale of the axes differs between panels."
     )
     errors = {finding: metrics.number("ece", finding, scale=scales[-1]).value for finding in FINDINGS}
-    known = {finding: error for finding, error in errors.items() if np.isfinite(error)}
+    defined = {finding: error for finding, error in errors.items() if np.isfinite(error)}
     title = "Predicted and observed frequencies"
-    if known:
-        worst = max(known, key=known.__getitem__)
-        title = f"{spell(worst)} is farthest from its observed frequencies (ECE {decimal(known[worst])})"
+    if defined:
+        worst = max(defined, key=defined.__getitem__)
+        title = f"{spell(worst)} has the largest calibration error (ECE {decimal(defined[worst])})"
     return Multiples(title, panels, caption)
 
 
@@ -105,13 +106,13 @@ def _panel(series: dict[str, dict[str, list[float]]], colours: dict[str, str], l
         highest = 0.05
         for scale, bins in series.items():
             mean, observed, images = (np.array(bins[name], dtype=float) for name in ("mean", "observed", "images"))
-            filled = images > 0
+            filled = images > 0  # (bins,); an empty bin has no mean
             sizes = 8 + 40 * images[filled] / max(images.sum(), 1)
             axes.plot(mean[filled], observed[filled], color=colours[scale], linewidth=1, alpha=0.5, clip_on=False)
             axes.scatter(mean[filled], observed[filled], s=sizes, color=colours[scale], zorder=3, clip_on=False)
             highest = max(highest, *mean[filled], *observed[filled])
-        side = next(side for side in _SIDES if side >= highest)
-        axes.plot([0, side], [0, side], color=style.CONTEXT, linewidth=1, zorder=1)
-        unit_square(axes, side)
+        limit = next(limit for limit in _AXIS_LIMITS if limit >= highest)
+        axes.plot([0, limit], [0, limit], color=style.CONTEXT, linewidth=1, zorder=1)
+        unit_square(axes, limit)
 
     return style.draw_panel(plot, label)

@@ -1,4 +1,4 @@
-"""Kinds of figures that several sections draw."""
+"""Charts shared by several sections."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from head_training.report.style import BLUE, CONTEXT, INK, MUTED, VERMILLION, co
 
 
 def labelled_bars(axes: Axes, names: Sequence[str], counts: NDArray[np.integer], total: int) -> None:
-    """Draw horizontal bars, the last on top, each with its count and its share of ``total`` beside it: no axis needed."""
+    """Draw horizontal bars, the last on top, each labelled with its count and its share of ``total``."""
     bars = axes.barh(names, counts, color=BLUE, height=0.72)
     texts = [f"{count(number)} · {percent(number / total if total else None)}" for number in counts]
     axes.bar_label(bars, texts, padding=5, color=MUTED, fontsize=10)
-    axes.set_xlim(0, max(int(counts.max()), 1) * 1.4)  # room for the longest bar's label
+    axes.set_xlim(0, max(int(counts.max()), 1) * 1.4)  # room for the label of the longest bar
     axes.xaxis.set_visible(False)
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
@@ -34,27 +34,27 @@ def heat_map(
     mark: float,
     digits: int,
 ) -> None:
-    """Draw (14, 14) values, NaN in gray; those of at least ``mark`` in size are written in hundredths.
+    """Draw a (14, 14) matrix of findings as a heat map, NaN in gray.
 
     Args:
         axes: to draw onto.
-        values: shares or correlations.
-        colours: of the values.
-        limits: lowest and highest value.
-        mark: from which size on a cell has its number.
-        digits: 2 writes 0.18 as .18, 0 as 18.
+        values: (14, 14) shares or correlations.
+        colours: colour map.
+        limits: lowest and highest value of the colour map.
+        mark: lowest absolute value whose number is printed in its cell.
+        digits: 2 prints 0.18 as .18; 0 prints it as 18.
     """
     axes.pcolormesh(np.ma.masked_invalid(values), cmap=colours, vmin=limits[0], vmax=limits[1], edgecolor="white")
-    bright = 0.6 * max(abs(limits[0]), abs(limits[1]))
+    dark_from = 0.6 * max(abs(limits[0]), abs(limits[1]))  # white text on cells darker than this
     for row, column in zip(*np.nonzero(np.abs(values) >= mark), strict=True):
         value = values[row, column]
         text = f"{value * 100:.0f}" if digits == 0 else f"{value:.2f}".replace("0.", ".").replace("-", "−")
-        colour = "white" if abs(value) > bright else INK
+        colour = "white" if abs(value) > dark_from else INK
         axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=8.5)
     names = [spell(finding) for finding in FINDINGS]
-    places = np.arange(len(names)) + 0.5
-    axes.set_xticks(places, names, rotation=90)
-    axes.set_yticks(places, names)
+    centres = np.arange(len(names)) + 0.5
+    axes.set_xticks(centres, names, rotation=90)
+    axes.set_yticks(centres, names)
     axes.invert_yaxis()
     axes.xaxis.tick_top()
     axes.tick_params(axis="x", length=0, labelcolor=INK)
@@ -63,13 +63,13 @@ def heat_map(
 
 
 def forest(axes: Axes, names: Sequence[str], numbers: Sequence[MetricValue], *, bold: Sequence[int] = ()) -> None:
-    """Draw values with their intervals, the first on top, each written out at the right edge.
+    """Draw a forest plot, the first row on top, with each value and its interval printed at the right edge.
 
     Args:
         axes: to draw onto.
-        names: of the rows.
-        numbers: of the rows; one that is not defined has its name and a dash.
-        bold: rows that stand out, such as a mean.
+        names: row labels.
+        numbers: one value per row; an undefined value is printed as a dash.
+        bold: indices of highlighted rows, such as a mean.
     """
     edge = axes.get_yaxis_transform()
     for row, number in enumerate(numbers):
@@ -82,20 +82,20 @@ def forest(axes: Axes, names: Sequence[str], numbers: Sequence[MetricValue], *, 
     axes.grid(visible=False, axis="y")
 
 
-def curve(axes: Axes, x: Sequence[float], y: Sequence[float], *, level: float | None) -> None:
-    """Draw a curve in the unit square, and what mere chance would do: the level, or the diagonal where it is None."""
-    if level is None:
+def curve(axes: Axes, x: Sequence[float], y: Sequence[float], *, chance: float | None) -> None:
+    """Draw a curve in the unit square with its chance level: a horizontal line, or the diagonal if it is None."""
+    if chance is None:
         axes.plot([0, 1], [0, 1], color=CONTEXT, linewidth=1)
     else:
-        axes.axhline(level, color=CONTEXT, linewidth=1)
+        axes.axhline(chance, color=CONTEXT, linewidth=1)
     axes.plot(x, y, color=BLUE, clip_on=False)
     unit_square(axes)
 
 
-def unit_square(axes: Axes, side: float = 1.0) -> None:
-    """Make both axes run from 0 to ``side``, with three ticks each."""
-    axes.set(xlim=(0, side), ylim=(0, side), aspect="equal")
-    ticks = [0.0, side / 2, side]
+def unit_square(axes: Axes, limit: float = 1.0) -> None:
+    """Set both axes to run from 0 to ``limit``, with three ticks each."""
+    axes.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
+    ticks = [0.0, limit / 2, limit]
     names = [f"{tick:.2g}" for tick in ticks]
     axes.set_xticks(ticks, names)
     axes.set_yticks(ticks, names)

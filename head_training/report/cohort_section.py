@@ -1,4 +1,4 @@
-"""The data section: who and what is in the metadata, before any pixel or number of a model."""
+"""Data section: patients, views and labels of the metadata."""
 
 from __future__ import annotations
 
@@ -20,69 +20,69 @@ from head_training.report.report_images import ReportImages
 from head_training.report.style import count, decimal, percent, spell
 
 _AGE_STEP = 5
-_FILMS_PER_PATIENT = (1, 2, 3, 5, 9, 17, 33)
+_IMAGES_PER_PATIENT_BINS = (1, 2, 3, 5, 9, 17, 33)
 _VIEWS_SHOWN = 5
-_UNKNOWN_VIEW = "not given"
-_ENOUGH = 10
-"""Films of either view with a finding, for a title to be about it."""
+_UNKNOWN_VIEW = "unknown"
+_MIN_POSITIVES = 10
+"""Positives in each of two views before a title compares the prevalence of a finding between them."""
 
-_WEAK = 0.1
+_MIN_CORRELATION = 0.1
 
 
 def data_section(data: ReportImages, sheet: Sheet | None = None) -> Section:
-    """Return counts, prevalence, people, views, co-occurrence, correlation, splits, rejected lines and, if given, films."""
+    """Return figures and tables of prevalence, patients, views, labels and splits, and the contact sheet if given."""
     images, rejected = data.images, data.metadata.rejected
     unlabelled = len(images) - len(data.labels)
-    healthy = float((data.labels.sum(axis=1) == 0).mean()) if len(data.labels) else None
+    no_finding = float((data.labels.sum(axis=1) == 0).mean()) if len(data.labels) else None
     lead = [
-        "The labels of ChestX-ray14 were mined from reports, not read off films. No Finding means that none of the 14 was "
-        "found, and not that somebody is healthy.",
+        "The labels of ChestX-ray14 were mined from radiology reports, not read from the X-rays. No Finding means that "
+        "none of the 14 findings was extracted, not that the patient is healthy.",
         data.source,
     ]
     if unlabelled:
-        lead.append(f"Without a label: {count(unlabelled)} films. They count as films, and in no prevalence.")
+        lead.append(f"{count(unlabelled)} images have no label. They count as images, but not in any prevalence.")
     blocks: list[Block | None] = [
         _prevalence(data),
-        _people(images),
+        _age_pyramid(images),
         _views(data),
         _split_table(data),
         _co_occurrence(data),
         _correlation(data),
-        _films_per_patient(images),
-        _view_and_findings(data),
+        _images_per_patient(images),
+        _prevalence_by_view(data),
         _finding_table(data),
         sheet,
         _rejected_table(data.metadata),
     ]
     facts = [
-        (count(len(images)), "films"),
+        (count(len(images)), "images"),
         (count(images["patient_id"].nunique()), "patients"),
-        (percent(healthy), "No Finding"),
-        (decimal(float(data.labels.sum(axis=1).mean()), 2) if len(data.labels) else "–", "findings a film"),
-        *([(count(len(rejected)), "lines rejected")] if len(rejected) else []),
+        (percent(no_finding), "No Finding"),
+        (decimal(float(data.labels.sum(axis=1).mean()), 2) if len(data.labels) else "–", "findings per image"),
+        *([(count(len(rejected)), "rejected lines")] if len(rejected) else []),
     ]
     return Section("Data", [block for block in blocks if block is not None], lead, facts)
 
 
 def _prevalence(data: ReportImages) -> Plot:
-    counts = data.labels.sum(axis=0).astype(int)
+    counts = data.labels.sum(axis=0).astype(int)  # (14,)
     order = np.argsort(counts, kind="stable")
     shares = counts / max(len(data.labels), 1)
     most, least = FINDINGS[order[-1]], FINDINGS[order[0]]
     title = (
-        f"{spell(most)} is on {percent(shares.max())} of films, {spell(least)} on {percent(shares.min())}"
+        f"{spell(most)} occurs in {percent(shares.max())} of images, {spell(least)} in {percent(shares.min())}"
         if counts.any()
-        else "No film has any finding"
+        else "No image has a finding"
     )
 
     def plot(axes: Axes) -> None:
-        labelled_bars(axes, [spell(FINDINGS[row]) for row in order], counts[order], len(data.labels))
+        labelled_bars(axes, [spell(FINDINGS[index]) for index in order], counts[order], len(data.labels))
 
-    svg = style.draw(plot, f"Films of each finding. {title}", height=4.3)
-    return Plot(title, svg, "Labelled films with each finding and their share. A film may have several.")
+    svg = style.draw(plot, f"Images with each finding. {title}", height=4.3)
+    return Plot(title, svg, "Number and share of labelled images with each finding. An image may have several.")
 
 
-def _people(images: pd.DataFrame) -> Plot:
+def _age_pyramid(images: pd.DataFrame) -> Plot:
     known = images[images["sex"].notna() & images["age_years"].notna()]
     ages = known["age_years"].to_numpy(dtype=float)
     top = max(_AGE_STEP, int(np.floor(ages.max(initial=0) / _AGE_STEP) + 1) * _AGE_STEP)
@@ -90,52 +90,52 @@ def _people(images: pd.DataFrame) -> Plot:
     men, women = (np.histogram(ages[(known["sex"] == sex).to_numpy()], edges)[0] for sex in "MF")
     total = men.sum() + women.sum()
     title = (
-        f"Median age is {np.median(ages):.0f} years; {percent(men.sum() / total, 0)} of films show men"
+        f"Median age is {np.median(ages):.0f} years; {percent(men.sum() / total, 0)} of images show men"
         if total
-        else "No film has both age and sex"
+        else "No image has both age and sex"
     )
 
     def plot(axes: Axes) -> None:
-        middles = edges[:-1] + _AGE_STEP / 2
-        axes.barh(middles, -men, height=_AGE_STEP * 0.88, color=style.BLUE)
-        axes.barh(middles, women, height=_AGE_STEP * 0.88, color=style.ORANGE)
+        centres = edges[:-1] + _AGE_STEP / 2
+        axes.barh(centres, -men, height=_AGE_STEP * 0.88, color=style.BLUE)
+        axes.barh(centres, women, height=_AGE_STEP * 0.88, color=style.ORANGE)
         widest = max(men.max(), women.max(), 1) * 1.08
         axes.set_xlim(-widest, widest)
         axes.set_ylim(0, top)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(abs(value))))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-        axes.set_xlabel("films")
+        axes.set_xlabel("images")
         axes.set_ylabel("age, years")
         axes.text(0.0, 1.02, "men", transform=axes.transAxes, color=style.BLUE, weight="bold")
         axes.text(1.0, 1.02, "women", transform=axes.transAxes, ha="right", color="#9a6a00", weight="bold")
 
     missing = len(images) - len(known)
-    caption = "Films by age at the film and sex, in steps of 5 years."
+    caption = "Images by sex and by age at the time of the X-ray, in 5-year bins."
     if missing:
-        caption += f" Left out, without age or sex: {count(missing)}."
+        caption += f" Not shown: {count(missing)} images without age or sex."
     return Plot(title, style.draw(plot, f"Age pyramid by sex. {title}", height=4.3), caption)
 
 
-def _films_per_patient(images: pd.DataFrame) -> Plot:
-    films = images["patient_id"].value_counts().to_numpy()
-    edges = [*(edge for edge in _FILMS_PER_PATIENT if edge <= films.max()), films.max() + 1]
-    patients = np.histogram(films, edges)[0]
+def _images_per_patient(images: pd.DataFrame) -> Plot:
+    sizes = images["patient_id"].value_counts().to_numpy()  # (patients,) images of each patient
+    edges = [*(edge for edge in _IMAGES_PER_PATIENT_BINS if edge <= sizes.max()), sizes.max() + 1]
+    patients = np.histogram(sizes, edges)[0]
     names = [str(low) if high - low == 1 else f"{low}–{high - 1}" for low, high in itertools.pairwise(edges)]
-    title = f"{percent((films == 1).mean(), 0)} of patients have a single film"
-    if films.max() > 1:
-        title += f"; one has {count(films.max())}"
+    title = f"{percent((sizes == 1).mean(), 0)} of patients have a single image"
+    if sizes.max() > 1:
+        title += f"; the maximum is {count(sizes.max())}"
 
     def plot(axes: Axes) -> None:
         bars = axes.bar(names, patients, color=style.BLUE, width=0.8)
         axes.bar_label(bars, [count(number) for number in patients], color=style.MUTED, fontsize=9.5, padding=2)
-        axes.set_xlabel("films of a patient")
+        axes.set_xlabel("images per patient")
         axes.set_ylabel("patients")
         axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
         axes.grid(visible=False, axis="x")
 
-    caption = "Films of one patient resemble each other, so a patient is never in two splits."
-    return Plot(title, style.draw(plot, f"Films per patient. {title}"), caption)
+    caption = "Images of one patient resemble each other, so all of them are in the same split."
+    return Plot(title, style.draw(plot, f"Images per patient. {title}"), caption)
 
 
 def _view_counts(images: pd.DataFrame) -> pd.Series:
@@ -143,107 +143,108 @@ def _view_counts(images: pd.DataFrame) -> pd.Series:
 
 
 def _views(data: ReportImages) -> Plot:
-    """Show the shares of view positions as one bar each; rare ones are summed up."""
+    """Plot the number and share of images per view position, with rare views combined."""
     counts = _view_counts(data.images)
     shown = counts.head(_VIEWS_SHOWN)
     if len(counts) > _VIEWS_SHOWN:
         shown = pd.concat([shown, pd.Series({"other": counts.iloc[_VIEWS_SHOWN:].sum()})])
-    title = f"{percent(counts.iloc[0] / counts.sum(), 0)} of films are {counts.index[0]}"
+    title = f"{percent(counts.iloc[0] / counts.sum(), 0)} of images are {counts.index[0]} views"
     if counts.index[0] == _UNKNOWN_VIEW:
-        title = f"The view of {percent(counts.iloc[0] / counts.sum(), 0)} of films is not given"
+        title = f"The view is unknown for {percent(counts.iloc[0] / counts.sum(), 0)} of images"
 
     def plot(axes: Axes) -> None:
         labelled_bars(axes, list(shown.index)[::-1], shown.to_numpy()[::-1], int(counts.sum()))
 
     svg = style.draw(plot, f"View positions. {title}", height=0.6 + 0.4 * len(shown))
-    return Plot(title, svg, "PA: standing, the beam from behind. AP: from the front, mostly at the bedside.")
+    return Plot(title, svg, "PA: beam from behind, patient standing. AP: beam from the front, mostly at the bedside.")
 
 
 def _co_occurrence(data: ReportImages) -> Plot:
-    together = data.labels.T.astype(float) @ data.labels
-    counts = np.diag(together)
-    with np.errstate(invalid="ignore"):  # a finding that no film has: 0/0, shown as not defined
+    together = data.labels.T.astype(float) @ data.labels  # (14, 14) images with both findings
+    counts = np.diag(together)  # (14,)
+    with np.errstate(invalid="ignore"):  # a finding without images gives 0/0 = NaN
         shares = together / counts[:, None]
     np.fill_diagonal(shares, np.nan)
     pair = strongest_pair(shares, symmetric=False)
-    title = "No two findings are ever on one film"
+    title = "No image has two findings"
     if pair is not None and shares[pair] > 0:
-        row, column = (spell(FINDINGS[place]) for place in pair)
-        title = f"{percent(shares[pair], 0)} of films with {row} also have {column}"
+        row, column = (spell(FINDINGS[index]) for index in pair)
+        title = f"{percent(shares[pair], 0)} of images with {row} also have {column}"
 
     def plot(axes: Axes) -> None:
         heat_map(axes, shares, style.SEQUENTIAL, (0.0, float(np.nanmax(shares, initial=0.01))), mark=0.25, digits=0)
 
     caption = (
-        "Of the films with the finding of a row, the percentage that also has the column's; 25 and more in numbers."
+        "Of the images with the finding of the row, the percentage that also have the finding of the column. "
+        "Percentages of 25 and more are printed."
     )
     return Plot(title, style.draw(plot, f"Co-occurrence of findings. {title}", height=5.0), caption, dense=True)
 
 
 def _correlation(data: ReportImages) -> Plot:
-    correlations = correlate(data.labels)
+    correlations = correlate(data.labels)  # (14, 14)
     np.fill_diagonal(correlations, np.nan)
     pair = strongest_pair(np.abs(correlations), symmetric=True)
-    title = "No two findings can be correlated"
+    title = "No correlation between findings is defined"
     if pair is not None:
-        first, second = (spell(FINDINGS[place]) for place in pair)
+        first, second = (spell(FINDINGS[index]) for index in pair)
         verb = "occur together" if correlations[pair] > 0 else "rarely occur together"
         title = f"{first} and {second} {verb} (r\u00a0=\u00a0{decimal(correlations[pair], 2)})"
-        if abs(correlations[pair]) < _WEAK:
-            title = f"No two findings are correlated: |r| is below {decimal(_WEAK, 2)}"
+        if abs(correlations[pair]) < _MIN_CORRELATION:
+            title = f"No two findings are correlated: |r| is below {decimal(_MIN_CORRELATION, 2)}"
 
     def plot(axes: Axes) -> None:
         bound = float(np.nanmax(np.abs(correlations), initial=0.01))
-        heat_map(axes, correlations, style.DIVERGING, (-bound, bound), mark=_WEAK, digits=2)
+        heat_map(axes, correlations, style.DIVERGING, (-bound, bound), mark=_MIN_CORRELATION, digits=2)
 
     caption = (
-        "Pearson's r of the labels, which is φ for yes and no; |r| of 0.10 and more in hundredths. "
-        "Gray: not defined, since a finding is on no film or on all."
+        "Pearson's r between labels (φ, since labels are binary). Values of |r| from 0.10 are printed. "
+        "Gray: not defined, because a finding is in no image or in every image."
     )
     return Plot(title, style.draw(plot, f"Correlation of findings. {title}", height=5.0), caption, dense=True)
 
 
-def _view_and_findings(data: ReportImages) -> Plot | None:
-    """Show each finding's prevalence in the two most frequent views; None where there is but one."""
+def _prevalence_by_view(data: ReportImages) -> Plot | None:
+    """Plot the prevalence of each finding in the two most frequent views; return None if only one view occurs."""
     views = _view_counts(data.images).index[:2]
     if len(views) < 2:
         return None
-    of_labelled = data.images.loc[data.labelled, "view_position"].fillna(_UNKNOWN_VIEW).astype(str).to_numpy()
-    groups = [data.labels[of_labelled == view] for view in views]
+    view_of = data.images.loc[data.labelled, "view_position"].fillna(_UNKNOWN_VIEW).astype(str).to_numpy()
+    groups = [data.labels[view_of == view] for view in views]  # (images of the view, 14) each
     if not all(len(group) for group in groups):
         return None
-    first, second = (group.mean(axis=0) for group in groups)
-    enough = np.logical_and(*(group.sum(axis=0) >= _ENOUGH for group in groups))
+    first, second = (group.mean(axis=0) for group in groups)  # (14,) each
+    enough = np.logical_and(*(group.sum(axis=0) >= _MIN_POSITIVES for group in groups))
     order = np.argsort(np.maximum(first, second), kind="stable")
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(enough, second / first, np.nan)
-    title = f"Findings on {views[0]} and {views[1]} films"
+    title = f"Findings in {views[0]} and {views[1]} images"
     if np.isfinite(ratios).any():
         extreme = int(np.nanargmax(np.abs(np.log(ratios))))
         often, rare = (views[1], views[0]) if ratios[extreme] > 1 else (views[0], views[1])
         factor = max(ratios[extreme], 1 / ratios[extreme])
-        title = f"{spell(FINDINGS[extreme])} is {factor:.1f} times as frequent on {often} as on {rare}"
+        title = f"{spell(FINDINGS[extreme])} is {factor:.1f} times as frequent in {often} as in {rare} images"
 
     def plot(axes: Axes) -> None:
-        places = np.arange(len(FINDINGS))
-        axes.hlines(places, first[order], second[order], color=style.CONTEXT, linewidth=2, zorder=1)
-        for values, color, view in ((first, style.BLUE, views[0]), (second, style.VERMILLION, views[1])):
-            axes.scatter(values[order], places, color=color, s=34, label=view, zorder=2, clip_on=False)
-        axes.set_yticks(places, [spell(FINDINGS[row]) for row in order])
+        rows = np.arange(len(FINDINGS))
+        axes.hlines(rows, first[order], second[order], color=style.CONTEXT, linewidth=2, zorder=1)
+        for values, colour, view in ((first, style.BLUE, views[0]), (second, style.VERMILLION, views[1])):
+            axes.scatter(values[order], rows, color=colour, s=34, label=view, zorder=2, clip_on=False)
+        axes.set_yticks(rows, [spell(FINDINGS[index]) for index in order])
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value, 0)))
-        axes.set_xlabel("films of the view with the finding")
+        axes.set_xlabel("share of images with the finding")
         axes.grid(visible=False, axis="y")
         axes.set_xlim(left=0)
         axes.legend(loc="lower right")
 
-    caption = "The view says who could stand up: a model may learn the view instead of the finding."
+    caption = "The view depends on whether the patient can stand, so a model may learn the view instead of the finding."
     return Plot(title, style.draw(plot, f"Prevalence by view. {title}", height=4.3), caption)
 
 
 def _finding_table(data: ReportImages) -> Table:
-    """Show how often each finding is there, by itself, in patients and in each split."""
-    found = data.labels == 1
-    columns = [*found.T, ~found.any(axis=1)]
+    """Return the frequency of each finding: in all images, alone, in patients and in each split."""
+    found = data.labels == 1  # (N, 14)
+    columns = [*found.T, ~found.any(axis=1)]  # 15 of (N,): the findings and No Finding
     alone = found.sum(axis=1) <= 1
     patients = data.images.loc[data.labelled, "patient_id"].to_numpy()
     splits = data.splits[data.labelled].to_numpy()
@@ -252,20 +253,20 @@ def _finding_table(data: ReportImages) -> Table:
         numbers = [has.sum(), (has & alone).sum(), len(set(patients[has]))]
         numbers += [(has & (splits == split.value)).sum() for split in Split]
         rows.append((name, percent(float(has.mean()) if len(has) else None), *map(count, numbers)))
-    header = ("", "of films", "films", "alone", "patients", *(f"films in {split.value}" for split in Split))
-    caption = "Alone: films with this finding and no other."
-    return Table("Every finding in numbers", header, rows, caption, wide=True, emphasis=(len(FINDINGS),))
+    header = ("", "share", "images", "alone", "patients", *(f"images in {split.value}" for split in Split))
+    caption = "Share: of the labelled images. Alone: images with this finding and no other."
+    return Table("Images and patients with each finding", header, rows, caption, wide=True, emphasis=(len(FINDINGS),))
 
 
 def _split_table(data: ReportImages) -> Table:
-    """Show films and patients of each split."""
-    parts = {split.value: data.images[(data.splits == split.value).to_numpy()] for split in Split}
+    """Return the number of images and patients in each split."""
+    images_of = {split.value: data.images[(data.splits == split.value).to_numpy()] for split in Split}
     rows = [
-        (name, count(len(part)), percent(len(part) / len(data.images)), count(part["patient_id"].nunique()))
-        for name, part in parts.items()
+        (name, count(len(images)), percent(len(images) / len(data.images)), count(images["patient_id"].nunique()))
+        for name, images in images_of.items()
     ]
-    title = f"{percent(len(parts[Split.TEST]) / len(data.images), 0)} of films are for the test"
-    return Table(title, ("", "films", "of films", "patients"), rows, data.protocol)
+    title = f"{percent(len(images_of[Split.TEST]) / len(data.images), 0)} of images are in the test set"
+    return Table(title, ("", "images", "share", "patients"), rows, data.protocol)
 
 
 def _rejected_table(metadata: Metadata) -> Table | None:
@@ -276,5 +277,5 @@ def _rejected_table(metadata: Metadata) -> Table | None:
         (str(reason), count(len(group)), str(group["number"].iloc[0]), str(group["message"].iloc[0]))
         for reason, group in sorted(groups, key=lambda pair: -len(pair[1]))
     ]
-    title = f"Rejected lines of the metadata: {count(len(metadata.rejected))}"
-    return Table(title, ("", "lines", "the first: line", "message"), rows, wide=True)
+    title = f"Rejected metadata lines: {count(len(metadata.rejected))}"
+    return Table(title, ("", "lines", "number of the first", "message of the first"), rows, wide=True)

@@ -1,4 +1,4 @@
-"""Films as small pictures in the page, and the contact sheet: one film of each finding."""
+"""Image thumbnails, and the contact sheet with one example image per finding."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from head_training.report.page import ImageTile, Sheet
 from head_training.report.style import count, spell
 
 THUMBNAIL = 320
-"""Pixels of the longer side: sharp at 160 CSS pixels on a dense screen."""
+"""Longer side in pixels: sharp at 160 CSS pixels on a high-density screen."""
 
 
 class ImageFolder:
-    """The films below a folder or URI, by file name; of equal names the first path counts.
+    """Images in a folder or URI and its subfolders, by file name; of equal names, the first path counts.
 
     Attributes:
-        unreadable: message of each film that was asked for and can't be opened or decoded, by name.
+        unreadable: error message of each image that could not be opened or decoded, by name.
     """
 
     def __init__(self, root: str) -> None:
-        """List the films.
+        """List the images.
 
         Raises:
-            ConfigError: there is no such folder.
+            ConfigError: the folder does not exist.
         """
         self._root = root
         paths = sorted(storage.list_files(root, png_jpeg.SUFFIXES), reverse=True)
@@ -42,45 +42,45 @@ class ImageFolder:
 
     @property
     def names(self) -> Collection[str]:
-        """File names of all films."""
+        """File names of all images."""
         return self._paths.keys()
 
     def thumbnail(self, name: str) -> str | None:
-        """Return a film as a data: URI of a small JPEG, or None and a note in ``unreadable`` where that fails."""
+        """Return an image as a data: URI of a small JPEG, or None after recording its error in ``unreadable``."""
         try:
             with storage.open_input(storage.join(storage.qualify(self._root), self._paths[name])) as stream:
-                film = png_jpeg.decode(bytes(stream.read()))
+                decoded = png_jpeg.decode(bytes(stream.read()))
         except (ImageError, OSError) as error:
             self.unreadable[name] = str(error)
             return None
-        pixels = film.pixels if film.pixels.dtype == np.uint8 else (film.pixels // 257).astype(np.uint8)
-        image = Image.fromarray(pixels)
-        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+        pixels = decoded.pixels  # (H, W) uint8 or uint16
+        small = Image.fromarray(pixels if pixels.dtype == np.uint8 else (pixels // 257).astype(np.uint8))
+        small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=82)
+        small.save(buffer, "JPEG", quality=82)
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def contact_sheet(images: pd.DataFrame, films: ImageFolder) -> Sheet:
-    """Return one film of each finding and of No Finding: the first by name that has it alone and can be decoded."""
-    there = images[images["image_index"].isin(list(films.names))].sort_values("image_index")
-    examples = []
+def contact_sheet(images: pd.DataFrame, folder: ImageFolder) -> Sheet:
+    """Return one image per finding and of No Finding: the first decodable one by name that has this label alone."""
+    available = images[images["image_index"].isin(list(folder.names))].sort_values("image_index")
+    tiles = []
     for label in (*FINDINGS, NO_FINDING):
-        rows = there[there["findings"] == label].to_dict("records")
-        shown = ((row, films.thumbnail(row["image_index"])) for row in rows)
-        row, image = next((pair for pair in shown if pair[1] is not None), (None, None))
-        lines = [] if row is None else [(about(row), "plain")]
-        examples.append(ImageTile(spell(label), image, lines))
-    found = sum(film.image is not None for film in examples)
+        rows = available[available["findings"] == label].to_dict("records")
+        candidates = ((row, folder.thumbnail(row["image_index"])) for row in rows)
+        row, image = next((pair for pair in candidates if pair[1] is not None), (None, None))
+        lines = [] if row is None else [(describe(row), "plain")]
+        tiles.append(ImageTile(spell(label), image, lines))
+    found = sum(tile.image is not None for tile in tiles)
     caption = (
-        "Of each label the first film by file name that has it alone: nobody chose them. "
-        f"{count(len(there))} films of the metadata are in the folder.{unreadable(films)}"
+        "Each image is the first by file name that has the label and no other: a fixed rule, not a selection by eye. "
+        f"{count(len(available))} images of the metadata are in the folder.{unreadable(folder)}"
     )
-    return Sheet(f"{found} of {len(examples)} labels are shown by a film that has nothing else", examples, caption)
+    return Sheet(f"Example images of {found} of the {len(tiles)} labels", tiles, caption)
 
 
-def about(row: Mapping[str, object]) -> str:
-    """Write name, age, sex and view of a film, as far as they are known."""
+def describe(row: Mapping[str, object]) -> str:
+    """Return name, age, sex and view of an image, without unknown values."""
     parts = [str(row["image_index"])]
     if pd.notna(row["age_years"]):
         parts.append(f"{row['age_years']:.0f} years")
@@ -88,9 +88,9 @@ def about(row: Mapping[str, object]) -> str:
     return ", ".join(parts)
 
 
-def unreadable(films: ImageFolder) -> str:
-    """Return a sentence about films that could not be shown, or nothing."""
-    if not films.unreadable:
+def unreadable(folder: ImageFolder) -> str:
+    """Return a sentence about the images that could not be decoded, or an empty string."""
+    if not folder.unreadable:
         return ""
-    name, message = next(iter(films.unreadable.items()))
-    return f" {count(len(films.unreadable))} films could not be decoded and were passed over; the first: {name}: {message}."
+    name, message = next(iter(folder.unreadable.items()))
+    return f" Images that could not be decoded: {count(len(folder.unreadable))}, the first {name} ({message})."

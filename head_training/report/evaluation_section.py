@@ -1,4 +1,4 @@
-"""The section about the ranking on test: AUROC, average precision and their curves."""
+"""Test section: AUROC, average precision and their curves."""
 
 from __future__ import annotations
 
@@ -16,40 +16,42 @@ from head_training.report.page import Block, Multiples, Plot, Section, Table
 from head_training.report.report_inputs import EvaluationMetrics, MetricValue
 from head_training.report.style import count, decimal, percent, spell
 
-_GOOD = 0.8
-_AVERAGES = {"macro": "mean (macro)", "micro": "all in one (micro)"}
+_HIGH_AUROC = 0.8
+_AVERAGES = {"macro": "mean (macro)", "micro": "pooled (micro)"}
 
 
 def evaluation_section(metrics: EvaluationMetrics) -> Section:
-    """Return mean and single AUROCs with intervals, average precision, and both curves of each finding."""
+    """Return AUROC and average precision with intervals, and ROC and precision-recall curves of each finding."""
     facts = [
-        (metrics.number("auroc", "macro").text(), f"mean AUROC on test, {label_and_split(metrics)}"),
-        (metrics.number("average_precision", "macro").text(), f"mean average precision, {label_and_split(metrics)}"),
+        (metrics.number(metric, "macro").text(), f"{name} on test ({label_and_split(metrics)})")
+        for metric, name in (("auroc", "mean AUROC"), ("average_precision", "mean average precision"))
     ]
     blocks: list[Block] = [_forest(metrics), _table(metrics), _roc(metrics), _precision_recall(metrics)]
     return Section("Test", blocks, provenance(metrics), facts)
 
 
 def label_and_split(metrics: EvaluationMetrics) -> str:
-    """Return what no mean stands without: the split protocol and the digest of the labels, in short."""
-    return f"{metrics.content['protocol']['name']}, labels {metrics.content['labels']['digest'][:8]}"
+    """Return split protocol and label digest in short form, since a mean is comparable only within both."""
+    return f"split: {metrics.content['protocol']['name']}; labels: {metrics.content['labels']['digest'][:8]}"
 
 
 def provenance(metrics: EvaluationMetrics) -> list[str]:
-    """Return the sentences that stand beside every mean: which labels, which split, which patients."""
+    """Return sentences on split, labels and patients, which belong with every mean."""
     labels, protocol = metrics.content["labels"], metrics.content["protocol"]
     test, settings = metrics.content["splits"]["test"], metrics.content["settings"]
     sentences = [
         f"Split protocol: {protocol['name']} ({protocol['why'].rstrip('.')}).",
-        f"Labels: {labels['file']}, sha256 {labels['sha256'][:12]}, digest of those evaluated {labels['digest'][:8]}; {count(labels['counts']['images'])} films, "
-        f"{count(labels['counts'][NO_FINDING])} of them with {NO_FINDING}.",
-        f"Test: {count(test['images'])} films of {count(test['patients'])} patients, {count(test['without_prediction'])} "
-        f"more without a prediction; {count(test['counts'][NO_FINDING])} with {NO_FINDING}. Intervals are of "
-        f"{percent(settings['confidence'], 0)}, from {count(settings['resamples'])} resamples of patients.",
+        f"Labels: {labels['file']} with {count(labels['counts']['images'])} images, "
+        f"{count(labels['counts'][NO_FINDING])} of them with {NO_FINDING}. SHA-256 of the file: "
+        f"{labels['sha256'][:12]}; digest of the evaluated labels: {labels['digest'][:8]}.",
+        f"Test set: {count(test['images'])} images of {count(test['patients'])} patients; "
+        f"{count(test['counts'][NO_FINDING])} images have {NO_FINDING}. Excluded for lack of a prediction: "
+        f"{count(test['without_prediction'])} images. Intervals are {percent(settings['confidence'], 0)} confidence "
+        f"intervals from {count(settings['resamples'])} bootstrap resamples of patients.",
     ]
     if protocol["patients_in_both"]:
         sentences.append(
-            f"{count(protocol['patients_in_both'])} patients are on both sides of the split: these numbers are too good."
+            f"Caution: {count(protocol['patients_in_both'])} patients are in both val and test: results are biased."
         )
     return sentences
 
@@ -60,23 +62,23 @@ def _forest(metrics: EvaluationMetrics) -> Plot:
         numbers, key=lambda finding: numbers[finding].value if numbers[finding].defined else -1, reverse=True
     )
     defined = [finding for finding in order if numbers[finding].defined]
-    title = "No finding has both classes on test"
+    title = "No finding has both positive and negative test images"
     if defined:
-        # What has no interval has too few patients to be what a title is about, unless all have.
+        # A finding without an interval has too few patients to be named in the title, unless all have.
         certain = [finding for finding in defined if math.isfinite(numbers[finding].low)] or defined
         best, worst = certain[0], certain[-1]
         title = (
-            f"{spell(best)} is ranked best ({decimal(numbers[best].value, 2)}), "
-            f"{spell(worst)} worst ({decimal(numbers[worst].value, 2)})"
+            f"{spell(best)} has the highest AUROC ({decimal(numbers[best].value, 2)}), "
+            f"{spell(worst)} the lowest ({decimal(numbers[worst].value, 2)})"
         )
     shown = [*(numbers[finding] for finding in order), *(metrics.number("auroc", average) for average in _AVERAGES)]
 
     def plot(axes: Axes) -> None:
         forest(axes, [*map(spell, order), *_AVERAGES.values()], shown, bold=[len(order)])
         axes.axvline(0.5, color=style.MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
-        axes.set_xlabel("AUROC")
+        axes.set_xlabel("AUROC on test")
 
-    caption = "AUROC on test with its interval; dotted: chance. A dash: a class is absent."
+    caption = "Dotted line: chance. No interval: undefined in too many resamples. A dash: no positives or no negatives."
     return Plot(title, style.draw(plot, f"AUROC of each finding. {title}", height=4.6), caption)
 
 
@@ -86,9 +88,9 @@ def _table(metrics: EvaluationMetrics) -> Table:
         number = metrics.number("average_precision", scope)
         counts = ("", "") if scope in _AVERAGES else (count(number.positives), percent(_prevalence(number)))
         rows.append((_AVERAGES.get(scope) or spell(scope), *counts, number.text()))
-    header = ("", "positives", "of films", "average precision")
+    header = ("", "positives", "prevalence", "average precision")
     title = f"The mean average precision is {decimal(metrics.number('average_precision', 'macro').value)}"
-    caption = "To be read beside the share of positives, which is what a random ranking reaches."
+    caption = "Compare it with the prevalence, which is the average precision of a random ranking."
     return Table(title, header, rows, caption, emphasis=(len(FINDINGS), len(FINDINGS) + 1))
 
 
@@ -107,8 +109,10 @@ def _roc(metrics: EvaluationMetrics) -> Multiples:
     for (finding, curves), value in zip(_curves(metrics).items(), values, strict=True):
         panel = _panel(curves["roc"], "fpr", "tpr", f"ROC curve of {spell(finding)}")
         panels.append((f"{spell(finding)} {decimal(value)}", panel))
-    title = f"{sum(value >= _GOOD for value in values)} of {len(values)} findings reach an AUROC of {decimal(_GOOD, 2)}"
-    return Multiples(title, panels, f"ROC: sensitivity over 1 − specificity; gray: chance.{_without_curve(metrics)}")
+    high = sum(value >= _HIGH_AUROC for value in values)
+    title = f"{high} of {len(values)} findings reach an AUROC of {decimal(_HIGH_AUROC, 2)}"
+    caption = f"ROC curves: sensitivity against 1 − specificity, with the AUROC; gray: chance.{_without_curve(metrics)}"
+    return Multiples(title, panels, caption)
 
 
 def _precision_recall(metrics: EvaluationMetrics) -> Multiples:
@@ -122,17 +126,17 @@ def _precision_recall(metrics: EvaluationMetrics) -> Multiples:
     title = "Precision and recall"
     if np.isfinite(lifts).any():
         title = f"Average precision is {np.nanmin(lifts):.1f} to {np.nanmax(lifts):.1f} times the prevalence"
-    caption = f"Precision over recall, with the average precision; gray: the prevalence.{_without_curve(metrics)}"
+    caption = f"Precision against recall, with the average precision; gray: prevalence.{_without_curve(metrics)}"
     return Multiples(title, panels, caption)
 
 
 def _without_curve(metrics: EvaluationMetrics) -> str:
     absent = [spell(finding) for finding in FINDINGS if finding not in _curves(metrics)]
-    return f" No curve, since a class is absent: {', '.join(absent)}." if absent else ""
+    return f" Without a curve, for lack of positives or negatives: {', '.join(absent)}." if absent else ""
 
 
-def _panel(points: dict[str, list[float]], x: str, y: str, label: str, prevalence: float | None = None) -> Markup:
+def _panel(points: dict[str, list[float]], x: str, y: str, label: str, chance: float | None = None) -> Markup:
     def plot(axes: Axes) -> None:
-        curve(axes, points[x], points[y], level=prevalence)
+        curve(axes, points[x], points[y], chance=chance)
 
     return style.draw_panel(plot, label)

@@ -1,4 +1,4 @@
-"""The grid in the training section: settings against what they reach, and the best of them."""
+"""Hyperparameter grid in the training section: heat map, parallel coordinates and table of the best."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from matplotlib.colors import Normalize
 from head_training.report import style
 from head_training.report.page import Plot, Table
 from head_training.report.report_inputs import TrainingRun
-from head_training.report.style import count, decimal, general, spell
+from head_training.report.style import compact, count, decimal
 
-_SETTINGS = ("hidden", "dropout", "lr", "weight_decay")
+_SETTINGS = {"hidden": "hidden layers", "dropout": "dropout", "lr": "learning rate", "weight_decay": "weight decay"}
+"""Column of the grid → its name on the page."""
 
 _SHOWN = 8
-"""Configurations in the table."""
+"""Number of configurations in the table."""
 
 DRAWN = 24
-"""Configurations in a figure, the best: a default grid is drawn whole, and a page of a big one stays small."""
+"""Number of configurations in a figure, the best: all of a default grid, while the page of a large grid stays small."""
 
 _CELLS = 12
-"""Learning rates, and weight decays, in the heat map: its numbers stay legible."""
+"""Most learning rates, and most weight decays, in the heat map, so that its numbers stay legible."""
 
 
 def heat_map(run: TrainingRun) -> Plot | None:
-    """Show the best mean AUROC for each learning rate and weight decay; None where there is but one of both."""
+    """Plot the best mean AUROC for each learning rate and weight decay; return None if neither varies."""
     table = run.grid.pivot_table("val_auroc", "lr", "weight_decay", aggfunc="max", dropna=False)
     if table.size < 2 or not np.isfinite(table.to_numpy(dtype=float)).any():
         return None
-    caption = "Mean AUROC on val, the best over all other settings; a dash where no configuration could be ranked."
+    caption = "Mean validation AUROC, the highest over all other settings. A dash: the AUROC is not defined."
     if max(table.shape) > _CELLS:
         rates, decays = map(count, table.shape)
-        caption += f" Of {rates} learning rates and {decays} weight decays the best, at most {_CELLS} of each."
+        caption += f" Shown: the best of {rates} learning rates and {decays} weight decays, at most {_CELLS} of each."
         best = [table.max(axis=axis).nlargest(_CELLS).index for axis in ("columns", "index")]
         table = table.loc[sorted(best[0]), sorted(best[1])]
     values = table.to_numpy(dtype=float)
     row, column = np.unravel_index(np.nanargmax(values), values.shape)
-    title = f"Learning rate {general(table.index[row])} with weight decay {general(table.columns[column])} ranks best"
+    title = f"Learning rate {compact(table.index[row])} with weight decay {compact(table.columns[column])} is best"
 
     def plot(axes: Axes) -> None:
         low, high = np.nanmin(values), np.nanmax(values)
@@ -52,8 +53,8 @@ def heat_map(run: TrainingRun) -> Plot | None:
             weight = "bold" if (y, x) == (row, column) else "normal"
             text = decimal(values[y, x])
             axes.text(x + 0.5, y + 0.5, text, color=colour, weight=weight, ha="center", va="center")
-        axes.set_xticks(np.arange(len(table.columns)) + 0.5, [general(value) for value in table.columns])
-        axes.set_yticks(np.arange(len(table.index)) + 0.5, [general(value) for value in table.index])
+        axes.set_xticks(np.arange(len(table.columns)) + 0.5, [compact(value) for value in table.columns])
+        axes.set_yticks(np.arange(len(table.index)) + 0.5, [compact(value) for value in table.index])
         axes.tick_params(axis="x", length=0)
         axes.set_xlabel("weight decay")
         axes.set_ylabel("learning rate")
@@ -65,7 +66,7 @@ def heat_map(run: TrainingRun) -> Plot | None:
 
 
 def parallel_lines(run: TrainingRun) -> Plot | None:
-    """Show each configuration as a line through its settings to its AUROC; None where nothing varies."""
+    """Plot each configuration as a line through its settings to its AUROC; return None if no setting varies."""
     grid = by_auroc(run)
     finite = np.isfinite(grid["val_auroc"].astype(float))
     ranked = grid[finite].assign(hidden=lambda rows: [_shape(widths) for widths in rows["hidden"]])
@@ -75,25 +76,26 @@ def parallel_lines(run: TrainingRun) -> Plot | None:
         return None
     aurocs = drawn["val_auroc"].astype(float)
     spread = float(aurocs.max() - aurocs.min())
-    title = f"Settings move the mean AUROC by {decimal(float(ranked['val_auroc'].max() - ranked['val_auroc'].min()))}"
+    difference = float(ranked["val_auroc"].max() - ranked["val_auroc"].min())
+    title = f"The mean AUROC differs by up to {decimal(difference)} between configurations"
 
     def plot(axes: Axes) -> None:
-        places = {
-            name: {value: place for place, value in enumerate(_in_order(drawn[name].sort_index()))} for name in varying
+        positions = {
+            name: {value: rank for rank, value in enumerate(_in_order(drawn[name].sort_index()))} for name in varying
         }
-        heights = [drawn[name].map(places[name]) / (len(places[name]) - 1) for name in varying]
+        heights = [drawn[name].map(positions[name]) / (len(positions[name]) - 1) for name in varying]
         heights.append((aurocs - aurocs.min()) / (spread or 1.0))
-        lines = np.column_stack(heights).astype(float)
-        for rank, line in reversed([*enumerate(lines)]):  # the best last, over the others
+        lines = np.column_stack(heights).astype(float)  # (configurations, varying settings + 1)
+        for rank, line in reversed([*enumerate(lines)]):  # the best last, on top of the others
             colour, width = (style.BLUE, 2.4) if rank == 0 else (style.CONTEXT, 0.9)
             axes.plot(np.arange(len(line)), line, color=colour, linewidth=width, clip_on=False)
         for x, name in enumerate(varying):
-            for value, place in places[name].items():
-                text = value if isinstance(value, str) else general(value)
-                _on_line(axes, x, place / (len(places[name]) - 1), text)
+            for value, position in positions[name].items():
+                text = value if isinstance(value, str) else compact(value)
+                _on_line(axes, x, position / (len(positions[name]) - 1), text)
         for height, value in ((0.0, aurocs.min()), (1.0, aurocs.max())):
             _on_line(axes, len(varying), height if spread else 0.0, decimal(value))
-        axes.set_xticks(np.arange(len(varying) + 1), [*map(spell, varying), "mean AUROC"])
+        axes.set_xticks(np.arange(len(varying) + 1), [*(_SETTINGS[name] for name in varying), "mean AUROC"])
         axes.tick_params(axis="x", length=0, labelcolor=style.INK)
         axes.set_xlim(-0.25, len(varying) + 0.25)
         axes.set_ylim(-0.04, 1.04)
@@ -101,9 +103,9 @@ def parallel_lines(run: TrainingRun) -> Plot | None:
         axes.grid(visible=True, axis="x", color=style.CONTEXT)
         axes.spines["bottom"].set_visible(False)
 
-    caption = "Each line is one configuration, from its settings to its mean AUROC on val; blue: the best by AUROC."
+    caption = "Each line is one configuration: its settings and its mean validation AUROC. Blue: the highest AUROC."
     if len(drawn) < len(ranked):
-        caption += f" Drawn are the best {len(drawn)} of {count(len(ranked))}."
+        caption += f" Only the best {len(drawn)} of {count(len(ranked))} are shown."
     return Plot(title, style.draw(plot, f"Settings and AUROC. {title}", height=3.6), caption)
 
 
@@ -113,7 +115,7 @@ def _on_line(axes: Axes, x: float, y: float, text: str) -> None:
 
 
 def _in_order(values: pd.Series) -> Sequence[float | str]:
-    """Return distinct values, numbers rising, shapes as the grid has them."""
+    """Return the distinct values: numbers in ascending order, shapes in the order of the grid."""
     distinct = list(dict.fromkeys(values))
     return distinct if isinstance(distinct[0], str) else sorted(distinct)
 
@@ -123,17 +125,18 @@ def _shape(widths: Sequence[int]) -> str:
 
 
 def by_auroc(run: TrainingRun) -> pd.DataFrame:
-    """Return the grid from the best configuration down; of equals the first in the grid."""
+    """Return the grid sorted by mean AUROC, the best first; ties keep the order of the grid."""
     return run.grid.sort_values("val_auroc", ascending=False, kind="stable", na_position="last")
 
 
 def best_table(run: TrainingRun) -> Table:
+    """Return the settings and results of the best configurations."""
     order = by_auroc(run)
     rows = [
         (
             row["name"],
             _shape(row["hidden"]),
-            *(general(row[name]) for name in ("dropout", "lr", "weight_decay")),
+            *(compact(row[name]) for name in ("dropout", "lr", "weight_decay")),
             f"{row['best_epoch']:.0f}" if pd.notna(row["best_epoch"]) else "–",
             decimal(row["val_loss"], 4),
             decimal(row["val_auroc"], 4),
@@ -141,17 +144,18 @@ def best_table(run: TrainingRun) -> Table:
         )
         for row in order.head(_SHOWN).to_dict("records")
     ]
-    emphasis = [place for place, name in enumerate(order["name"].head(_SHOWN)) if name == run.selected["name"]]
+    emphasis = [index for index, name in enumerate(order["name"].head(_SHOWN)) if name == run.selected["name"]]
     header = (
         "",
-        "hidden",
+        "hidden layers",
         "dropout",
         "learning rate",
         "weight decay",
         "best epoch",
-        "loss on val",
-        "AUROC on val",
-        "end",
+        "validation loss",
+        "validation AUROC",
+        "status",
     )
-    title = f"The best {len(rows)} of {len(order)} configurations" if len(order) > 1 else "The one configuration"
-    return Table(title, header, rows, "By mean AUROC on val; in bold the chosen one.", wide=True, emphasis=emphasis)
+    title = f"The best {len(rows)} of {len(order)} configurations" if len(order) > 1 else "The only configuration"
+    caption = "Sorted by mean validation AUROC; bold: the selected configuration."
+    return Table(title, header, rows, caption, wide=True, emphasis=emphasis)

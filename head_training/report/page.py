@@ -1,4 +1,4 @@
-"""What a page consists of, and how it becomes one HTML file."""
+"""Building blocks of the page, and its rendering as one HTML file."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Plot:
     """A figure.
 
     Attributes:
-        title: what it shows, as a sentence.
-        svg: inline.
-        caption: how to read it.
-        dense: on a narrow page it scrolls sideways instead of shrinking.
+        title: short statement of what the figure shows.
+        svg: inline SVG.
+        caption: how to read the figure.
+        dense: True if the figure scrolls sideways on a narrow page instead of shrinking.
     """
 
     kind: ClassVar[str] = "plot"
@@ -33,7 +33,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Multiples:
-    """Small figures of one kind side by side, each with its name."""
+    """Small multiples: named figures of one kind, side by side."""
 
     kind: ClassVar[str] = "multiples"
     title: str
@@ -43,15 +43,15 @@ class Multiples:
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers.
+    """A table of numbers.
 
     Attributes:
-        title: what they are.
-        header: one name a column; the first column names the rows.
-        rows: texts.
-        caption: how to read them.
-        wide: takes the whole width of the page.
-        emphasis: places of rows that stand out, such as a mean.
+        title: short statement of the content.
+        header: one name per column; the first column holds the row names.
+        rows: texts of the cells.
+        caption: how to read the table.
+        wide: True if the table takes the full width of the page.
+        emphasis: indices of highlighted rows, such as a mean.
     """
 
     kind: ClassVar[str] = "table"
@@ -65,12 +65,12 @@ class Table:
 
 @dataclass(frozen=True)
 class ImageTile:
-    """One film with what is said about it.
+    """An example image with text below it.
 
     Attributes:
-        title: what it is an example of.
-        image: a data: URI, or None where there is no such film.
-        lines: text below it, each with a tone: plain, good or bad.
+        title: label of which the image is an example.
+        image: a data: URI, or None if no image has the label.
+        lines: lines of text, each with a tone: plain, good or bad.
     """
 
     title: str
@@ -80,11 +80,11 @@ class ImageTile:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Films side by side."""
+    """Images side by side."""
 
     kind: ClassVar[str] = "sheet"
     title: str
-    films: Sequence[ImageTile]
+    tiles: Sequence[ImageTile]
     caption: str = ""
 
 
@@ -96,9 +96,9 @@ class Section:
     """A part of the page.
 
     Attributes:
-        name: what the contents say.
+        name: heading, and entry in the table of contents.
         lead: paragraphs before the figures.
-        facts: numbers to see first, each with what it counts.
+        facts: key numbers, each with a description.
         blocks: figures and tables.
     """
 
@@ -109,12 +109,12 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """Of the section in the page."""
+        """Return the id of the section in the page."""
         return self.name.lower().replace(" ", "-")
 
 
 def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """Return the page: one HTML file that refers to nothing outside itself."""
+    """Return the page as one self-contained HTML file."""
     environment = Environment(
         loader=PackageLoader("head_training.report", "."),
         autoescape=True,
@@ -127,6 +127,6 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         title=title,
         subtitle=subtitle,
         sections=sections,
-        style=Markup(style),  # noqa: S704 - our own file
+        style=Markup(style),  # noqa: S704 - a file of this package
         version=__version__,
     )

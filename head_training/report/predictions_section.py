@@ -1,4 +1,4 @@
-"""The section with films, their labels and what was predicted, right and wrong."""
+"""Predictions section: test images with their labels and correct or wrong predictions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cxrfeat.errors import ReportError
 from cxrfeat.io.schema import Split
 from cxrfeat.labels.findings import parse_findings
 from head_training.evaluation.labelled_predictions import read_predictions
-from head_training.report.contact_sheet import ImageFolder, about, unreadable
+from head_training.report.contact_sheet import ImageFolder, describe, unreadable
 from head_training.report.page import ImageTile, Section, Sheet
 from head_training.report.report_images import ReportImages
 from head_training.report.report_inputs import EvaluationMetrics
@@ -20,18 +20,18 @@ from head_training.report.style import count, decimal, spell
 from head_training.report.thresholds_section import point_name
 
 EXAMPLES = 6
-"""Films of either kind."""
+"""Number of images shown of each kind, correct and wrong."""
 
 _POINTS = ("f1", "youden")
-"""Operating points to call findings at, the preferred one first."""
+"""Operating points whose thresholds may be used, in order of preference."""
 
 
 @dataclass(frozen=True)
-class _Case:
-    """A test film: its metadata, its labels, and finding → predicted value."""
+class _TestImage:
+    """A test image: its metadata, its labels, and finding → predicted value."""
 
     row: Mapping[str, Any]
-    truth: frozenset[str]
+    ground_truth: frozenset[str]
     predicted: Mapping[str, float]
 
     @property
@@ -40,89 +40,90 @@ class _Case:
 
 
 def predictions_section(
-    metrics: EvaluationMetrics, predictions: Path, data: ReportImages, films: ImageFolder
+    metrics: EvaluationMetrics, predictions: Path, data: ReportImages, folder: ImageFolder
 ) -> Section:
-    """Return test films with truth and prediction: the first right and the first wrong ones in a drawing by hash.
+    """Return test images with labels and predictions: the first correct and the first wrong ones in hash order.
 
     Raises:
-        PredictionsError: the table can't be read.
-        ReportError: it lacks what was evaluated, or there is no threshold.
+        PredictionsError: the table is unreadable, or lacks the evaluated columns.
+        ReportError: metrics.json has no thresholds.
     """
     point, thresholds = _thresholds(metrics)
-    cases = _cases(metrics, predictions, data, films)
-    cases.sort(key=lambda case: hashlib.sha256(case.name.encode()).hexdigest())
-    wrong = [case for case in cases if _errors(case, thresholds)]
-    right = [case for case in cases if not _errors(case, thresholds)]
-    caption = f"The first {EXAMPLES} in the order of the SHA-256 of their names: nobody chose them."
+    images = _test_images(metrics, predictions, data, folder)
+    images.sort(key=lambda image: hashlib.sha256(image.name.encode()).hexdigest())
+    wrong = [image for image in images if _errors(image, thresholds)]
+    correct = [image for image in images if not _errors(image, thresholds)]
+    caption = f"The first {EXAMPLES} in the order of the SHA-256 of their names: a fixed rule, not a selection by eye."
     sheets = []
-    for kind, part in (("exactly right", right), ("wrong in at least one finding", wrong)):
-        title = f"{count(len(part))} of {count(len(cases))} test films in the folder are {kind}"
-        sheets.append(Sheet(title, list(_examples(part, thresholds, films)), caption))
+    for kind, group in (("correct in every finding", correct), ("wrong in at least one finding", wrong)):
+        title = f"{count(len(group))} of {count(len(images))} test images in the folder are {kind}"
+        sheets.append(Sheet(title, list(_tiles(group, thresholds, folder)), caption))
     left_out = [spell(finding) for finding in metrics.content["predictions"]["findings"] if finding not in thresholds]
     lead = [
-        f"Predicted is what reaches its threshold ({point_name(point)}, chosen on val). Labels that were mined from reports, "
-        "as those of ChestX-ray14, are wrong at times themselves.",
-        *([f"Not judged, for want of a threshold: {', '.join(left_out)}."] if left_out else []),
-        *([unreadable(films).strip()] if films.unreadable else []),
+        f"A finding is predicted if its value reaches the threshold ({point_name(point)}, chosen in validation). "
+        "Labels mined from reports, such as those of ChestX-ray14, are sometimes wrong.",
+        *([f"Not shown, for lack of a threshold: {', '.join(left_out)}."] if left_out else []),
+        *([] if images else ["The folder contains none of the test images."]),
+        *([unreadable(folder).strip()] if folder.unreadable else []),
     ]
-    return Section("Predictions", [sheet for sheet in sheets if sheet.films], lead)
+    return Section("Predictions", [sheet for sheet in sheets if sheet.tiles], lead)
 
 
 def _thresholds(metrics: EvaluationMetrics) -> tuple[str, dict[str, float]]:
-    """Return the operating point to call at and finding → threshold, those without one left out."""
+    """Return the operating point to apply, and finding → threshold for the findings that have one."""
     points = metrics.content["thresholds"]
     point = next((name for name in (*_POINTS, *points) if name in points), None)
     if point is None:
-        raise ReportError("metrics.json has no thresholds, so no prediction can be called right or wrong")
-    known = {finding: points[point].get(finding) for finding in metrics.content["predictions"]["findings"]}
-    return point, {finding: threshold for finding, threshold in known.items() if threshold is not None}
+        raise ReportError("metrics.json has no thresholds, so predictions cannot be compared with labels")
+    found = {finding: points[point].get(finding) for finding in metrics.content["predictions"]["findings"]}
+    return point, {finding: threshold for finding, threshold in found.items() if threshold is not None}
 
 
-def _cases(metrics: EvaluationMetrics, path: Path, data: ReportImages, films: ImageFolder) -> list[_Case]:
+def _test_images(metrics: EvaluationMetrics, path: Path, data: ReportImages, folder: ImageFolder) -> list[_TestImage]:
     table = read_predictions(path)
-    if metrics.scale not in table.scales:  # it was evaluated under a prefix that is not the preferred one
+    if metrics.scale not in table.scales:  # the evaluation was given a prefix other than the default
         table = read_predictions(path, f"{metrics.scale}_")
-    values = table.scales[metrics.scale]
-    place_of = {name: place for place, name in enumerate(table.images.to_pylist())}
+    values = table.scales[metrics.scale]  # (N, F)
+    row_of = {name: row for row, name in enumerate(table.images.to_pylist())}
     tested = data.images[(data.splits == Split.TEST.value).to_numpy() & data.labelled]
     return [
-        _Case(
+        _TestImage(
             row,
             frozenset(parse_findings(row["findings"])),
-            dict(zip(table.findings, values[place_of[row["image_index"]]].tolist(), strict=True)),
+            dict(zip(table.findings, values[row_of[row["image_index"]]].tolist(), strict=True)),
         )
         for row in tested.to_dict("records")
-        if row["image_index"] in place_of and row["image_index"] in films.names
+        if row["image_index"] in row_of and row["image_index"] in folder.names
     ]
 
 
-def _errors(case: _Case, thresholds: Mapping[str, float]) -> list[str]:
-    """Return the findings that are missed or called falsely."""
+def _errors(image: _TestImage, thresholds: Mapping[str, float]) -> list[str]:
+    """Return the false-negative and false-positive findings."""
     return [
         finding
         for finding, threshold in thresholds.items()
-        if (case.predicted[finding] >= threshold) != (finding in case.truth)
+        if (image.predicted[finding] >= threshold) != (finding in image.ground_truth)
     ]
 
 
-def _examples(cases: list[_Case], thresholds: Mapping[str, float], films: ImageFolder) -> Iterator[ImageTile]:
-    """Yield the first films that can be decoded."""
+def _tiles(images: list[_TestImage], thresholds: Mapping[str, float], folder: ImageFolder) -> Iterator[ImageTile]:
+    """Yield the first decodable images."""
     left = EXAMPLES
-    for case in cases:
-        image = films.thumbnail(case.name) if left else None
-        if image is not None:
+    for image in images:
+        thumbnail = folder.thumbnail(image.name) if left else None
+        if thumbnail is not None:
             left -= 1
-            label = ", ".join(map(spell, parse_findings(case.row["findings"]))) or "No Finding"
-            yield ImageTile(label, image, [*_lines(case, thresholds), (about(case.row), "plain")])
+            label = ", ".join(map(spell, parse_findings(image.row["findings"]))) or "No Finding"
+            yield ImageTile(label, thumbnail, [*_lines(image, thresholds), (describe(image.row), "plain")])
 
 
-def _lines(case: _Case, thresholds: Mapping[str, float]) -> list[tuple[str, str]]:
+def _lines(image: _TestImage, thresholds: Mapping[str, float]) -> list[tuple[str, str]]:
     lines = []
     for finding, threshold in thresholds.items():
-        value, there = case.predicted[finding], finding in case.truth
+        value, labelled = image.predicted[finding], finding in image.ground_truth
         text = f"{spell(finding)} {decimal(value, 2)}"
         if value >= threshold:
-            lines.append((f"✓ {text}", "good") if there else (f"✗ {text}, not labelled", "bad"))
-        elif there:
+            lines.append((f"✓ {text}", "good") if labelled else (f"✗ {text}, not labelled", "bad"))
+        elif labelled:
             lines.append((f"✗ {text}, missed", "bad"))
-    return lines or [("✓ nothing predicted", "good")]
+    return lines or [("✓ no finding predicted", "good")]

@@ -1,4 +1,4 @@
-"""What the report is made of: a run's tables and an evaluation's numbers, read and checked."""
+"""Readers for the inputs of the report: tables of a run and metrics of an evaluation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cxrfeat.labels.findings import FINDINGS
 from head_training.report.style import with_interval
 
 PREDICTIONS = "predictions"
-"""The model that was evaluated; the others are baselines."""
+"""Name of the evaluated model; all other models are baselines."""
 
 Key = tuple[str | None, ...]
 _KEY = ("split", "group", "model", "scope", "point", "scale", "metric")
@@ -32,12 +32,12 @@ _METRICS_KEYS = (
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What ``python -m head_training.fit`` left.
+    """Results of ``python -m head_training.fit``.
 
     Attributes:
-        grid: one row a configuration; see :func:`cxrfeat.io.schema.grid_schema`.
-        history: one row an epoch of each; see :data:`cxrfeat.io.schema.HISTORY`.
-        config: everything resolved.
+        grid: one row per configuration; see :func:`cxrfeat.io.schema.grid_schema`.
+        history: one row per epoch and configuration; see :data:`cxrfeat.io.schema.HISTORY`.
+        config: resolved settings.
         extractor: fingerprint of the embeddings.
     """
 
@@ -48,13 +48,13 @@ class TrainingRun:
 
     @property
     def selected(self) -> pd.Series:
-        """Row of the chosen configuration."""
+        """Row of the selected configuration."""
         return self.grid[self.grid["selected"]].iloc[0]
 
 
 @dataclass(frozen=True)
 class MetricValue:
-    """One row of ``numbers`` in metrics.json; NaN where it has null."""
+    """One row of ``numbers`` in metrics.json, with NaN for null."""
 
     value: float = math.nan
     low: float = math.nan
@@ -66,25 +66,25 @@ class MetricValue:
 
     @property
     def defined(self) -> bool:
-        """Whether there is a value."""
+        """Return True if the value is finite."""
         return math.isfinite(self.value)
 
     def text(self, digits: int = 3) -> str:
-        """Write the value with its interval."""
+        """Return the value with its interval as text."""
         return with_interval(self.value, self.low, self.high, digits)
 
 
 ABSENT = MetricValue()
-"""What was not computed."""
+"""Placeholder for a metric that was not computed."""
 
 
 @dataclass(frozen=True)
 class EvaluationMetrics:
-    """What ``python -m head_training.evaluate`` left; :mod:`head_training.evaluation.measurement` says what is in it.
+    """Results of ``python -m head_training.evaluate``; see :mod:`head_training.evaluation.measurement` for the format.
 
     Attributes:
-        content: all of metrics.json but the numbers.
-        numbers: by split, group, model, scope, point, scale and metric.
+        content: metrics.json without ``numbers``.
+        numbers: values by split, group, model, scope, point, scale and metric.
     """
 
     content: dict[str, Any]
@@ -92,7 +92,7 @@ class EvaluationMetrics:
 
     @property
     def scale(self) -> str:
-        """Prefix of the predictions that were evaluated: probability, or score where nothing was calibrated."""
+        """Prefix of the evaluated predictions: probability, or score if they were not calibrated."""
         return str(self.content["predictions"]["scale"])
 
     def number(
@@ -105,31 +105,31 @@ class EvaluationMetrics:
         point: str | None = None,
         scale: str | None = None,
     ) -> MetricValue:
-        """Return a number of the test split, :data:`ABSENT` where it was not computed.
+        """Return a metric of the test split, or :data:`ABSENT` if it was not computed.
 
         Args:
-            metric: such as auroc.
+            metric: name, such as auroc.
             scope: a finding, an average, or any finding.
-            group: of patients or films.
+            group: group of patients or images.
             model: the predictions, or a baseline.
-            point: operating point; None for numbers without a threshold.
+            point: operating point; None for metrics without a threshold.
             scale: prefix of the predictions; by default the evaluated one.
         """
         scale = (scale or self.scale) if model == PREDICTIONS else None
         return self.numbers.get(("test", group, model, scope, point, scale, metric), ABSENT)
 
     def values(self, column: str) -> list[str]:
-        """Return the values of a column of the numbers on test that are not null, each once, in their order."""
-        place = _KEY.index(column)
-        found = (key[place] for key in self.numbers if key[0] == "test")
+        """Return the distinct non-null values of a column of the test numbers, in order of appearance."""
+        index = _KEY.index(column)
+        found = (key[index] for key in self.numbers if key[0] == "test")
         return list(dict.fromkeys(value for value in found if value is not None))
 
 
 def read_run(folder: Path) -> TrainingRun:
-    """Read a run.
+    """Read the output folder of a run.
 
     Raises:
-        ReportError: a file is missing or damaged, or no configuration was selected.
+        ReportError: a file is missing or unreadable, or not exactly one configuration is selected.
     """
     config, bundle = _read_json(folder / "config.json"), _read_json(folder / "head" / "bundle.json")
     grid, history = (
@@ -147,7 +147,7 @@ def read_metrics(path: Path) -> EvaluationMetrics:
     """Read metrics.json.
 
     Raises:
-        ReportError: it is missing, damaged, or of another format.
+        ReportError: the file is missing, unreadable, or has another format.
     """
     content = _read_json(path)
     if content.get("format") != METRICS_FORMAT:
@@ -161,51 +161,52 @@ def read_metrics(path: Path) -> EvaluationMetrics:
 def _numbers(path: Path, rows: list[dict[str, Any]]) -> dict[Key, MetricValue]:
     numbers: dict[Key, MetricValue] = {}
     names = [field.name for field in fields(MetricValue)]
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         _check_keys(path, row, (*_KEY, *names))
         key = tuple(row[name] for name in _KEY)
         if key in numbers:
-            raise ReportError(f"{path}: row {place} of numbers is there twice: {dict(zip(_KEY, key, strict=True))}")
+            described = ", ".join(f"{name} {value}" for name, value in zip(_KEY, key, strict=True) if value is not None)
+            raise ReportError(f"{path}: row {index} of numbers repeats an earlier row ({described})")
         numbers[key] = MetricValue(*(math.nan if row[name] is None else float(row[name]) for name in names))
     return numbers
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    _check_there(path)
+    _check_exists(path)
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise ReportError(f"{path} can't be read: {error}") from error
+        raise ReportError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict):
-        raise ReportError(f"{path} holds a {type(content).__name__}; expected an object")
+        raise ReportError(f"{path} contains a {type(content).__name__}; expected a JSON object")
     return content
 
 
 def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
-    """Read a Parquet file that must have the columns of a schema.
+    """Read a Parquet file and check that it has the columns of a schema.
 
     Raises:
-        ReportError: it is missing or damaged, or lacks a column.
+        ReportError: the file is missing or unreadable, or lacks a column.
     """
-    _check_there(path)
+    _check_exists(path)
     try:
         table = pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowException) as error:
-        raise ReportError(f"{path} can't be read: {error}") from error
+        raise ReportError(f"cannot read {path}: {error}") from error
     missing = sorted(set(schema.names).difference(table.column_names))
     if missing:
-        raise ReportError(f"{path} lacks the columns {missing}; it has {table.column_names}")
+        raise ReportError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(table.column_names)}")
     return table.to_pandas()
 
 
-def _check_there(path: Path) -> None:
+def _check_exists(path: Path) -> None:
     if not path.is_file():
         raise ReportError(
-            f"{path} is not there; expected a whole folder of head_training.fit or head_training.evaluate"
+            f"{path} does not exist; expected a complete output folder of head_training.fit or head_training.evaluate"
         )
 
 
 def _check_keys(path: Path, content: dict[str, Any], keys: tuple[str, ...]) -> None:
     missing = [key for key in keys if key not in content]
     if missing:
-        raise ReportError(f"{path} lacks {missing}; it has {sorted(content)}")
+        raise ReportError(f"{path} lacks the keys {', '.join(missing)}; it has {', '.join(sorted(content))}")

@@ -1,4 +1,4 @@
-"""One visual language for every figure, and how a figure becomes inline SVG."""
+"""Common style of all figures, their export as inline SVG, and number formatting."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
 BLUE, VERMILLION, ORANGE, SKY = "#0072B2", "#D55E00", "#E69F00", "#56B4E9"
-"""Told apart with every kind of colour vision. Source: Okabe & Ito, Color Universal Design, 2008."""
+"""Colours that every type of colour vision distinguishes. Source: Okabe & Ito, Color Universal Design, 2008."""
 
 INK, MUTED, CONTEXT, GRID = "#1b1f24", "#5b6570", "#c3c9d0", "#e8ebee"
-"""Text; second text; what is there for comparison; lines to read values off."""
+"""Colours of text, secondary text, reference data, and grid lines."""
 
 SEQUENTIAL = LinearSegmentedColormap.from_list("sequential", ["#f5f8fb", "#9ecae1", BLUE, "#08306b"]).with_extremes(
     bad="#dfe3e7"
 )
 DIVERGING = LinearSegmentedColormap.from_list("diverging", [VERMILLION, "#f7f7f7", BLUE]).with_extremes(bad="#dfe3e7")
 
-_HALF = 5.2
-"""Inches: half of a wide page, 500 CSS pixels; a narrow page shows it at 7/10, where 10.5 points are 10 pixels."""
+_WIDTH = 5.2
+"""Plot width in inches: half a wide page, 500 CSS pixels; a narrow page scales 10.5 points to 10 pixels (7/10)."""
 
-_TILE = 2.3
-"""Inches: a panel of small multiples."""
+_PANEL = 2.3
+"""Side length in inches of a panel of small multiples."""
 
-_TILE_AXES = (0.165, 0.135, 0.79, 0.79)
-"""Left, bottom, width and height of a panel's axes: square, with room for short tick labels."""
+_PANEL_AXES = (0.165, 0.135, 0.79, 0.79)
+"""Left, bottom, width and height of a panel's axes, which are square and leave room for short tick labels."""
 
 _RC: dict[RcKeyType, Any] = {
     "axes.axisbelow": True,
@@ -55,10 +55,10 @@ _RC: dict[RcKeyType, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
-    # Names of views or findings come from files: a dollar sign in them is a dollar sign.
+    # Names of views and findings come from files, so dollar signs in them do not start mathematics.
     "text.parse_math": False,
-    # Text stays text: it can be searched, copied and read aloud, and files are small. Matplotlib lays it out in DejaVu
-    # Sans, which is wider than the fonts that style.css asks browsers for, so nothing collides.
+    # Keep text as text, so that it can be searched, copied and read aloud, and files stay small. Matplotlib's layout
+    # uses DejaVu Sans, which is wider than the fonts in style.css, so labels do not overlap in the browser.
     "svg.fonttype": "none",
     "text.color": INK,
     "xtick.color": CONTEXT,
@@ -72,21 +72,21 @@ _RC: dict[RcKeyType, Any] = {
 
 
 def draw(plot: Callable[[Axes], None], label: str, *, height: float = 3.4) -> Markup:
-    """Draw a figure of one pair of axes, half a wide page across, and return it as an inline ``<svg>``.
+    """Draw a figure with one set of axes, half a page wide, and return it as an inline ``<svg>``.
 
-    The same plot gives the same bytes, and its ids are its own on the page as long as labels are.
+    The output is deterministic. Its ids are unique on the page if labels are.
 
     Args:
-        plot: draws onto the axes.
-        label: what a screen reader says.
-        height: inches, of 96 CSS pixels.
+        plot: function that draws onto the axes.
+        label: text for screen readers.
+        height: in inches of 96 CSS pixels.
     """
-    return _draw(plot, label, (_HALF, height), lambda figure: figure.add_subplot(), layout="constrained")
+    return _draw(plot, label, (_WIDTH, height), lambda figure: figure.add_subplot(), layout="constrained")
 
 
 def draw_panel(plot: Callable[[Axes], None], label: str) -> Markup:
-    """Draw a panel of small multiples as :func:`draw` does; the axes of all panels are in the same place."""
-    return _draw(plot, label, (_TILE, _TILE), lambda figure: figure.add_axes(_TILE_AXES), layout=None)
+    """Draw a panel of small multiples, like :func:`draw`, with the axes of all panels in the same position."""
+    return _draw(plot, label, (_PANEL, _PANEL), lambda figure: figure.add_axes(_PANEL_AXES), layout=None)
 
 
 def _draw(
@@ -106,10 +106,10 @@ def _draw(
 
 
 def _to_inline(svg: str, label: str, width: float) -> Markup:
-    """Cut a stand-alone SVG file down to what may stand in a page."""
+    """Return the parts of a stand-alone SVG file that belong in an HTML page."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    # figure_1, axes_1, …: every figure has them, but ids must be unique on a page. Those that are referred to are salted.
+    # Drop ids such as figure_1, which every figure has. Ids that are referred to are unique on the page by their salt.
     referred = set(re.findall(r'(?:href="|url\()#([^")]+)', body))
     body = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in referred else "", body)
     view_box = re.search(r'viewBox="[^"]*"', body)
@@ -123,16 +123,16 @@ def _to_inline(svg: str, label: str, width: float) -> Markup:
 
 
 def count(number: float) -> str:
-    """Write 112120 as 112,120, and what is not there as a dash."""
+    """Format 112120 as 112,120, and NaN as a dash."""
     return f"{number:,.0f}" if math.isfinite(number) else "–"
 
 
 def percent(share: float | None, digits: int | None = None) -> str:
-    """Write 0.538 as 53.8 % with a space that does not break, and what is not defined as a dash.
+    """Format 0.538 as 53.8 % with a non-breaking space, and None and NaN as a dash.
 
     Args:
-        share: of 1.
-        digits: after the point; by default one, or two for what is below 1 %.
+        share: fraction of 1.
+        digits: decimals; by default one, or two below 1 %.
     """
     if share is None or not math.isfinite(share):
         return "–"
@@ -142,22 +142,22 @@ def percent(share: float | None, digits: int | None = None) -> str:
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
-    """Write 0.8417 as 0.842, and what is not defined as a dash."""
+    """Format 0.8417 as 0.842, and None and NaN as a dash."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def with_interval(value: float | None, low: float | None, high: float | None, digits: int = 3) -> str:
-    """Write 0.807 (0.801–0.813), without the bracket where there is no interval."""
+    """Format a value with its interval as 0.807 (0.801–0.813), or the value alone if the interval is undefined."""
     if low is None or high is None or not math.isfinite(low) or not math.isfinite(high):
         return decimal(value, digits)
     return f"{decimal(value, digits)} ({decimal(low, digits)}–{decimal(high, digits)})"
 
 
-def general(value: float) -> str:
-    """Write a setting without digits that say nothing: 0.0003, 1e-6."""
+def compact(value: float) -> str:
+    """Format a setting without trailing zeros: 0.0003, 1e-6."""
     return f"{value:g}".replace("e-0", "e-")
 
 
 def spell(name: str) -> str:
-    """Write a name from a file for readers: Pleural_Thickening with a blank."""
+    """Return a name with spaces instead of underscores: Pleural Thickening."""
     return name.replace("_", " ")

@@ -1,4 +1,4 @@
-"""The sections about decisions: operating points, and films that could be set aside."""
+"""Operating points section and triage section: results after applying thresholds."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _AVERAGES = ("macro", "micro", "weighted", "samples")
 
 
 def operating_section(metrics: EvaluationMetrics) -> Section:
-    """Return one table an operating point, and the averages over findings."""
+    """Return one table per operating point, and the averages over findings."""
     points = metrics.content["settings"]["points"]
     blocks: list[Block] = [_point_table(metrics, point) for point in points]
     lead = [
-        "Thresholds are chosen on val and only applied to test; a fixed one is chosen nowhere. A sensitivity that was "
-        "reached on val is not guaranteed on test."
+        "Thresholds are chosen on the validation set and applied unchanged to the test set; a fixed threshold is the "
+        "same for all findings. A sensitivity that was reached in validation is not guaranteed on the test set."
     ]
     return Section("Operating points", [*blocks, _averages_table(metrics, points)], lead)
 
 
 def triage_section(metrics: EvaluationMetrics) -> Section:
-    """Return which share of the films without a finding could be set aside at a given sensitivity."""
+    """Return the share of images without a finding that could be set aside at a given sensitivity."""
     points = [
         point for point in metrics.values("point") if metrics.number("specificity", ANY_FINDING, point=point).defined
     ]
@@ -47,15 +47,15 @@ def triage_section(metrics: EvaluationMetrics) -> Section:
     if points:
         blocks.append(_triage_table(metrics, points))
     lead = [
-        "Could a film without any of the 14 findings be set aside unread? The score of any finding is 1\u00a0−\u00a0Π(1\u00a0−\u00a0p), as if "
-        "findings were independent. No Finding is not healthy, and a label is not a diagnosis: this measures a ranking, "
-        "not a way of working."
+        "Could X-rays without any of the 14 findings be set aside unread? The probability of any finding is computed "
+        "as 1\u00a0−\u00a0Π(1\u00a0−\u00a0p), which treats findings as independent. No Finding does not mean healthy, "
+        "and a label is not a diagnosis: these results describe a ranking, not a clinical workflow."
     ]
     return Section("Triage", blocks, lead, [(metrics.number("auroc", ANY_FINDING).text(), "AUROC of any finding")])
 
 
 def point_name(point: str) -> str:
-    """Write an operating point for readers: Sensitivity 0.90."""
+    """Return the name of an operating point on the page, such as Sensitivity 0.90."""
     return _NAMES.get(point) or spell(point).capitalize()
 
 
@@ -72,8 +72,8 @@ def _point_table(metrics: EvaluationMetrics, point: str) -> Table:
     means = {rate: _mean(values[rate]) for rate in _RATES}
     rows.append(("mean", "", *(decimal(means[rate], 2) for rate in _RATES), "", "", "", ""))
     title = (
-        f"{point_name(point)}: in the mean sensitivity {decimal(means['sensitivity'], 2)}, "
-        f"specificity {decimal(means['specificity'], 2)}"
+        f"{point_name(point)}: mean sensitivity {decimal(means['sensitivity'], 2)}, "
+        f"mean specificity {decimal(means['specificity'], 2)}"
     )
     header = ("", "threshold", "sensitivity", "specificity", "PPV", "NPV", "F1", "accuracy", "TP", "FP", "TN", "FN")
     return Table(title, header, rows, wide=True, emphasis=(len(FINDINGS),))
@@ -90,43 +90,44 @@ def _averages_table(metrics: EvaluationMetrics, points: list[str]) -> Table:
         for average in _AVERAGES:
             numbers = [metrics.number(name, average, point=point) for name in ("precision", "recall", "f1")]
             rows.append((f"{point_name(point)}, {average}", *(number.text() for number in numbers)))
-    caption = "Macro: mean over findings; micro: all calls in one; weighted: by positives; samples: mean over films."
+    caption = "Macro: mean over findings; micro: pooled; weighted: mean by positives; samples: mean over images."
     return Table("Averages over findings", ("", "precision", "recall", "F1"), rows, caption, wide=True)
 
 
 def _triage_plot(targets: dict[str, MetricValue]) -> Plot:
     names, numbers = [point_name(point) for point in targets], list(targets.values())
     middle = min(len(names) - 1, 1)
-    title = f"{names[middle]}: {percent(numbers[middle].value, 0)} of films without a finding could be set aside"
+    title = f"{names[middle]}: {percent(numbers[middle].value, 0)} of images without a finding could be set aside"
 
     def plot(axes: Axes) -> None:
-        for place, number in enumerate(numbers):
-            axes.barh(place, number.value, color=style.BLUE, height=0.6)
-            axes.hlines(place, number.low, number.high, color=style.INK, linewidth=1.2)
+        for row, number in enumerate(numbers):
+            axes.barh(row, number.value, color=style.BLUE, height=0.6)
+            axes.hlines(row, number.low, number.high, color=style.INK, linewidth=1.2)
             end = np.nanmax([number.value, number.high])
-            axes.text(end + 0.015, place, percent(number.value), va="center", color=style.MUTED)
+            axes.text(end + 0.015, row, percent(number.value), va="center", color=style.MUTED)
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.set_xlim(0, 1.12)
         axes.set_xticks(np.linspace(0, 1, 5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value, 0)))
-        axes.set_xlabel("films without a finding that are set aside")
+        axes.set_xlabel("images without a finding that are set aside")
         axes.grid(visible=False, axis="y")
 
-    caption = "Thresholds reach the named sensitivity on val; what they reach on test is in the table."
+    caption = "Thresholds reach the given sensitivity in validation; the table shows what they reach on the test set."
     return Plot(title, style.draw(plot, f"Triage. {title}", height=1.0 + 0.5 * len(names)), caption)
 
 
 def _triage_curve(metrics: EvaluationMetrics, points: dict[str, list[float]]) -> Plot:
     auroc = metrics.number("auroc", ANY_FINDING)
-    title = f"Any finding is ranked above none with an AUROC of {decimal(auroc.value, 2)}"
+    title = f"The AUROC of any finding against none is {decimal(auroc.value, 2)}"
 
     def plot(axes: Axes) -> None:
-        curve(axes, points["fpr"], points["tpr"], level=None)
+        curve(axes, points["fpr"], points["tpr"], chance=None)
         axes.set_xlabel("1 − specificity")
         axes.set_ylabel("sensitivity")
 
-    return Plot(title, style.draw(plot, f"ROC curve of any finding. {title}", height=3.4), "ROC on test; gray: chance.")
+    svg = style.draw(plot, f"ROC curve of any finding. {title}", height=3.4)
+    return Plot(title, svg, "ROC curve on the test set; gray: chance.")
 
 
 def _triage_table(metrics: EvaluationMetrics, points: list[str]) -> Table:
@@ -136,5 +137,6 @@ def _triage_table(metrics: EvaluationMetrics, points: list[str]) -> Table:
         rates = [numbers[name].text() for name in ("sensitivity", "specificity", "npv")]
         threshold = decimal(numbers["specificity"].threshold)
         rows.append((point_name(point), threshold, *rates, count(numbers["tn"].value), count(numbers["fn"].value)))
-    header = ("", "threshold", "sensitivity", "set aside", "NPV", "rightly", "wrongly set aside")
-    return Table("What setting aside costs", header, rows, wide=True)
+    header = ("", "threshold", "sensitivity", "set aside", "NPV", "correctly set aside", "wrongly set aside")
+    caption = "Set aside: specificity. Last columns: images set aside without a finding (correct) and with one (wrong)."
+    return Table("Triage results on the test set", header, rows, caption, wide=True)

@@ -1,8 +1,9 @@
-"""Adam over a stack of heads, each with its own learning rate and weight decay."""
+"""Adam for a stack of heads, each with its own learning rate and weight decay."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -11,63 +12,60 @@ from torch.optim import Adam
 from head_training.training.stack import HeadStack
 
 BETAS, EPS = (0.9, 0.999), 1e-8
-"""The settings of 2018."""
+"""Settings of 2018."""
 
 
 class StackedAdam:
     """One torch Adam for all heads of a stack.
 
-    Its parameter groups would each be a pass of their own: on a GPU 24 of them take seven times as long. So it works at
-    rate 1 on zeros that lie as the weights do; what it makes of them is each weight's step, and every head takes
-    it at its own rate. The weight decay is coupled, as Adam's is: a part of the gradient.
+    One parameter group per head would be one pass per head: on a GPU, 24 groups take seven times as long. So Adam runs
+    with learning rate 1 on tensors of zeros in the shapes of the stack's parameters, which turns the zeros into update
+    directions; each head then moves along its direction at its own learning rate. The weight decay is coupled, as in
+    Adam: it is part of the gradient.
     """
 
     def __init__(self, stack: HeadStack, rates: Sequence[float], weight_decays: Sequence[float]) -> None:
-        """Start with no momentum.
+        """Start without momentum.
 
         Args:
             stack: C heads.
-            rates: each one's learning rate.
-            weight_decays: each one's L2 penalty.
+            rates: learning rate of each head.
+            weight_decays: L2 penalty of each head.
         """
-        self._stack = stack
-        self._decays = torch.tensor(weight_decays, dtype=stack.dtype, device=stack.device)
-        self._steps = [nn.Parameter(torch.zeros_like(value)) for value in stack.values]
-        # fused: one pass over the memory instead of ten, which is what a step of Adam costs
-        self._adam = Adam(self._steps, lr=1.0, betas=BETAS, eps=EPS, fused=True)
-        self._bind()
+        self._decays = stack.dropout.new_tensor(weight_decays)  # (C,)
+        self._pairs = [(parameter, nn.Parameter(torch.zeros_like(parameter))) for parameter in stack.parameters()]
+        # fused: one pass over the memory instead of ten; memory traffic is the cost of an Adam step
+        self._adam = Adam([direction for _, direction in self._pairs], lr=1.0, betas=BETAS, eps=EPS, fused=True)
         self.set_rates(rates)
 
     def set_rates(self, rates: Sequence[float]) -> None:
-        """Go on with other learning rates, one for each head."""
-        self._rates = torch.tensor(rates, dtype=self._stack.dtype, device=self._stack.device)
+        """Set the learning rate of each head."""
+        self._rates = self._decays.new_tensor(rates)  # (C,)
 
     @torch.no_grad()
     def step(self) -> None:
-        """Take a step along the stack's gradients, which are changed."""
-        for value, gradient in zip(self._stack.values, self._stack.gradients, strict=True):
-            gradient.addcmul_(value, _spread(self._decays, value))
+        """Take one step along the gradients of the stack, and clear the gradients."""
+        for parameter, direction in self._pairs:
+            gradient = cast(torch.Tensor, parameter.grad)
+            direction.grad = gradient.addcmul_(parameter, _per_head(self._decays, parameter))
+            parameter.grad = None
         self._adam.step()
-        for value, step in zip(self._stack.values, self._steps, strict=True):
-            value.addcmul_(step, _spread(self._rates, value))
-            step.zero_()
+        self._adam.zero_grad()
+        for parameter, direction in self._pairs:
+            parameter.addcmul_(direction, _per_head(self._rates, parameter))
+            direction.zero_()
 
-    def keep(self, numbers: Sequence[int]) -> None:
-        """Forget all heads but these, which the stack has kept; they go on with their momentum."""
-        chosen = torch.tensor(numbers, device=self._stack.device)
+    def keep(self, members: Sequence[int]) -> None:
+        """Drop the state of all heads but these, which the stack has kept."""
+        chosen = torch.tensor(members, device=self._decays.device)
         self._decays, self._rates = self._decays[chosen], self._rates[chosen]
-        for step in self._steps:
-            state = self._adam.state[step]
+        for _, direction in self._pairs:
+            state = self._adam.state[direction]
             for moment in ("exp_avg", "exp_avg_sq"):
                 state[moment] = state[moment][chosen]
-            step.data = step.data[chosen]
-        self._bind()
-
-    def _bind(self) -> None:
-        for step, gradient in zip(self._steps, self._stack.gradients, strict=True):
-            step.grad = gradient
+            direction.data = direction.data[chosen]
 
 
-def _spread(numbers: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Return (C,) numbers as (C, 1, …), to go with a value of C heads."""
-    return numbers.view(-1, *[1] * (value.dim() - 1))
+def _per_head(values: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Return (C,) values as (C, 1, ...), to broadcast with a parameter of C heads."""
+    return values.view(-1, *[1] * (parameter.dim() - 1))

@@ -1,6 +1,6 @@
-"""What validation adds to a trained head: its calibration, and thresholds from which a probability is a yes.
+"""Calibration and thresholds of a trained head, both fitted on validation.
 
-Calibration: label weights undone, then Platt's line where it helps.
+Calibration undoes the label weights, then applies Platt scaling where it helps.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from cxrfeat.head.thresholds import RULES, choose_threshold
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS, any_finding
 
 MIN_IMAGES = 20
-"""Of either class in validation: below that, a line is fitted to chance."""
+"""Minimum number of validation images of either class for Platt scaling: with fewer, it fits noise."""
 
 _FOLDS = 5
 _NO_PENALTY = 1e12
-"""scikit-learn's C: far beyond any effect on two parameters."""
+"""scikit-learn's C, so large that two parameters are not regularised."""
 
 
 class CalibrationMethod(StrEnum):
-    """What was done to a finding's logits after the label weights were undone."""
+    """Method applied to the logits of a finding after the label weights are undone."""
 
     NONE = "none"
     PLATT = "platt"
@@ -34,25 +34,25 @@ class CalibrationMethod(StrEnum):
 def fit_calibration(
     logits: NDArray[np.float32], labels: NDArray[np.float32], patients: NDArray[np.str_], weights: NDArray[np.float32]
 ) -> tuple[Calibration, list[CalibrationMethod]]:
-    """Fit a line for each finding.
+    """Fit the calibration of each finding.
 
-    Platt's line is taken where it lowers the log loss of patients that it was not fitted on (five folds), and where it
-    rises; else the logits stay as they are without the label weights.
+    Platt scaling is applied where it lowers the log loss on held-out patients (five folds) and its slope is positive;
+    elsewhere only the label weights are undone.
 
     Args:
         logits: (N, 14) of the validation split.
         labels: (N, 14) of 0 and 1.
-        patients: (N,) names; a patient is in one fold only.
+        patients: (N,) patient ids; all rows of a patient are in one fold.
         weights: (2, 14) label weights of the training, for a negative and a positive.
 
     Returns:
-        The calibration, and what was done for each finding.
+        The calibration, and the method of each finding.
     """
-    offsets = np.log(weights[0].astype(np.float64) / weights[1])
+    offsets = np.log(weights[0].astype(np.float64) / weights[1])  # (14,): a weighted logit is too high by -offset
     slope, intercept, methods = np.ones(len(FINDINGS)), offsets.copy(), []
     for column, offset in enumerate(offsets):
-        logit, label = logits[:, [column]].astype(np.float64) + offset, labels[:, column] > 0.5
-        line = _platt(logit, label, patients)
+        logit, label = logits[:, [column]].astype(np.float64) + offset, labels[:, column] > 0.5  # (N, 1), (N,)
+        line = _fit_platt(logit, label, patients)
         methods.append(CalibrationMethod.NONE if line is None else CalibrationMethod.PLATT)
         if line is not None:
             slope[column], intercept[column] = line[0], line[0] * offset + line[1]
@@ -62,22 +62,25 @@ def fit_calibration(
 def choose_thresholds(
     labels: NDArray[np.float32], probabilities: NDArray[np.float32]
 ) -> dict[str, dict[str, float | None]]:
-    """Return for each of :data:`RULES` the threshold of each finding and of any finding; None where a class is absent.
+    """Return the thresholds of each finding and of any finding, by rule of :data:`RULES`; None where a class is absent.
 
     Args:
         labels: (N, 14) of 0 and 1, of the validation split.
         probabilities: (N, 14), calibrated.
     """
-    truths = {**dict(zip(FINDINGS, labels.T, strict=True)), ANY_FINDING: labels.max(axis=1)}
+    ground_truth = {**dict(zip(FINDINGS, labels.T, strict=True)), ANY_FINDING: labels.max(axis=1)}  # (N,) each
     scores = dict(zip(FINDINGS, probabilities.T, strict=True))
-    scores[ANY_FINDING] = any_finding(probabilities).astype(np.float32)  # as predictions hold it
-    return {rule: {name: choose_threshold(truths[name], scores[name], rule) for name in truths} for rule in RULES}
+    scores[ANY_FINDING] = any_finding(probabilities).astype(np.float32)  # the dtype of predictions
+    return {
+        rule: {name: choose_threshold(labels, scores[name], rule) for name, labels in ground_truth.items()}
+        for rule in RULES
+    }
 
 
-def _platt(
+def _fit_platt(
     logit: NDArray[np.float64], label: NDArray[np.bool_], patients: NDArray[np.str_]
 ) -> tuple[float, float] | None:
-    """Return slope and intercept, or None where a line can't be fitted or does not help."""
+    """Return slope and intercept of (N, 1) logits, or None where Platt scaling cannot be fitted or does not help."""
     if min(label.sum(), (~label).sum()) < MIN_IMAGES or len(set(patients)) < _FOLDS:
         return None
     folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
@@ -86,13 +89,13 @@ def _platt(
         if len(set(label[fit])) < 2:
             return None
         model = LogisticRegression(C=_NO_PENALTY).fit(logit[fit], label[fit])
-        after += _loss(label[held_out], model.decision_function(logit[held_out]))
-        before += _loss(label[held_out], logit[held_out, 0])
+        after += _log_loss(label[held_out], model.decision_function(logit[held_out]))
+        before += _log_loss(label[held_out], logit[held_out, 0])
     model = LogisticRegression(C=_NO_PENALTY).fit(logit, label)
     slope = float(model.coef_[0, 0])
     return (slope, float(model.intercept_[0])) if after < before and slope > 0 else None
 
 
-def _loss(label: NDArray[np.bool_], logit: NDArray[np.float64]) -> float:
-    """Return the summed log loss of logits: log(1 + exp(∓logit))."""
+def _log_loss(label: NDArray[np.bool_], logit: NDArray[np.float64]) -> float:
+    """Return the sum of the log losses of (N,) logits: log(1 + exp(∓logit))."""
     return float(np.logaddexp(0, np.where(label, -logit, logit)).sum())

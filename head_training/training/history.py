@@ -1,4 +1,4 @@
-"""The course of one configuration's training: its epochs, the best of them, and when it ends."""
+"""Settings of a training, and the history of each configuration: its epochs, the best one, and its status."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from head_training.training.grid import Configuration
 
 
 class Monitor(StrEnum):
-    """What a better epoch is better in, on validation: lower loss, higher mean AUROC, higher macro F1."""
+    """Metric on validation that picks the best epoch: loss (lowest), mean AUROC or macro F1 (highest)."""
 
     VAL_LOSS = "val_loss"
     AUROC = "auroc"
@@ -24,7 +24,7 @@ class Monitor(StrEnum):
 
 
 class TrainingStatus(StrEnum):
-    """How a configuration's training ended."""
+    """Final status of the training of a configuration."""
 
     COMPLETE = "complete"
     STOPPED_EARLY = "stopped early"
@@ -37,17 +37,17 @@ PRECISIONS = (Precision.FP32, Precision.BF16)
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What all configurations of a run share.
+    """Settings shared by all configurations of a run.
 
     Attributes:
-        epochs: at most.
-        batch_size: rows of a step.
-        early_stop: epochs without a better one after which a configuration ends; None: never.
-        monitor: what decides which epoch is better, for the one that is kept and for the early stop.
-        seed: of initial weights, batches and dropout.
-        precision: of the first layer's products; everything else is in the precision of the inputs.
+        epochs: maximum number of epochs.
+        batch_size: rows per step.
+        early_stop: stop a configuration after this many epochs without improvement; None: never.
+        monitor: metric that picks the best epoch, for its weights and for the early stop.
+        seed: seed of initial weights, batches and dropout.
+        precision: precision of the first layer's products; everything else has the precision of the inputs.
 
-    Raises ConfigError for values that can't be carried out.
+    Raises ConfigError for invalid values.
     """
 
     epochs: int = 50
@@ -58,19 +58,27 @@ class TrainingSettings:
     precision: Precision = Precision.FP32
 
     def __post_init__(self) -> None:
-        """Check every number."""
+        """Check every value."""
         for name, lowest in (("epochs", 1), ("batch_size", 1), ("early_stop", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise ConfigError(f"{name} is {value}; expected at least {lowest}")
         if self.precision not in PRECISIONS:
-            # No "auto": a head would depend on the machine it was trained on without a word.
-            raise ConfigError(f"precision is {self.precision}; expected one of {[p.value for p in PRECISIONS]}")
+            # "auto" is excluded: the head would depend on the machine without any record of it.
+            raise ConfigError(f"precision is {self.precision}; expected one of: {', '.join(PRECISIONS)}")
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of one configuration; the learning rate is the one it was trained with."""
+    """One epoch of one configuration.
+
+    Attributes:
+        epoch: its number, from 1.
+        lr: learning rate during the epoch.
+        train_loss: mean loss over the batches.
+        val_loss: loss after the epoch.
+        val_auroc, val_f1: mean AUROC and macro F1 after the epoch; None unless monitored.
+    """
 
     epoch: int
     lr: float
@@ -82,7 +90,13 @@ class Epoch:
 
 @dataclass(frozen=True)
 class BestEpoch:
-    """The best epoch so far and the parameters after it, layer by layer weight and bias."""
+    """The best epoch so far.
+
+    Attributes:
+        epoch: its metrics.
+        value: value of the monitored metric; higher is better (the loss is negated).
+        parameters: weight and bias of each layer in turn, after the epoch.
+    """
 
     epoch: Epoch
     value: float
@@ -91,30 +105,35 @@ class BestEpoch:
 
 @dataclass
 class TrainingHistory:
-    """The training of one configuration.
+    """Training history of one configuration.
 
     Attributes:
-        index: its place in the grid.
-        configuration: what is trained.
-        history: its epochs.
-        best: None before the first epoch that can be ranked.
-        status: None while it runs.
+        index: position of the configuration in the grid.
+        configuration: the configuration.
+        epochs: its epochs so far.
+        best: its best epoch; None before the first epoch with a value of the monitored metric.
+        status: final status; None while it runs.
     """
 
     index: int
     configuration: Configuration
-    history: list[Epoch] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)
     best: BestEpoch | None = None
     status: TrainingStatus | None = None
 
     @property
     def name(self) -> str:
-        """Of the configuration."""
+        """Name of the configuration."""
         return self.configuration.name(self.index)
 
+    @property
+    def best_epoch(self) -> int | None:
+        """Number of the best epoch."""
+        return self.best.epoch.epoch if self.best else None
+
     def add(self, epoch: Epoch, parameters: Sequence[torch.Tensor], settings: TrainingSettings) -> None:
-        """Take in an epoch: keep it if it is better than all before (not equal), and decide whether it was the last."""
-        self.history.append(epoch)
+        """Append an epoch; copy the parameters if it is better than all before (not equal), and update the status."""
+        self.epochs.append(epoch)
         value = {Monitor.VAL_LOSS: -epoch.val_loss, Monitor.AUROC: epoch.val_auroc, Monitor.F1: epoch.val_f1}[
             settings.monitor
         ]
@@ -123,17 +142,17 @@ class TrainingHistory:
             return
         if value is not None and (self.best is None or value > self.best.value):
             self.best = BestEpoch(epoch, value, [parameter.detach().clone() for parameter in parameters])
-        stale = epoch.epoch - (self.best.epoch.epoch if self.best else 0)
-        if settings.early_stop is not None and stale >= settings.early_stop:
+        epochs_without_improvement = epoch.epoch - (self.best_epoch or 0)
+        if settings.early_stop is not None and epochs_without_improvement >= settings.early_stop:
             self.status = TrainingStatus.STOPPED_EARLY
         elif epoch.epoch == settings.epochs:
             self.status = TrainingStatus.COMPLETE
 
     def head(self) -> Head:
-        """Return the head of the best epoch in eval mode, on the CPU.
+        """Return the head after its best epoch, in eval mode and on the CPU.
 
         Raises:
-            ValueError: there is none.
+            ValueError: no epoch is the best one yet.
         """
         if self.best is None:
             raise ValueError(f"configuration {self.index} has no best epoch")

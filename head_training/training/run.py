@@ -1,4 +1,4 @@
-"""One run: embeddings → trained grid → the chosen head, its bundle and tables in a folder."""
+"""Training run: train a grid on embeddings, choose a head, and write its bundle and tables."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from head_training.training.training_progress import TrainingProgress
 
 @dataclass(frozen=True)
 class FitConfig:
-    """What one run is to do; see ``python -m head_training.fit --help`` for each option.
+    """Configuration of one run; ``python -m head_training.fit --help`` documents each option.
 
-    Raises ConfigError for an output that holds a head already, or can't be written to.
+    Raises ConfigError for an output that already contains a head or is not writable.
     """
 
     features: str
@@ -52,10 +52,10 @@ class FitConfig:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        """Qualify the features, and refuse to mix two runs."""
+        """Qualify the path of the features, and check the output."""
         object.__setattr__(self, "features", storage.qualify(self.features))
         if self.head.exists():
-            raise ConfigError(f"{self.head} is there already; give another --output")
+            raise ConfigError(f"{self.head} already exists; choose another --output")
         check_output(self.output)
 
     @property
@@ -64,7 +64,7 @@ class FitConfig:
         return self.output / "head"
 
     def describe(self) -> dict[str, Any]:
-        """Return what decides the heads, as JSON values."""
+        """Return the settings that determine the heads, as JSON values."""
         return {
             **asdict(self.settings),
             "inputs": ["embedding", *self.covariates],
@@ -77,24 +77,24 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What came of a run.
+    """Results of one training run.
 
     Attributes:
-        courses: of all configurations.
-        rankings: on validation, of each one's best epoch; None where there is none.
-        chosen: index of the one in the bundle.
-        head: the chosen one.
-        logits: its (N, 14) logits of val and of test.
-        calibration: from them to probabilities, fitted on val.
-        methods: how each finding was calibrated.
-        thresholds: chosen on val, by rule.
-        test: how well it ranks the test split.
-        untrained: how well the head that its training started from ranks val and test: what training must beat.
-        imputed: values that were missing, by input.
-        left_out: rows that were not used, by reason.
+        histories: training history of each configuration.
+        rankings: ranking of each one's best epoch on val; None without a best epoch.
+        chosen: index of the chosen configuration.
+        head: the chosen head.
+        logits: its (N, 14) logits on val and on test.
+        calibration: its calibration, fitted on val.
+        methods: calibration method of each finding.
+        thresholds: thresholds by rule, chosen on val.
+        test: ranking of the chosen head on test.
+        untrained: rankings of the head's initial weights on val and test: the baseline of the training.
+        imputed: number of imputed values by input.
+        left_out: number of unused rows by reason.
     """
 
-    courses: Sequence[TrainingHistory]
+    histories: Sequence[TrainingHistory]
     rankings: Sequence[Ranking | None]
     chosen: int
     head: Head
@@ -108,30 +108,30 @@ class FitResult:
     left_out: Mapping[str, int]
 
     @property
-    def course(self) -> TrainingHistory:
-        """Of the chosen configuration."""
-        return self.courses[self.chosen]
+    def history(self) -> TrainingHistory:
+        """Training history of the chosen configuration."""
+        return self.histories[self.chosen]
 
     @property
     def val(self) -> Ranking:
-        """How well the chosen head ranks the validation split."""
+        """Ranking of the chosen head on val."""
         ranking = self.rankings[self.chosen]
         if ranking is None:
-            raise ValueError(f"configuration {self.chosen} was chosen, but never ranked")
+            raise ValueError(f"the chosen configuration {self.chosen} has no ranking")
         return ranking
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C ended the training."""
-        return any(course.status == TrainingStatus.INTERRUPTED for course in self.courses)
+        """True if Ctrl-C ended the training."""
+        return any(history.status == TrainingStatus.INTERRUPTED for history in self.histories)
 
 
 def fit(config: FitConfig) -> FitResult:
     """Train all configurations, choose one on validation, test it once, and write the run.
 
     Raises:
-        CxrfeatError: features, settings or a device that can't be used; no configuration that can be ranked.
-        KeyboardInterrupt: before there was anything to keep.
+        CxrfeatError: unusable features, settings or device, or no configuration can be ranked.
+        KeyboardInterrupt: Ctrl-C before the end of the first epoch.
     """
     device = find_device(config.device)
     features = load_features(config.features, config.covariates)
@@ -140,26 +140,26 @@ def fit(config: FitConfig) -> FitResult:
     imputed = inputs.apply(features.matrix)
     weights = label_weights(features.labels[train_rows], config.loss_weighting)
     examples = {split: _examples(features, split, weights, device) for split in Split}
-    courses = _train(config, examples)
-    if not any(course.history for course in courses):
+    histories = _train(config, examples)
+    if not any(history.epochs for history in histories):
         raise KeyboardInterrupt
     val_labels, test_labels = (features.labels[features.rows(split)] for split in (Split.VAL, Split.TEST))
     val, test = examples[Split.VAL].inputs, examples[Split.TEST].inputs
-    rankings = [rank(val_labels, infer(course.head(), val)) if course.best else None for course in courses]
-    chosen = choose(courses, rankings, config.select)
-    head = courses[chosen].head()
-    logits = [infer(head, val), infer(head, test)]  # only now, and only once
+    rankings = [rank(val_labels, infer(history.head(), val)) if history.best else None for history in histories]
+    chosen = choose(histories, rankings, config.select)
+    head = histories[chosen].head()
+    logits = [infer(head, val), infer(head, test)]  # the only use of test by a trained head: after the choice
     ranking = rank(test_labels, logits[1])
     patients = features.index.table["patient_id"].to_numpy()[features.rows(Split.VAL)]
     calibration, methods = fit_calibration(logits[0], val_labels, patients, weights)
     thresholds = choose_thresholds(val_labels, calibration.apply(torch.from_numpy(logits[0])).numpy())
-    initial = initial_head(val.shape[1], courses[chosen].configuration.hidden, config.settings.seed)
+    initial = initial_head(val.shape[1], histories[chosen].configuration.hidden, config.settings.seed)
     untrained = {
         split: rank(labels, infer(initial, examples[split].inputs))
         for split, labels in ((Split.VAL, val_labels), (Split.TEST, test_labels))
     }
     result = FitResult(
-        courses=courses,
+        histories=histories,
         rankings=rankings,
         chosen=chosen,
         head=head.cpu(),
@@ -179,20 +179,20 @@ def fit(config: FitConfig) -> FitResult:
 def _write(
     config: FitConfig, features: Features, inputs: Inputs, result: FitResult, weights: NDArray[np.float32]
 ) -> None:
-    """Write the tables, then the bundle: where ``output/head`` is, everything is."""
+    """Write the tables, then the bundle: ``output/head`` exists only in a complete run."""
     config.output.mkdir(parents=True, exist_ok=True)
-    write_grid(config.output / "grid.parquet", result.courses, result.rankings, result.chosen)
-    write_history(config.output / "history.parquet", result.courses)
-    judged = features.index.table.slice(features.rows(Split.VAL).start)  # val, then test: the order of the index
+    write_grid(config.output / "grid.parquet", result.histories, result.rankings, result.chosen)
+    write_history(config.output / "history.parquet", result.histories)
+    rows = features.index.table.slice(features.rows(Split.VAL).start)  # val, then test: the order of the index
     logits = torch.from_numpy(np.concatenate(result.logits))
     scores, probabilities = logits.sigmoid().numpy(), result.calibration.apply(logits).numpy()
-    write_predictions(config.output / "predictions.parquet", judged, scores, probabilities)
+    write_predictions(config.output / "predictions.parquet", rows, scores, probabilities)
     write_cohort(config.output / "cohort.parquet", features.index.table)
     record = _record(config, features, result, weights)
     bundle = Bundle(
         head=result.head,
         inputs=inputs,
-        hidden=result.course.configuration.hidden,
+        hidden=result.history.configuration.hidden,
         extractor=features.index.extractor,
         calibration=result.calibration,
         thresholds=result.thresholds,
@@ -229,23 +229,23 @@ def _train(config: FitConfig, examples: dict[Split, Examples]) -> list[TrainingH
 
 
 def _examples(features: Features, split: Split, weights: NDArray[np.float32], device: torch.device) -> Examples:
-    """Return a split on the device; on a CPU it is a view of the matrix, not a copy."""
+    """Return a split on the device; on the CPU, a view of the matrix."""
     rows = features.rows(split)
     arrays = (features.matrix[rows], features.labels[rows], weights)
     return Examples(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
 def _record(config: FitConfig, features: Features, result: FitResult, weights: NDArray[np.float32]) -> dict[str, Any]:
-    """Return how the head came to be, for its bundle: nothing in it depends on where the run was made."""
-    course = result.course
+    """Return the training record of the bundle, which does not depend on the machine or on paths."""
+    history = result.history
     table = features.index.table
     rows = {split.value: features.rows(split) for split in Split}
     positives = features.labels[rows[Split.TRAIN]].sum(axis=0).astype(int).tolist()
     return {
         "settings": config.describe(),
-        "configuration": {"name": course.name, **asdict(course.configuration)},
-        "best_epoch": course.best.epoch.epoch if course.best else None,
-        "status": str(course.status),
+        "configuration": {"name": history.name, **asdict(history.configuration)},
+        "best_epoch": history.best_epoch,
+        "status": str(history.status),
         "rows": {name: part.stop - part.start for name, part in rows.items()},
         "patients": {
             name: len(table["patient_id"].slice(part.start, part.stop - part.start).unique())

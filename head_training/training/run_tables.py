@@ -1,4 +1,4 @@
-"""Where a command writes, and the tables of a run, next to its bundle."""
+"""Tables that a training run writes next to its bundle, and a check of the output folder."""
 
 from __future__ import annotations
 
@@ -22,37 +22,39 @@ from head_training.training.selection import Ranking
 
 
 def check_output(folder: Path) -> None:
-    """Check that a folder can be written to, or made, before hours of work are lost on it; nothing of it stays.
+    """Check that a folder is writable or can be created, before hours of work are lost; leave no trace.
 
     Raises:
-        ConfigError: it is a file or below one, or may not be written to.
+        ConfigError: the path is a file, is below a file, or is not writable.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ConfigError(f"--output {folder}: {there} is a file; expected a folder, or nothing")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"--output {folder}: {existing} is a file; expected a folder or a new path")
     try:
-        tempfile.TemporaryDirectory(dir=there).cleanup()
-    except OSError as error:  # no permission, a read-only disk, a file system that only looks like one
-        raise ConfigError(f"--output {folder}: {there} can't be written to: {error.strerror}") from error
+        tempfile.TemporaryDirectory(dir=existing).cleanup()
+    except OSError as error:  # no permission, a read-only disk, or a virtual file system
+        raise ConfigError(f"--output {folder}: cannot write to {existing}: {error.strerror}") from error
 
 
-def write_grid(path: Path, courses: Sequence[TrainingHistory], rankings: Sequence[Ranking | None], chosen: int) -> None:
-    """Write one row a configuration."""
-    rows = [_grid_row(course, ranking, chosen) for course, ranking in zip(courses, rankings, strict=True)]
+def write_grid(
+    path: Path, histories: Sequence[TrainingHistory], rankings: Sequence[Ranking | None], chosen: int
+) -> None:
+    """Write one row per configuration."""
+    rows = [_grid_row(history, ranking, chosen) for history, ranking in zip(histories, rankings, strict=True)]
     pq.write_table(pa.Table.from_pylist(rows, grid_schema(FINDINGS)), path)
 
 
-def _grid_row(course: TrainingHistory, ranking: Ranking | None, chosen: int) -> dict[str, Any]:
+def _grid_row(history: TrainingHistory, ranking: Ranking | None, chosen: int) -> dict[str, Any]:
     row = {
-        "index": course.index,
-        "name": course.name,
-        **asdict(course.configuration),
-        "status": str(course.status),
-        "epochs": len(course.history),
-        "selected": course.index == chosen,
+        "index": history.index,
+        "name": history.name,
+        **asdict(history.configuration),
+        "status": str(history.status),
+        "epochs": len(history.epochs),
+        "selected": history.index == chosen,
     }
-    if course.best is not None:
-        best = course.best.epoch
+    if history.best is not None:
+        best = history.best.epoch
         row |= {"best_epoch": best.epoch, "train_loss": best.train_loss, "val_loss": best.val_loss}
     if ranking is not None:
         row |= {"val_auroc": ranking.mean, "val_auroc_findings": ranking.over}
@@ -60,10 +62,12 @@ def _grid_row(course: TrainingHistory, ranking: Ranking | None, chosen: int) -> 
     return row
 
 
-def write_history(path: Path, courses: Sequence[TrainingHistory]) -> None:
-    """Write one row an epoch of each configuration."""
+def write_history(path: Path, histories: Sequence[TrainingHistory]) -> None:
+    """Write one row per configuration and epoch."""
     rows = [
-        {"index": course.index, "name": course.name, **asdict(epoch)} for course in courses for epoch in course.history
+        {"index": history.index, "name": history.name, **asdict(epoch)}
+        for history in histories
+        for epoch in history.epochs
     ]
     pq.write_table(pa.Table.from_pylist(rows, HISTORY), path)
 
@@ -71,7 +75,7 @@ def write_history(path: Path, courses: Sequence[TrainingHistory]) -> None:
 def write_predictions(
     path: Path, rows: pa.Table, scores: NDArray[np.float32], probabilities: NDArray[np.float32]
 ) -> None:
-    """Write (N, 14) scores and probabilities beside the N rows that they belong to."""
+    """Write (N, 14) scores and probabilities next to the metadata of their N rows."""
     columns = {name: rows[name] for name in head_predictions_schema(FINDINGS).names if name in rows.column_names}
     for prefix, values in (("score", scores), ("probability", probabilities)):
         columns |= {f"{prefix}_{finding}": np.ascontiguousarray(values[:, i]) for i, finding in enumerate(FINDINGS)}
@@ -79,6 +83,6 @@ def write_predictions(
 
 
 def write_cohort(path: Path, rows: pa.Table) -> None:
-    """Write who was in the run, one row an image: what an evaluation needs to know of training, val and test."""
-    films = rows.filter(pc.equal(rows["augmentation"], Augmentation.NONE.value))
-    pq.write_table(films.select(COHORT.names).cast(COHORT), path)
+    """Write one row per image of training, val and test, without augmented copies: input of an evaluation."""
+    images = rows.filter(pc.equal(rows["augmentation"], Augmentation.NONE.value))
+    pq.write_table(images.select(COHORT.names).cast(COHORT), path)

@@ -1,4 +1,4 @@
-"""Which configuration is chosen, on validation alone, and how well it ranks."""
+"""Choice of a configuration by its ranking metrics on validation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from cxrfeat.head.mlp import Head
 from head_training.evaluation.ranking import FindingAuroc, aurocs, mean_auroc
 from head_training.training.history import TrainingHistory, TrainingStatus
 
-_ROWS_AT_ONCE = 4096
+_BATCH_SIZE = 4096
 
 
 class SelectionMetric(StrEnum):
-    """What the chosen configuration is best in: mean AUROC of its best epoch, or, as in 2018, its validation loss."""
+    """Metric on validation that picks the configuration, at its best epoch: mean AUROC or, as in 2018, loss."""
 
     AUROC = "auroc"
     VAL_LOSS = "val_loss"
@@ -28,12 +28,12 @@ class SelectionMetric(StrEnum):
 
 @dataclass(frozen=True)
 class Ranking:
-    """How well a head ranks the rows of a split.
+    """AUROCs of a head on one split.
 
     Attributes:
-        findings: one by one.
-        mean: AUROC over the findings that have one; None where there is none.
-        over: how many these are.
+        findings: AUROC of each finding.
+        mean: mean over the findings with a defined AUROC; None without any.
+        over: number of these findings.
     """
 
     findings: Sequence[FindingAuroc]
@@ -41,7 +41,7 @@ class Ranking:
     over: int
 
     def describe(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return the AUROCs as JSON values."""
         return {
             "mean_auroc": self.mean,
             "mean_over_findings": self.over,
@@ -53,46 +53,46 @@ class Ranking:
 
 
 def rank(labels: NDArray[np.float32], scores: NDArray[np.float32]) -> Ranking:
-    """Measure (N, 14) scores against (N, 14) labels of 0 and 1."""
+    """Return the ranking of (N, 14) scores against (N, 14) labels of 0 and 1."""
     found = aurocs(labels, scores)
     return Ranking(found, *mean_auroc(found))
 
 
 @torch.inference_mode()
 def infer(head: Head, inputs: torch.Tensor) -> NDArray[np.float32]:
-    """Return the (N, 14) float32 logits of a head for (N, inputs), on the inputs' device."""
+    """Return the (N, 14) float32 logits of a head, computed in batches on the device of the (N, inputs)."""
     head = head.to(inputs.device)
-    parts = [head(part).float().cpu() for part in torch.split(inputs, _ROWS_AT_ONCE)]
+    parts = [head(part).float().cpu() for part in torch.split(inputs, _BATCH_SIZE)]
     scores: NDArray[np.float32] = torch.cat(parts).numpy()
     return scores
 
 
-def choose(courses: Sequence[TrainingHistory], rankings: Sequence[Ranking | None], select: SelectionMetric) -> int:
-    """Return the index of the best configuration on validation; of equals the first in the grid.
+def choose(histories: Sequence[TrainingHistory], rankings: Sequence[Ranking | None], select: SelectionMetric) -> int:
+    """Return the index of the best configuration on validation; ties go to the first in the grid.
 
     Args:
-        courses: of all configurations.
-        rankings: on validation, at each one's best epoch; None where there is no such epoch.
-        select: what is compared.
+        histories: one per configuration.
+        rankings: rankings on validation at the best epoch of each; None without a best epoch.
+        select: metric to compare.
 
     Raises:
-        TrainingError: none can be ranked.
+        TrainingError: no configuration has a value of the metric.
     """
     values: dict[int, float] = {}
-    for course, ranking in zip(courses, rankings, strict=True):
-        if course.best is None or ranking is None:
+    for history, ranking in zip(histories, rankings, strict=True):
+        if history.best is None or ranking is None:
             continue
-        value = ranking.mean if select == SelectionMetric.AUROC else -course.best.epoch.val_loss
+        value = ranking.mean if select == SelectionMetric.AUROC else -history.best.epoch.val_loss
         if value is not None:
-            values[course.index] = value
+            values[history.index] = value
     if not values:
-        ends = sorted({str(course.status) for course in courses})
+        ends = sorted({str(history.status) for history in histories})
         raise TrainingError(
-            f"none of {len(courses)} configurations can be ranked by {select}; they ended as {ends}. "
+            f"none of {len(histories)} configurations can be ranked by {select}; they ended as: {', '.join(ends)}. "
             + (
                 "Try a lower learning rate"
                 if ends == [TrainingStatus.DIVERGED]
-                else "No finding has both classes in val: --select and --monitor val_loss"
+                else "No finding has both classes in val; try --select val_loss and --monitor val_loss"
             )
         )
     return max(values, key=lambda index: (values[index], -index))

@@ -1,31 +1,32 @@
-"""Heads of one shape side by side: one GEMM feeds all their first layers, batched ones do the rest.
-
-Weights lie as (C, out, in): together they are the one big matrix of the first layer. Activations lie as (C, units, B), the batch last:
-every product then reads and writes whole rows, and none has to be transposed. The gradients are written by hand into
-memory of the weights' layout: autograd would make them anew in every step.
-"""
+"""Stack of heads of one shape: one matrix product for all first layers, batched products for the others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from cxrfeat.head.mlp import Head
 
 _CACHE_LINE = 16
-"""Floats. Rows of inputs and first layer are padded with zeros to whole lines: a GEMM that writes rows of 2050 floats
-takes half as long again as one that writes rows of 2064. Zeros get no gradient and stay."""
+"""Floats per cache line. Inputs and first layer are padded with zeros to whole lines, which makes an epoch 13 % faster
+for 2,050 inputs in fp32. The padding of the weights has zero gradients and stays zero."""
 
 
-class HeadStack:
-    """C heads with L layers each, and the gradients of a batch.
+class HeadStack(nn.Module):
+    """C heads with L layers each.
+
+    Activations are laid out as (C, units, B): batch last, so that no product needs a transposed copy of them.
 
     Attributes:
-        weights, biases: for each layer (C, out, in) and (C, out); the first layer's ``in`` is padded.
-        gradients: of :attr:`values`.
+        weights: (C, out, in) per layer; ``in`` of the first layer is padded.
+        biases: (C, out) per layer.
+        dropout: (C, 1, 1) dropout rates.
     """
+
+    dropout: torch.Tensor
 
     def __init__(
         self,
@@ -33,140 +34,64 @@ class HeadStack:
         dropout: Sequence[float],
         device: torch.device,
         dtype: torch.dtype,
-        operands: torch.dtype,
+        operand_dtype: torch.dtype,
     ) -> None:
-        """Copy the heads' weights.
+        """Copy the weights of C heads of one shape.
 
         Args:
-            heads: of one shape.
-            dropout: each one's own share of dropped units.
-            device: where they are trained.
-            dtype: of weights, gradients and activations.
-            operands: what the first layer's products are rounded to on the way in, and on the way out.
+            heads: C heads.
+            dropout: dropout rate of each head.
+            device: device of the stack.
+            dtype: dtype of weights and activations.
+            operand_dtype: dtype of the operands and results of the first layer's products.
         """
-        same = zip(*(head.parameters() for head in heads), strict=True)
-        stacked = [torch.stack([tensor.detach() for tensor in group]).to(device, dtype) for group in same]
-        self.weights, self.biases = stacked[0::2], stacked[1::2]
-        self._inputs = self.weights[0].shape[2]
-        self._operands = operands
-        self.weights[0] = F.pad(self.weights[0], (0, -self._inputs % _CACHE_LINE))
-        self._padded = self.weights[0].new_zeros((0, self.weights[0].shape[2]), dtype=self._operands)
-        self._dropout = torch.tensor(dropout, device=device, dtype=dtype).view(-1, 1, 1)
-        self._make_room()
+        super().__init__()
+        tensors = zip(*(head.parameters() for head in heads), strict=True)
+        stacked = [torch.stack([tensor.detach() for tensor in group]).to(device, dtype) for group in tensors]
+        self._inputs = stacked[0].shape[2]
+        self._padding = -self._inputs % _CACHE_LINE
+        self._operand_dtype = operand_dtype
+        stacked[0] = F.pad(stacked[0], (0, self._padding))
+        self.weights, self.biases = nn.ParameterList(stacked[0::2]), nn.ParameterList(stacked[1::2])
+        self.register_buffer("dropout", torch.tensor(dropout, device=device, dtype=dtype).view(-1, 1, 1))
 
     def __len__(self) -> int:
-        """How many heads there are."""
-        return len(self.biases[0])
+        """Return C."""
+        return len(self.dropout)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of weights, gradients and activations."""
-        return self.weights[0].dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where the heads are."""
-        return self.weights[0].device
-
-    @property
-    def values(self) -> list[torch.Tensor]:
-        """All weights, then all biases."""
-        return [*self.weights, *self.biases]
-
-    def parameters(self, number: int) -> list[torch.Tensor]:
-        """Return a head's parameters without padding, layer by layer weight and bias: views into the stack."""
-        pairs = zip(self.weights, self.biases, strict=True)
-        first, *others = (tensor[number] for pair in pairs for tensor in pair)
-        return [first[:, : self._inputs], *others]
-
-    def keep(self, numbers: Sequence[int]) -> None:
-        """Drop all heads but these."""
-        chosen = torch.tensor(numbers, device=self._dropout.device)
-        self.weights = [tensor[chosen] for tensor in self.weights]
-        self.biases = [tensor[chosen] for tensor in self.biases]
-        self._dropout = self._dropout[chosen]
-        self._make_room()
-
-    @torch.no_grad()
-    def logits(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return (C, B, 14) logits of (B, inputs), without dropout."""
-        hidden, _ = self._hidden(self._to_operand(inputs), None)
-        return self._last(hidden[-1]).transpose(1, 2)
-
-    @torch.no_grad()
-    def backward(
-        self, inputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, noise: torch.Generator
-    ) -> torch.Tensor:
-        """Write every head's gradients of the mean weighted binary cross-entropy, and return the losses.
+    def forward(self, inputs: torch.Tensor, noise: torch.Generator | None = None) -> torch.Tensor:
+        """Return the logits of every head.
 
         Args:
             inputs: (B, inputs).
-            labels: (B, 14) of 0 and 1.
-            weights: (B, 14), what each label weighs.
-            noise: decides what dropout drops: one draw for all heads, so that a head's course is its own.
+            noise: source of the dropout masks; None: no dropout.
 
         Returns:
-            (C,) loss of each head.
+            (C, B, 14).
         """
-        operand = self._to_operand(inputs)
-        hidden, slopes = self._hidden(operand, noise)
-        logits = self._last(hidden[-1])
-        labels, weights = labels.T.expand_as(logits), weights.T / labels.numel()
-        losses = F.binary_cross_entropy_with_logits(logits, labels, weights, reduction="none").sum((1, 2))
-        delta = (logits.sigmoid_() - labels).mul_(weights)
-        for layer in range(len(hidden), 0, -1):
-            torch.bmm(delta, hidden[layer - 1].transpose(1, 2), out=self._weight_gradients[layer])
-            torch.sum(delta, 2, out=self._bias_gradients[layer])
-            delta = torch.bmm(self.weights[layer].transpose(1, 2), delta).mul_(slopes[layer - 1])
-        gradient = self._weight_gradients[0].flatten(0, 1)
-        if self._operands == gradient.dtype:
-            torch.mm(delta.flatten(0, 1), operand, out=gradient)
-        else:
-            gradient.copy_(torch.mm(delta.flatten(0, 1).to(self._operands), operand))
-        torch.sum(delta, 2, out=self._bias_gradients[0])
-        return losses
+        (first_weight, *weights), (first_bias, *biases) = self.weights, self.biases
+        operand = F.pad(inputs.to(self._operand_dtype), (0, self._padding))  # (B, in)
+        product = first_weight.flatten(0, 1).to(self._operand_dtype) @ operand.T  # (C * h, B)
+        hidden = product.to(inputs.dtype).view(*first_bias.shape, -1) + first_bias.unsqueeze(2)  # (C, h, B)
+        for weight, bias in zip(weights, biases, strict=True):
+            hidden = torch.relu(hidden)
+            if noise is not None:
+                # All heads share one draw, so that the masks of a head do not depend on its neighbours.
+                draw = torch.rand(hidden.shape[1:], generator=noise, device=hidden.device, dtype=hidden.dtype)  # (h, B)
+                hidden = hidden * ((draw >= self.dropout) / (1 - self.dropout))  # (C, h, B)
+            hidden = torch.baddbmm(bias.unsqueeze(2), weight, hidden)  # (C, out, B)
+        logits: torch.Tensor = hidden.transpose(1, 2)
+        return logits
 
-    def _to_operand(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Copy (B, inputs) into kept memory as the first layer's products want it: padded, and rounded if asked."""
-        if len(self._padded) < len(inputs):
-            self._padded = self._padded.new_zeros(len(inputs), self._padded.shape[1])
-        operand = self._padded[: len(inputs)]
-        operand[:, : self._inputs].copy_(inputs)
-        return operand
+    def head_parameters(self, member: int) -> list[torch.Tensor]:
+        """Return views of one head's parameters without padding: weight and bias of each layer in turn."""
+        pairs = zip(self.weights, self.biases, strict=True)
+        parameters: list[torch.Tensor] = [tensor[member] for pair in pairs for tensor in pair]
+        return [parameters[0][:, : self._inputs], *parameters[1:]]
 
-    def _hidden(
-        self, operand: torch.Tensor, noise: torch.Generator | None
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Return each hidden layer's (C, h, B) outputs, and their derivatives by what came before ReLU and dropout.
-
-        Without noise there is no dropout.
-        """
-        first = torch.mm(self.weights[0].flatten(0, 1).to(self._operands), operand.T)
-        before = first.to(self.weights[0].dtype).view(*self.biases[0].shape, -1).add_(self.biases[0].unsqueeze(2))
-        outputs, slopes = [], []
-        for layer in range(1, len(self.weights)):
-            slope = self._slope(before, noise)
-            outputs.append(before.mul_(slope))
-            slopes.append(slope)
-            if layer < len(self.weights) - 1:
-                before = torch.baddbmm(self.biases[layer].unsqueeze(2), self.weights[layer], before)
-        return outputs, slopes
-
-    def _last(self, hidden: torch.Tensor) -> torch.Tensor:
-        return torch.baddbmm(self.biases[-1].unsqueeze(2), self.weights[-1], hidden)
-
-    def _slope(self, before: torch.Tensor, noise: torch.Generator | None) -> torch.Tensor:
-        """Return what ReLU and dropout multiply (C, h, B) with: 0, or 1, or 1 / (1 - dropout)."""
-        slope = (before > 0).to(before.dtype)
-        if noise is None or not self._drops:
-            return slope
-        draw = torch.rand(before.shape[1:], generator=noise, device=before.device, dtype=before.dtype)
-        return slope.mul_(draw >= self._dropout).mul_(self._rescale)
-
-    def _make_room(self) -> None:
-        """Make gradients of the right size, and what follows from the dropout."""
-        self.gradients = [torch.zeros_like(value) for value in self.values]
-        self._weight_gradients = self.gradients[: len(self.weights)]
-        self._bias_gradients = self.gradients[len(self.weights) :]
-        self._drops = bool((self._dropout > 0).any())
-        self._rescale = 1 / (1 - self._dropout)
+    def keep(self, members: Sequence[int]) -> None:
+        """Drop all heads but these."""
+        chosen = torch.tensor(members, device=self.dropout.device)
+        self.dropout = self.dropout[chosen]
+        for parameter in self.parameters():
+            parameter.data = parameter.data[chosen]

@@ -1,4 +1,4 @@
-"""A live bar for a running training: epoch, configurations that still run, the best so far, time left."""
+"""Progress bar of a training: epoch, running configurations, best one so far, time left."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from head_training.training.history import TrainingHistory
 
 
 class TrainingProgress:
-    """Told of steps and epochs by :func:`head_training.training.trainer.train`; use it as a context manager.
+    """Progress bar with callbacks for :func:`head_training.training.trainer.train`; use it as a context manager.
 
-    The bar counts rows times configurations, so that its estimate knows who has left.
+    The bar counts rows times configurations, so that its estimate accounts for configurations that have ended.
     """
 
     def __init__(self, *, rows: int, configurations: int, epochs: int, quiet: bool) -> None:
-        """Make a bar for ``epochs`` passes of so many configurations over so many training rows."""
+        """Make a bar for ``epochs`` passes of ``configurations`` over ``rows`` training rows."""
         self._rows, self._epochs, self._epoch = rows, epochs, 1
         self._bar: tqdm[Any] = tqdm(
             total=rows * configurations * epochs,
@@ -29,28 +29,27 @@ class TrainingProgress:
         self._show(running=configurations, best="none yet")
 
     def __enter__(self) -> TrainingProgress:
-        """Keep the bar until the end."""
+        """Return the open bar."""
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        """Leave the bar on the screen."""
+        """Close the bar; its last state stays on the screen."""
         self._bar.close()
 
     def on_step(self, rows: int) -> None:
-        """Count rows that were trained on, summed over configurations."""
+        """Count the rows of a step, summed over configurations."""
         self._bar.update(rows)
 
-    def on_epoch(self, courses: Sequence[TrainingHistory]) -> None:
-        """Show how the configurations stand after an epoch."""
-        running = sum(course.status is None for course in courses)
+    def on_epoch(self, histories: Sequence[TrainingHistory]) -> None:
+        """Show the number of running configurations and the best one so far."""
+        running = sum(history.status is None for history in histories)
         self._bar.total = int(self._bar.n) + self._rows * running * (self._epochs - self._epoch)
         self._epoch = min(self._epoch + 1, self._epochs)
-        ranked = [course for course in courses if course.best is not None]
-        best = max(ranked, key=lambda course: course.best.value if course.best else 0.0, default=None)
+        candidates = [(history.best.value, history.name, history.best.epoch) for history in histories if history.best]
         shown = "none yet"
-        if best is not None and best.best is not None:
-            epoch = best.best.epoch
-            shown = f"{best.name} in epoch {epoch.epoch}, val loss {epoch.val_loss:.4f}"
+        if candidates:
+            _, name, epoch = max(candidates, key=lambda candidate: candidate[0])
+            shown = f"{name} in epoch {epoch.epoch}, val loss {epoch.val_loss:.4f}"
         self._show(running=running, best=shown)
 
     def _show(self, *, running: int, best: str) -> None:

@@ -19,7 +19,7 @@ def test_it_measures_and_judges(
     """A device that agrees is 0, one below a bar 1; every size of a batch and number of threads has its rate."""
     monkeypatch.setitem(BACKBONES, "small", fakes.SMALL)
     for index in range(2):
-        (tmp_path / f"{index}.png").write_bytes(fakes.png(fakes.film(seed=index)))
+        (tmp_path / f"{index}.png").write_bytes(fakes.png(fakes.gray_image(seed=index)))
     command = ["--images", str(tmp_path), "--device", "cpu", "--count", "4", "--backbone", "small"]
     command += ["--batch-sizes", "1", "3"]
     assert gpu.main(command) == 0

@@ -27,7 +27,7 @@ CPUS_PER_TASK = 2
 
 
 def without_overrides() -> Sequence[str]:
-    """Return the command that makes root obey file permissions like everybody; nothing where we aren't root."""
+    """Return the command that makes root obey file permissions, or an empty list if this user is not root."""
     setpriv = shutil.which("setpriv")
     if os.geteuid() != 0 or setpriv is None:
         return []
@@ -78,7 +78,7 @@ def on_cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    """Return a factory of encoders that write down what they do; the driver tries no network, a fake has none."""
+    """Return a factory of encoders that record their calls; the driver skips loading a network."""
     monkeypatch.setattr(embedding, "load_network", lambda *_: None)
     (tmp_path / "calls").mkdir()
     return Recorder(tmp_path / "calls")

@@ -1,4 +1,4 @@
-"""An exact encoder that takes its time and writes down which task held which device when."""
+"""An exact, slow encoder that records which task held which device at what time."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Call:
 
     Attributes:
         task: unique name of the task.
-        pid: of the Python worker.
-        device: that it was built for.
-        threads: that it was given.
-        images: of the batch.
+        pid: process id of the Python worker.
+        device: device that the encoder was built for.
+        threads: number of threads of the encoder.
+        images: number of images in the batch.
         begin, end: Unix time, s; the first call of a task begins when the task got its encoder.
     """
 
@@ -43,7 +43,7 @@ class Call:
 
 
 class RecordingEncoder:
-    """The first numbers of an embedding are those of :func:`tests.fakes.fake_embedding`, the others count on from them."""
+    """Encoder whose embeddings repeat :func:`tests.fakes.fake_embedding` and add the index of each number."""
 
     def __init__(self, folder: Path, spec: EncoderSpec, device: str, threads: int, delay: float) -> None:
         self.dim = DIM
@@ -75,8 +75,8 @@ class Recorder:
     """Builds recording encoders: an :data:`cxrfeat.backbones.encoder.EncoderFactory` that travels to the workers.
 
     Attributes:
-        folder: where they write.
-        delay: of each batch, s.
+        folder: folder of their records.
+        delay: time per batch, s.
     """
 
     folder: Path
@@ -86,6 +86,6 @@ class Recorder:
         return RecordingEncoder(self.folder, spec, device, threads, self.delay)
 
     def calls(self) -> list[Call]:
-        """Return what has been written so far, by worker and in the order of time."""
+        """Return the calls so far, by worker and in the order of time."""
         lines = [line for path in sorted(self.folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
         return [Call(**json.loads(line)) for line in lines]

@@ -1,8 +1,8 @@
-"""A Spark standalone cluster as processes of this machine: a master and workers, by Spark's own launch classes.
+"""A Spark standalone cluster on this machine: a master and workers, started with Spark's launch classes.
 
     python -m tests.cluster.standalone [--workers 2] [--cores 1] [--memory 2g] [--discovery SCRIPT]
 
-starts one, says how to submit to it, and stops it on Ctrl-C. Everything it writes lies in one folder.
+starts a cluster, prints how to submit to it, and stops it on Ctrl-C. All its files are in one temporary folder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cxrfeat.spark.java import find_java
 
 _HOST = "127.0.0.1"
 _WORKER_HOST = "127.0.0.{}"
-"""A host of its own for each worker: Spark runs a straggler's rival on another one. All of 127.0.0.0/8 is Linux's own."""
+"""Each worker has its own address, because Spark runs a speculative copy on another host. Linux accepts 127.0.0.0/8."""
 
 _DEADLINE_S = 60.0
 _POLL_S = 0.1
@@ -51,8 +51,8 @@ class Cluster:
     """A master and its workers; a context manager that starts and stops them.
 
     Attributes:
-        url: for ``--master``.
-        workers: the daemons in their order, dead ones too.
+        url: value for ``--master``.
+        workers: all daemons in order, including dead ones.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class Cluster:
         """Describe a cluster; nothing runs yet.
 
         Args:
-            folder: for logs, configuration and executors' scratch.
-            workers: how many.
-            cores: of each worker.
-            memory: of each worker, as Spark spells it.
-            discovery: a GPU discovery script for each worker; none for a cluster without GPUs.
-            wrapper: a command that runs each daemon, such as ``setpriv``.
+            folder: folder for logs, configuration and executors' scratch.
+            workers: number of workers.
+            cores: cores per worker.
+            memory: memory per worker, in Spark's notation.
+            discovery: one GPU discovery script per worker; empty for a cluster without GPUs.
+            wrapper: command that runs each daemon, such as ``setpriv``.
         """
         self.url = f"spark://{_HOST}:{_free_port()}"
         self.workers: list[subprocess.Popen[bytes]] = []
@@ -128,11 +128,11 @@ class Cluster:
         _wait_for(alive, f"{count} workers", *self.workers[-1:])
 
     def state(self) -> dict[str, Any] | None:
-        """Return what the master says of its workers and applications; None while it does not answer."""
+        """Return the master's report on its workers and applications, or None while it does not respond."""
         try:
             with urllib.request.urlopen(f"http://{_HOST}:{self._ui}/json/", timeout=5) as answer:
                 state: dict[str, Any] = json.load(answer)
-        except (OSError, json.JSONDecodeError):  # its page is there before the page's JSON
+        except (OSError, json.JSONDecodeError):  # the page exists before its JSON
             return None
         return state
 
@@ -146,7 +146,7 @@ class Cluster:
         return found
 
     def applications(self) -> set[str]:
-        """Return the applications that had an executor here: each has left a folder."""
+        """Return the applications that ran an executor here; each left a folder."""
         return {path.name for path in (self._folder / "work").glob("app-*")}
 
     def stop(self) -> None:
@@ -207,7 +207,7 @@ def _wait_for(condition: Callable[[], bool], what: str, *daemons: subprocess.Pop
 
 
 def _end(daemon: subprocess.Popen[bytes]) -> None:
-    """End a daemon and what it started; executors are in its process group."""
+    """End a daemon and its executors, which are in its process group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(daemon.pid, signal.SIGTERM)
     try:
@@ -220,9 +220,9 @@ def _end(daemon: subprocess.Popen[bytes]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a cluster until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--cores", type=int, default=1, help="of each worker (default 1)")
-    parser.add_argument("--memory", default="2g", help="of each worker (default 2g)")
+    parser.add_argument("--workers", type=int, default=2, help="number of workers (default 2)")
+    parser.add_argument("--cores", type=int, default=1, help="cores per worker (default 1)")
+    parser.add_argument("--memory", default="2g", help="memory per worker (default 2g)")
     parser.add_argument(
         "--discovery", type=Path, metavar="SCRIPT", help="GPU discovery script, such as docker/discover-gpus.sh"
     )

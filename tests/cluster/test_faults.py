@@ -1,4 +1,4 @@
-"""What breaks in the middle of a round: every film is there once afterwards, or there is a clear error and a rerun."""
+"""Failures in the middle of a round: afterwards every image has one row, or a clear error is followed by a rerun."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from cxrfeat.errors import WorkerError
 from cxrfeat.spark.extract import extract
 from tests.cluster.conftest import without_overrides
 from tests.cluster.encoders import Call, Recorder
-from tests.cluster.films import check_each_once, config, write_films
+from tests.cluster.films import check_each_once, config, write_images
 from tests.cluster.standalone import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.spark]
 
-FILMS = 160
-"""In two rounds; with 30 films the first is on its way, with 110 the second."""
+IMAGES = 160
+"""In two rounds; with 30 images the first is on its way, with 110 the second."""
 
 DEADLINE_S = 600
-"""After which films never come; a busy machine may take minutes to import torch in every worker."""
+"""After which images never come; a busy machine may take minutes to import torch in every worker."""
 
 
 @contextlib.contextmanager
 def in_the_middle(
-    recorder: Recorder, break_something: Callable[[list[Call]], None], *, films: int = 110
+    recorder: Recorder, break_something: Callable[[list[Call]], None], *, images: int = 110
 ) -> Iterator[None]:
-    """Break something as soon as this many films have gone through the network."""
+    """Break something as soon as this many images have gone through the network."""
     deadline = time.monotonic() + DEADLINE_S
 
     def wait_and_break() -> None:
-        while sum(call.images for call in recorder.calls()) < films:
+        while sum(call.images for call in recorder.calls()) < images:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{films} films never came; {recorder.calls()}")
+                raise TimeoutError(f"{images} images never came; {recorder.calls()}")
             time.sleep(0.01)
         break_something(recorder.calls())
 
@@ -51,43 +51,43 @@ def in_the_middle(
 
 
 def embedded_twice(recorder: Recorder) -> bool:
-    """Say whether some work was done again, so that what was broken had an effect."""
-    return sum(call.images for call in recorder.calls()) > FILMS
+    """Return True if some work was repeated, so that the failure had an effect."""
+    return sum(call.images for call in recorder.calls()) > IMAGES
 
 
 def test_an_executor_dies(cluster: Cluster, on_cluster: SparkSession, tmp_path: Path, recorder: Recorder) -> None:
     """Its tasks are done again elsewhere."""
-    write_films(tmp_path / "in", FILMS)
+    write_images(tmp_path / "in", IMAGES)
     with in_the_middle(recorder, lambda _: cluster.executors(0)[0].kill()):
         extract(on_cluster, config(tmp_path), recorder)
-    check_each_once(tmp_path / "out", FILMS)
+    check_each_once(tmp_path / "out", IMAGES)
     assert embedded_twice(recorder)
 
 
 def test_a_worker_daemon_dies(cluster: Cluster, on_cluster: SparkSession, tmp_path: Path, recorder: Recorder) -> None:
     """Its executor goes with it; the other worker does the rest, and a new one joins the same job."""
-    write_films(tmp_path / "in", FILMS)
+    write_images(tmp_path / "in", IMAGES)
     with in_the_middle(recorder, lambda _: cluster.kill_worker(1)):
         extract(on_cluster, config(tmp_path), recorder)
-    check_each_once(tmp_path / "out", FILMS)
+    check_each_once(tmp_path / "out", IMAGES)
     assert embedded_twice(recorder)
     cluster.restart_worker(1)
 
 
 def test_a_python_worker_dies(cluster: Cluster, on_cluster: SparkSession, tmp_path: Path, recorder: Recorder) -> None:
     """Its task is done again; its executor lives on."""
-    write_films(tmp_path / "in", FILMS)
+    write_images(tmp_path / "in", IMAGES)
     executors = [executor.pid for executor in cluster.executors(0)]
     with in_the_middle(recorder, lambda calls: worker_of(cluster, calls).kill()):
         extract(on_cluster, config(tmp_path), recorder)
-    check_each_once(tmp_path / "out", FILMS)
+    check_each_once(tmp_path / "out", IMAGES)
     assert embedded_twice(recorder)
     assert [executor.pid for executor in cluster.executors(0)] == executors
 
 
 def test_a_task_straggles(cluster: Cluster, on_cluster: SparkSession, tmp_path: Path, recorder: Recorder) -> None:
-    """A worker that stands still gets a rival, where speculation is on; the films of both are there once."""
-    write_films(tmp_path / "in", FILMS)
+    """With speculation, the task of a suspended worker is copied; the images of both are in the table once."""
+    write_images(tmp_path / "in", IMAGES)
     stopped: list[psutil.Process] = []
 
     def stop(calls: list[Call]) -> None:
@@ -96,7 +96,7 @@ def test_a_task_straggles(cluster: Cluster, on_cluster: SparkSession, tmp_path: 
 
     with in_the_middle(recorder, stop):
         extract(on_cluster, config(tmp_path), recorder)
-    check_each_once(tmp_path / "out", FILMS)
+    check_each_once(tmp_path / "out", IMAGES)
     assert embedded_twice(recorder)
     with contextlib.suppress(psutil.NoSuchProcess):  # Spark kills who has lost
         stopped[0].resume()
@@ -111,34 +111,34 @@ def worker_of(cluster: Cluster, calls: list[Call]) -> psutil.Process:
 
 
 def test_the_output_disk_is_full(on_cluster: SparkSession, tmp_path: Path, recorder: Recorder) -> None:
-    """The job ends with the disk's own words; with room again the same command goes on."""
+    """The job ends with the message of the file system; with space again the same command continues."""
     output = tmp_path / "out"
     output.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", output], check=False, capture_output=True
     )
     if mounted.returncode != 0:
-        pytest.skip(f"no small disk can be had here: {mounted.stderr.decode().strip()}")
+        pytest.skip(f"cannot mount a small disk here: {mounted.stderr.decode().strip()}")
     try:
-        write_films(tmp_path / "in", FILMS)
+        write_images(tmp_path / "in", IMAGES)
         with pytest.raises(WorkerError, match="No space left on device"):
             extract(on_cluster, config(tmp_path), recorder)
         subprocess.run(["mount", "-o", "remount,size=50m", output], check=True)
         extract(on_cluster, config(tmp_path), recorder)
-        check_each_once(output, FILMS)
+        check_each_once(output, IMAGES)
     finally:
         # An executor may still hold the file that it could not write; it ends with the cluster.
         subprocess.run(["umount", "--lazy", output], check=True)
 
 
 def test_the_images_may_not_be_read_any_more(on_cluster: SparkSession, tmp_path: Path, recorder: Recorder) -> None:
-    """What can't be read goes into quarantine with its reason, and a replay brings it back."""
+    """Unreadable images are quarantined with the reason, and a replay embeds them later."""
     if os.geteuid() == 0 and not without_overrides():
-        pytest.skip("root can't be made to obey permissions here: no setpriv, or it may not take capabilities away")
-    write_films(tmp_path / "in", FILMS)
-    with in_the_middle(recorder, lambda _: (tmp_path / "in").chmod(0), films=30):
+        pytest.skip("root ignores permissions here: setpriv is missing or may not drop capabilities")
+    write_images(tmp_path / "in", IMAGES)
+    with in_the_middle(recorder, lambda _: (tmp_path / "in").chmod(0), images=30):
         summary = extract(on_cluster, config(tmp_path), recorder)
     assert set(summary["images"]["reasons"]) == {"unreadable"}
     (tmp_path / "in").chmod(0o755)
     extract(on_cluster, config(tmp_path, replay_quarantine=True), recorder)
-    check_each_once(tmp_path / "out", FILMS)
+    check_each_once(tmp_path / "out", IMAGES)

@@ -1,4 +1,4 @@
-"""Spark gives GPUs to tasks, and a task takes what it was given."""
+"""Spark assigns GPUs to tasks, and a task uses the GPU that it was assigned."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cxrfeat.errors import WorkerError
 from cxrfeat.spark.extract import extract
 from tests.cluster.conftest import ADDRESSES, CPUS_PER_TASK
 from tests.cluster.encoders import Call, Recorder
-from tests.cluster.films import check_each_once, config, write_films
+from tests.cluster.films import check_each_once, config, write_images
 
 pytestmark = [pytest.mark.cluster, pytest.mark.spark]
 
 
 def test_two_tasks_never_hold_one_gpu(on_cluster: SparkSession, tmp_path: Path, recorder: Recorder) -> None:
     """Every address is used, each by one task at a time, with as many decode threads as the task has cores."""
-    write_films(tmp_path / "in", 320)
+    write_images(tmp_path / "in", 320)
     extract(on_cluster, config(tmp_path, round_size=320), recorder)
     check_each_once(tmp_path / "out", 320)
     tasks: dict[str, list[Call]] = {}
@@ -41,7 +41,6 @@ def test_two_tasks_never_hold_one_gpu(on_cluster: SparkSession, tmp_path: Path, 
 
 def test_a_gpu_that_is_not_there_is_one_line_on_the_driver(on_cluster: SparkSession, tmp_path: Path) -> None:
     """The real encoder finds none of the made-up GPUs; the error names the device that the task was given."""
-    write_films(tmp_path / "in", 4)
-    said = r"^a task failed: cxrfeat.errors.DeviceError: device 'cuda:[2357]' was asked for, but this machine shows \d+ GPUs$"
-    with pytest.raises(WorkerError, match=said):
+    write_images(tmp_path / "in", 4)
+    with pytest.raises(WorkerError, match=r"^a task failed: cxrfeat.errors.DeviceError: device 'cuda:[2357]' "):
         extract(on_cluster, config(tmp_path, device=Device.CUDA), load_encoder)

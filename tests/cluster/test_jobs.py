@@ -1,4 +1,4 @@
-"""Both jobs on the cluster, as a user submits them: code shipped as a zip, a driver that is killed, the tables of local[2]."""
+"""Both jobs submitted to the cluster with the code as a zip, with a killed driver, give the tables of local[2]."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def table_of(folder: Path) -> pa.Table:
 
 
 def test_the_cluster_writes_the_tables_of_local_mode(cluster: Cluster, submit: list[str], tmp_path: Path) -> None:
-    """Also if the driver is killed in the middle of a round and started again; and then both are scored alike."""
+    """The tables agree even if the driver is killed in the middle of a round and restarted; so do the predictions."""
     write_archive(tmp_path / "in", 30, size=64)
     metadata = ["--metadata", str(tmp_path / "in" / "Data_Entry_2017_v2020.csv")]
     options = ["--images", str(tmp_path / "in"), *metadata, "--weights", RANDOM, "--precision", "fp32"]

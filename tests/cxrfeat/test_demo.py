@@ -1,4 +1,4 @@
-"""make demo: the commands it shows are those that run, and they work."""
+"""The demo prints the commands that it runs, and they work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cxrfeat.head.bundle import load_bundle
 def test_without_weights_it_says_so_loudly(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where ImageNet weights can't be had the demo takes the random network, and nobody can miss it."""
+    """Without ImageNet weights the demo uses the random network and prints a clear notice."""
 
     def no_network(*_: object, **__: object) -> None:
         raise OSError("no route to host")
@@ -24,7 +24,7 @@ def test_without_weights_it_says_so_loudly(
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
     commands: list[list[str]] = []
     monkeypatch.setattr("subprocess.run", lambda words, **_: commands.append(words))
-    monkeypatch.setattr(demo, "_show", lambda _: None)
+    monkeypatch.setattr(demo, "_show_table", lambda _: None)
     monkeypatch.setattr(demo, "_score_drops", lambda *_: None)
     assert demo.main(["--output", str(tmp_path / "demo"), "--count", "3"]) == 0
     assert commands[1][commands[1].index("--weights") + 1] == "random"
@@ -37,7 +37,7 @@ def test_without_weights_it_says_so_loudly(
 
 @pytest.mark.slow
 def test_the_demo_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Phantoms are drawn, embedded by a real job and read back; a head is trained on them, and scores what pandas wrote."""
+    """Phantoms are drawn, embedded by a real job and read back; a head is trained and scores files of pandas."""
     assert demo.main(["--output", str(tmp_path), "--count", "12", "--weights", "random"]) == 0
     printed = capfd.readouterr().out
     assert "$ cxrfeat extract --images" in printed

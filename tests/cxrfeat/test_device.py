@@ -1,4 +1,4 @@
-"""What auto becomes, and that torch knows every precision by name."""
+"""Resolution of auto, and the torch dtype of every precision."""
 
 from __future__ import annotations
 
@@ -27,23 +27,21 @@ from cxrfeat.errors import DeviceError
         ({}, False),
     ],
 )
-def test_bf16_is_native_where_the_cpu_says_so(
+def test_bf16_is_native_if_the_cpu_supports_it(
     capabilities: dict[str, bool], native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Either of the two instruction sets will do."""
+    """Either of the two instruction sets is enough."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert has_native_bf16() is native
 
 
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
-def test_auto_asks_the_device_and_names_are_taken_as_asked(
-    kind: str, native: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A GPU is asked by torch, a CPU by its capabilities."""
+def test_auto_depends_on_the_device_and_names_do_not(kind: str, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU is checked by torch, a CPU by its capabilities."""
     monkeypatch.setattr(device_module, "has_native_bf16", lambda: native if kind == "cpu" else not native)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: native if kind == "cuda" else not native)
-    found = {asked: resolve_precision(asked, torch.device(kind)) for asked in Precision}
+    found = {requested: resolve_precision(requested, torch.device(kind)) for requested in Precision}
     auto = Precision.BF16 if native else Precision.FP32
     assert found == {Precision.AUTO: auto, Precision.FP32: Precision.FP32, Precision.BF16: Precision.BF16}
 
@@ -72,7 +70,7 @@ def test_fp32_is_fp32_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "there", "found"),
+    ("requested", "available", "found"),
     [
         ("auto", True, "cuda"),
         ("auto", False, "cpu"),
@@ -81,16 +79,16 @@ def test_fp32_is_fp32_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cpu", False, "cpu"),
     ],
 )
-def test_auto_takes_a_gpu_where_there_is_one(
-    asked: str, there: bool, found: str, monkeypatch: pytest.MonkeyPatch
+def test_auto_selects_a_gpu_if_one_is_available(
+    requested: str, available: bool, found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is asked for by name is what is taken."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert find_device(Device(asked)) == torch.device(found)
+    """A device requested by name is the one selected."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert find_device(Device(requested)) == torch.device(found)
 
 
-def test_a_gpu_that_is_asked_for_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_requested_gpu_must_be_available(monkeypatch: pytest.MonkeyPatch) -> None:
     """Never a silent fallback to the CPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match="--device cuda, but no GPU can be used"):
+    with pytest.raises(DeviceError, match="--device cuda needs a GPU, but no GPU is available"):
         find_device(Device.CUDA)

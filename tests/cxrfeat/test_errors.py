@@ -1,4 +1,4 @@
-"""What the errors promise: one base, a builtin each, and nothing lost between processes."""
+"""Exceptions share one base class, refine a builtin, and survive pickling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEAVES = [leaf for _, leaf in inspect.getmembers(errors, inspect.isclass) if lea
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_every_error_is_ours_and_a_builtin(leaf: type[Exception]) -> None:
-    """Who catches CxrfeatError, ValueError or RuntimeError catches what the name says."""
+    """Each error can be caught as CxrfeatError and as ValueError or RuntimeError."""
     assert issubclass(leaf, CxrfeatError)
     assert issubclass(leaf, ValueError | RuntimeError)
 
@@ -24,13 +24,13 @@ def test_every_error_is_ours_and_a_builtin(leaf: type[Exception]) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        ImageError(Reason.CORRUPT, "7 bytes can't be decoded"),
+        ImageError(Reason.CORRUPT, "cannot decode the 7 bytes of the file"),
         DropError(Reason.NO_ROWS, "no row"),
-        VectorsError(Reason.NOT_FINITE, "2 embeddings hold NaN", [3, 5]),
+        VectorsError(Reason.NOT_FINITE, "2 embeddings contain NaN", [3, 5]),
     ],
 )
-def test_what_goes_into_quarantine_keeps_its_reason_through_pickle(error: QuarantineError) -> None:
-    """An error from a worker process still says why its file, row group or column is refused, and which rows."""
+def test_quarantine_errors_keep_their_reason_through_pickle(error: QuarantineError) -> None:
+    """An error from a worker process keeps the reason and the invalid rows."""
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
 

@@ -1,4 +1,4 @@
-"""How commands end: codes, and what the user reads."""
+"""Exit codes of commands and the messages on stderr."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def raising(error: BaseException) -> int:
 def test_errors_are_one_line_and_a_code(
     capsys: pytest.CaptureFixture[str], error: Exception, code: int, said: str
 ) -> None:
-    """Unusable input is 2, a failure on the way 1, each with its message on stderr."""
+    """Invalid input is 2, a failure during the run 1, each with its message on stderr."""
     assert exits.run(lambda: raising(error), interrupted="") == code
     assert capsys.readouterr() == ("", f"error: {said}\n")
 
@@ -34,20 +34,20 @@ def test_errors_are_one_line_and_a_code(
 def test_an_error_after_the_work_says_what_is_safe(
     capsys: pytest.CaptureFixture[str], error: Exception, _: int, said: str
 ) -> None:
-    """It is a failure on the way, whatever it is."""
+    """Every error after the work is a failure during the run."""
     assert exits.run_after(lambda: raising(error), safe="the head is whole") == 1
     assert capsys.readouterr() == ("", f"error: the head is whole: {said}\n")
 
 
 def test_ctrl_c_says_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
-    """130, as shells count."""
+    """The exit code is 130, the convention of shells."""
     assert exits.run(lambda: raising(KeyboardInterrupt()), interrupted="no head was written") == 130
     assert exits.run_after(lambda: raising(KeyboardInterrupt()), safe="the head is whole") == 130
     assert capsys.readouterr().err == "interrupted: no head was written\ninterrupted: the head is whole\n"
 
 
 def test_ctrl_c_can_be_answered_before_anything_else(capfd: pytest.CaptureFixture[str]) -> None:
-    """Once, and at once; what is done on the way out may be interrupted again."""
+    """The message is printed immediately and once; a second Ctrl-C interrupts the cleanup."""
     before = signal.getsignal(signal.SIGINT)
     try:
         exits.answer_interrupts("rounds are safe")
@@ -66,7 +66,7 @@ def test_ctrl_c_can_be_answered_before_anything_else(capfd: pytest.CaptureFixtur
 
 
 def test_a_command_that_ends_by_itself_keeps_its_code(capsys: pytest.CaptureFixture[str]) -> None:
-    """And nothing is said."""
+    """Nothing is printed."""
     assert (exits.run(lambda: 0, interrupted=""), exits.run(lambda: 3, interrupted="")) == (0, 3)
     assert exits.run_after(lambda: "a path", safe="") == 0
     assert capsys.readouterr() == ("", "")
@@ -81,9 +81,9 @@ def test_unknown_errors_are_not_hidden() -> None:
 
 
 def test_help_explains_every_code_in_order() -> None:
-    """What a command says of a code takes the place of the obvious."""
+    """A description given by the command replaces the default one."""
     text = exits.epilog({exits.INTERRUPTED: "interrupted; as 1", exits.FAILED: "no GPU"})
     assert text.splitlines() == [
-        "exit codes:", "  0    done", "  1    no GPU", "  2    options or input that can't be used",
+        "exit codes:", "  0    done", "  1    no GPU", "  2    invalid options or input",
         "  130  interrupted; as 1", "", "Research software, not a medical device.",
     ]  # fmt: skip

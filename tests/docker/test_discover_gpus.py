@@ -1,4 +1,4 @@
-"""What the GPU discovery script promises: CUDA's numbers of the GPUs, or on stdout why there are none."""
+"""GPU discovery script: CUDA device numbers, or an error on stdout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def script(pytestconfig: pytest.Config) -> Path:
 
 
 def discover(script: Path, path: Path, visible: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the script as Spark does: as a program, without arguments."""
+    """Run the script like Spark, as a program without arguments."""
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     environment["PATH"] = f"{path}{os.pathsep}{environment['PATH']}"
     if visible is not None:
@@ -41,10 +41,10 @@ def discover(script: Path, path: Path, visible: str | None = None) -> subprocess
         (TWO, f"{SECOND[:6]},0", ["0", "1"]),
     ],
 )
-def test_addresses_are_the_numbers_that_cuda_gives(
+def test_addresses_are_cuda_device_numbers(
     script: Path, tmp_path: Path, answer: list[str], visible: str | None, addresses: list[str]
 ) -> None:
-    """All GPUs by nvidia-smi's count; with CUDA_VISIBLE_DEVICES its entries, counted from 0."""
+    """All GPUs of nvidia-smi; with CUDA_VISIBLE_DEVICES, its entries, numbered from 0."""
     nvidia_smi.install(tmp_path, answer)
     result = discover(script, tmp_path, visible)
     assert (result.returncode, result.stderr) == (0, "")
@@ -59,17 +59,17 @@ def test_addresses_are_the_numbers_that_cuda_gives(
         (["GPU 0 is lost"], 0, None, "nvidia-smi listed 'GPU 0 is lost'; expected 'INDEX, GPU-UUID, MIG MODE'"),
         ([TWO[0], TWO[1].replace("Dis", "En")], 0, None, "GPU 1 is in MIG mode, which is not supported"),
         (TWO, 0, "", "CUDA_VISIBLE_DEVICES is empty: it hides every GPU"),
-        (TWO, 0, "2", "CUDA_VISIBLE_DEVICES=2: there is no GPU '2' here; nvidia-smi lists: 0, GPU-0"),
-        (TWO, 0, "0,-1", "there is no GPU '-1' here"),
-        (TWO, 0, "GPU-7", "there is no GPU 'GPU-7' here"),
-        (TWO, 0, "MIG-GPU-01d0c5e0/1/0", "there is no GPU 'MIG-GPU-01d0c5e0/1/0' here"),
-        (TWO, 0, ".*", "there is no GPU '.*' here"),
+        (TWO, 0, "2", "CUDA_VISIBLE_DEVICES=2: GPU '2' does not exist; nvidia-smi lists: 0, GPU-0"),
+        (TWO, 0, "0,-1", "GPU '-1' does not exist"),
+        (TWO, 0, "GPU-7", "GPU 'GPU-7' does not exist"),
+        (TWO, 0, "MIG-GPU-01d0c5e0/1/0", "GPU 'MIG-GPU-01d0c5e0/1/0' does not exist"),
+        (TWO, 0, ".*", "GPU '.*' does not exist"),
     ],
 )
-def test_what_can_not_be_used_is_refused(
+def test_unusable_gpus_are_an_error(
     script: Path, tmp_path: Path, answer: list[str], exit_code: int, visible: str | None, message: str
 ) -> None:
-    """The exit code is 1 and stdout, which is what Spark's log shows of a script that fails, says why."""
+    """The exit code is 1 and the reason is on stdout, which Spark shows in its log."""
     nvidia_smi.install(tmp_path, answer, exit_code)
     result = discover(script, tmp_path, visible)
     assert result.returncode == 1
@@ -79,8 +79,8 @@ def test_what_can_not_be_used_is_refused(
 
 
 def test_a_machine_without_a_driver_is_refused(script: Path, tmp_path: Path) -> None:
-    """Without nvidia-smi the message says where it comes from."""
+    """Without nvidia-smi, the message names the driver."""
     environment = {"PATH": str(tmp_path)}
     result = subprocess.run(["/bin/bash", str(script)], env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert "no nvidia-smi on PATH; it comes with the driver" in result.stdout
+    assert "nvidia-smi is not on PATH; it is part of the NVIDIA driver" in result.stdout

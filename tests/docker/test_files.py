@@ -1,4 +1,4 @@
-"""That the files in docker/ agree with each other and with the tree."""
+"""Consistency of the files in docker/ with each other and with the repository."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def root(pytestconfig: pytest.Config) -> Path:
 
 @pytest.fixture(scope="module")
 def services(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return compose.yaml's services with all variables filled in, where each GPU has 6 cores."""
+    """Return the services of compose.yaml with all variables substituted, for 6 cores per GPU."""
     given = (root / "docker" / "example.env").read_text()
     environment = tmp_path_factory.mktemp("compose") / "test.env"
     environment.write_text(re.sub(r"(?m)^CXRFEAT_CORES=.*$", f"CXRFEAT_CORES={CORES}", given))
@@ -41,15 +41,15 @@ def gpu_conf(root: Path) -> dict[str, str]:
     return dict(line.split() for line in lines if line and not line.startswith("#"))
 
 
-def words_of_dockerfile(root: Path, instruction: str) -> list[list[str]]:
-    """Return the words of each use of an instruction, continued lines joined."""
+def arguments_of(root: Path, instruction: str) -> list[list[str]]:
+    """Return the arguments of each use of a Dockerfile instruction, with continued lines joined."""
     text = (root / "docker" / "Dockerfile").read_text().replace("\\\n", " ")
     return [line.split()[1:] for line in text.splitlines() if line.startswith(f"{instruction} ")]
 
 
-def test_the_image_is_built_from_files_that_are_there(root: Path) -> None:
-    """What is copied or mounted exists, and .dockerignore lets it through."""
-    copied = [word for words in words_of_dockerfile(root, "COPY") for word in words[:-1]]
+def test_the_image_is_built_from_existing_files(root: Path) -> None:
+    """Copied and mounted files exist, and .dockerignore includes them."""
+    copied = [word for words in arguments_of(root, "COPY") for word in words[:-1]]
     mounted = re.findall(r"source=([^,\s]+)", (root / "docker" / "Dockerfile").read_text())
     let_through = [line[1:] for line in (root / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     assert mounted
@@ -59,7 +59,7 @@ def test_the_image_is_built_from_files_that_are_there(root: Path) -> None:
 
 
 def test_nothing_but_the_program_is_sent_to_the_builder(root: Path) -> None:
-    """Data, weights and secrets beside the checkout's files can't get into an image: all is left out that isn't named."""
+    """.dockerignore excludes everything by default, so data, weights and secrets cannot get into an image."""
     rules = [line for line in (root / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert rules[0] == "*"
     assert {rule[1:] for rule in rules if rule.startswith("!")}.isdisjoint({"shared", "data", "weights", ".git"})
@@ -67,14 +67,14 @@ def test_nothing_but_the_program_is_sent_to_the_builder(root: Path) -> None:
 
 
 def test_one_task_takes_a_whole_executor_with_one_gpu(gpu_conf: dict[str, str]) -> None:
-    """A task has the GPU and all cores of its executor; the memory of Python has a place beside the JVM's."""
+    """A task has the GPU and all cores of its executor; Python has memory beside the JVM."""
     assert gpu_conf["spark.executor.resource.gpu.amount"] == gpu_conf["spark.task.resource.gpu.amount"] == "1"
     assert gpu_conf["spark.executor.cores"] == gpu_conf["spark.task.cpus"]
     assert {"spark.executor.memory", "spark.executor.memoryOverhead"} <= set(gpu_conf)
 
 
-def test_the_cores_of_a_gpu_are_said_once(services: dict[str, Any]) -> None:
-    """CXRFEAT_CORES is what a worker offers, and what an executor and its one task take."""
+def test_the_cores_of_a_gpu_are_set_once(services: dict[str, Any]) -> None:
+    """CXRFEAT_CORES sets the cores of a worker, its executor and the one task."""
     for name in WORKERS:
         command = services[name]["command"]
         assert command[command.index("--cores") + 1] == CORES
@@ -83,7 +83,7 @@ def test_the_cores_of_a_gpu_are_said_once(services: dict[str, Any]) -> None:
 
 
 def test_an_executor_fits_into_a_worker(services: dict[str, Any], gpu_conf: dict[str, str]) -> None:
-    """A worker offers at least the memory that an executor asks for; else Spark would wait for ever."""
+    """A worker offers at least the memory of an executor; otherwise Spark would wait forever."""
     for name in WORKERS:
         command = services[name]["command"]
         offered = command[command.index("--memory") + 1]
@@ -91,7 +91,7 @@ def test_an_executor_fits_into_a_worker(services: dict[str, Any], gpu_conf: dict
 
 
 def test_workers_have_a_gpu_each(services: dict[str, Any]) -> None:
-    """No GPU is given to two workers, and each tells its master of one."""
+    """No GPU is shared by two workers, and each worker registers one."""
     reserved = [services[name]["deploy"]["resources"]["reservations"]["devices"] for name in WORKERS]
     assert [device["device_ids"] for devices in reserved for device in devices] == [["0"], ["1"]]
     for name in WORKERS:
@@ -99,10 +99,10 @@ def test_workers_have_a_gpu_each(services: dict[str, Any]) -> None:
         assert "-Dspark.worker.resource.gpu.amount=1" in options
 
 
-def test_paths_in_the_image_are_where_the_image_has_them(root: Path, services: dict[str, Any]) -> None:
-    """Scripts and files that compose names are copied to just there."""
-    folder = words_of_dockerfile(root, "WORKDIR")[0][0]
-    copies = words_of_dockerfile(root, "COPY")
+def test_paths_in_compose_exist_in_the_image(root: Path, services: dict[str, Any]) -> None:
+    """The Dockerfile copies scripts and files to the paths used in compose.yaml."""
+    folder = arguments_of(root, "WORKDIR")[0][0]
+    copies = arguments_of(root, "COPY")
     there = {
         f"{folder}/{words[-1]}{path.name}" for words in copies for source in words[:-1] for path in root.glob(source)
     }
@@ -114,7 +114,7 @@ def test_paths_in_the_image_are_where_the_image_has_them(root: Path, services: d
 
 
 def test_driver_and_workers_see_the_data_at_one_path(services: dict[str, Any]) -> None:
-    """Workers read the films that the driver lists, and write the rows that it commits."""
+    """Workers read the images that the driver lists, and write the rows that it commits."""
 
     def data(name: str) -> list[dict[str, Any]]:
         binds = [volume for volume in services[name]["volumes"] if isinstance(volume, dict)]
@@ -125,7 +125,7 @@ def test_driver_and_workers_see_the_data_at_one_path(services: dict[str, Any]) -
 
 
 def test_drivers_write_their_events_where_the_history_server_looks(services: dict[str, Any]) -> None:
-    """One folder and one volume."""
+    """Both use the same folder and volume."""
     folder = "file:///var/spark/events"
     assert f"--conf=spark.eventLog.dir={folder}" in services["submit"]["entrypoint"]
     assert f"-Dspark.history.fs.logDirectory={folder}" in services["history"]["environment"]["SPARK_HISTORY_OPTS"]
@@ -134,7 +134,7 @@ def test_drivers_write_their_events_where_the_history_server_looks(services: dic
 
 
 def test_nothing_listens_beyond_this_machine(services: dict[str, Any]) -> None:
-    """Published ports are the loopback's, and the master's own, through which code is run, is not published."""
+    """Ports are published on the loopback interface, except the master's job port, which is not published."""
     ports = [port for service in services.values() for port in service.get("ports", ())]
     assert ports
     assert all(re.fullmatch(r"127\.0\.0\.1:(8080|18080):\d+", port) for port in ports)

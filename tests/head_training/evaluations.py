@@ -1,4 +1,4 @@
-"""Small predictions and truth whose numbers are known, as files."""
+"""Files of small predictions and ground truth with known numbers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Case:
         return path
 
     def options(self, output: str = "eval", *more: str) -> list[str]:
-        """Return a whole command line; ``more`` wins over what is before."""
+        """Return a complete command line; ``more`` overrides earlier options."""
         paths = {"predictions": self.predictions, "truth": self.truth, "split-list": self.test_list}
         named = [part for name, path in paths.items() for part in (f"--{name}", str(path))]
         val = ["--val-list", str(self.val_list)]
@@ -76,7 +76,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def find(metrics: dict[str, Any], **given: object) -> dict[str, Any]:
-    """Return the one number that has these values; test, all images, our predictions and no point unless said."""
+    """Return the one number that has these values; by default test, all images, the predictions and no point."""
     wanted = {"split": "test", "group": "all", "model": "predictions", "point": None, **given}
     (row,) = [row for row in metrics["numbers"] if all(row[key] == value for key, value in wanted.items())]
     return dict(row)

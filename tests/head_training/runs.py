@@ -1,4 +1,4 @@
-"""Runs of the command in this process, and what they left."""
+"""Training runs in this process, and their outputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from head_training.fit import main
 
 FAST = ("--quiet", "--epochs", "3", "--batch-size", "32", "--hidden", "8", "4", "--lr", "0.01", "--device", "cpu")
-"""Options of a run of a second."""
+"""Options of a run that takes about a second."""
 
 
 def fit(features: Path, output: Path, *options: str, report: bool = False) -> int:

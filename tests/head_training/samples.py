@@ -1,4 +1,4 @@
-"""Small embeddings on disk, laid out as the extraction writes them, whose best possible head is known."""
+"""Small embeddings on disk in the layout of the extraction, with a known best possible head."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def table(
     ages: Sequence[float | None] | None = None,
     sexes: Sequence[str | None] | None = None,
 ) -> pa.Table:
-    """Make rows of the embeddings table, each of a patient of its own: of ten, seven train, one is val, two are test."""
+    """Make rows of the embeddings table, one per patient: of ten, seven are train, one is val, two are test."""
     count = len(embeddings)
     splits = [("val" if n % 10 == 7 else "test" if n % 10 > 7 else "train") for n in range(count)]
     columns = {
@@ -46,7 +46,7 @@ def table(
 
 
 def random_table(count: int = 60, *, dim: int = DIM, seed: int = 0) -> pa.Table:
-    """Make rows whose numbers mean nothing."""
+    """Make rows with random embeddings and labels."""
     random = np.random.default_rng(seed)
     embeddings = random.normal(size=(count, dim)).astype(np.float32)
     return table(embeddings, (random.uniform(size=(count, len(FINDINGS))) < 0.4).astype(np.float32))
@@ -71,7 +71,7 @@ def change(rows: pa.Table, column: str, row: int, value: object) -> pa.Table:
 
 
 def two_gaussians(count: int, *, dim: int = 16, distance: float = 1.5, seed: int = 0) -> pa.Table:
-    """Make rows of which each finding moves the embedding by ``distance`` standard deviations along its own axis.
+    """Make rows in which each finding moves the embedding by ``distance`` standard deviations along its own axis.
 
     The best possible score is the coordinate itself, and its AUROC is Φ(distance / √2).
     """

@@ -1,4 +1,4 @@
-"""How an evaluation ends: with a code, a line that says what happened, and nothing lost."""
+"""Tests of the evaluate command: exit codes, one-line errors, and nothing lost."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def metrics(case: Case) -> dict[str, Any]:
     ("options", "message"),
     [
         (("--predictions", "p.parquet"), "--predictions without --truth"),
-        (("--run", "r", "--truth", "t.csv", "--val-list", "v"), "--truth, --val-list with --run"),
+        (("--run", "r", "--truth", "t.csv", "--val-list", "v"), "--truth, --val-list cannot be combined with --run"),
         (("--run", "nowhere"), "nowhere lacks"),
-        (("--predictions", "p.parquet", "--truth", "t.csv"), "p.parquet is no file"),
+        (("--predictions", "p.parquet", "--truth", "t.csv"), "p.parquet does not exist or is not a file"),
         (("--run", "r", "--resamples", "0"), "--resamples is 0; expected at least 1"),
         (("--run", "r", "--seed", "-1"), "--seed is -1; expected at least 0"),
     ],
@@ -50,14 +50,14 @@ def test_an_evaluation_is_never_overwritten(
 ) -> None:
     """A second one into the same folder is refused before it costs anything."""
     assert main(case.options("whole")) == 2
-    assert "is there already; give another --output" in capsys.readouterr().err
+    assert "already exists; give another --output" in capsys.readouterr().err
     assert read(case.folder / "whole") == metrics
 
 
 def test_a_report_that_cannot_be_written_leaves_the_numbers(
     case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """metrics.json is whole, and the one line of the error says so."""
+    """metrics.json is complete, and the one line of the error states it."""
 
     def fail(config: ReportConfig) -> None:
         raise ReportError(f"{config.output} is full")
@@ -66,7 +66,7 @@ def test_a_report_that_cannot_be_written_leaves_the_numbers(
     options = [option for option in case.options("full") if option != "--no-report"]
     assert main(options) == 1
     assert re.search(
-        r"error: .*full/metrics.json is whole, but there is no report: .*is full\n", capsys.readouterr().err
+        r"error: .*full/metrics.json was written, but the report failed: .*is full\n", capsys.readouterr().err
     )
     assert "numbers" in read(case.folder / "full")
 

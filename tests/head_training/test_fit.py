@@ -1,4 +1,4 @@
-"""What the command promises: every option with its effect, and an end that says what happened."""
+"""Tests of the fit command: every option has its effect, and the end is reported."""
 
 from __future__ import annotations
 
@@ -94,10 +94,10 @@ def test_the_default_grid_has_24_configurations_and_takes_a_shape(features: Path
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (("--grid", "none.toml"), 2, "none.toml can't be read"),
+        (("--grid", "none.toml"), 2, "cannot read the grid file"),
         (("--lr", "-1"), 2, "lr is -1.0; expected a number above 0"),
         (("--epochs", "0"), 2, "epochs is 0; expected at least 1"),
-        (("--lr", "0.1", "--grid"), 2, "lr is 0.1 on the command line, but the grid has its own"),
+        (("--lr", "0.1", "--grid"), 2, "lr is 0.1 on the command line, but the grid sets it to"),
         (("--lr", "1e308"), 1, "none of 1 configurations can be ranked"),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_run_is_never_overwritten(features: Path, tmp_path: Path, capsys: pyte
     assert fit(features, tmp_path / "run", *FAST) == 0
     before = bundle_bytes(tmp_path / "run")
     assert fit(features, tmp_path / "run", *FAST, "--seed", "1") == 2
-    assert "is there already; give another --output" in capsys.readouterr().err
+    assert "already exists; choose another --output" in capsys.readouterr().err
     assert bundle_bytes(tmp_path / "run") == before
 
 
@@ -147,9 +147,9 @@ def interrupt_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C after so many epochs."""
     original = TrainingProgress.on_epoch
 
-    def on_epoch(self: TrainingProgress, courses: Sequence[TrainingHistory]) -> None:
-        original(self, courses)
-        if len(courses[0].history) == epochs:
+    def on_epoch(self: TrainingProgress, histories: Sequence[TrainingHistory]) -> None:
+        original(self, histories)
+        if len(histories[0].epochs) == epochs:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(TrainingProgress, "on_epoch", on_epoch)
@@ -196,14 +196,14 @@ def test_the_display_lives_and_quiet_is_quiet(
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"), [(OSError("disk full"), 1, "disk full"), (KeyboardInterrupt(), 130, "")]
+    ("error", "code", "message"), [(OSError("disk full"), 1, "disk full"), (KeyboardInterrupt(), 130, "")]
 )
 def test_a_report_that_fails_leaves_the_head_and_says_so(
     features: Path,
     tmp_path: Path,
     error: BaseException,
     code: int,
-    said: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -214,5 +214,5 @@ def test_a_report_that_fails_leaves_the_head_and_says_so(
 
     monkeypatch.setattr("head_training.fit.write_report", refuse)
     assert fit(features, tmp_path / "run", *FAST, report=True) == code
-    assert re.search(rf"head is whole, but there is no report.*{said}", capsys.readouterr().err)
+    assert re.search(rf"head was written, but the report failed.*{message}", capsys.readouterr().err)
     assert load_bundle(tmp_path / "run" / "head").extractor == EXTRACTOR

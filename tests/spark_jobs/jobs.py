@@ -1,4 +1,4 @@
-"""Jobs as a user starts them, and as a power cut ends them."""
+"""Start jobs as a user does, and kill them as a power cut does."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(job: str, *options: str, submit: Sequence[str] = (), code: int = 0) -> s
 
 
 def kill_when(process: subprocess.Popen[str], due: Callable[[], bool]) -> None:
-    """Kill the driver, its JVM and its workers with SIGKILL as soon as ``due`` says so."""
+    """Kill the driver, its JVM and its workers with SIGKILL as soon as ``due`` returns True."""
     with process:
         while not due():
             assert process.poll() is None, f"the job ended before it could be killed:\n{process.communicate()[0]}"

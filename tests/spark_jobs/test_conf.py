@@ -1,4 +1,4 @@
-"""What ``make env`` puts into the Spark of ``.venv``: spark-env.sh and Java's class archive."""
+"""Files that ``make env`` copies into the Spark of ``.venv``: spark-env.sh and Java's class archive."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def conf(tmp_path: Path) -> Path:
 
 
 def source(conf: Path, **environment: str) -> list[str]:
-    """Return SPARK_CONF_DIR, the JVM's options and the interpreter as spark-env.sh leaves them; it leaves nothing else."""
+    """Return SPARK_CONF_DIR, the JVM's options and the interpreter that spark-env.sh sets, and nothing else."""
     settings = {"SPARK_HOME": str(conf.parent), "SPARK_CONF_DIR": str(conf), **environment}
     script = f'set -a; . "{conf}/spark-env.sh"; {PRINT}'
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK", "PYSPARK"))}
@@ -57,7 +57,7 @@ def test_an_archive_is_taken_and_conf_leaves_the_class_path(conf: Path, tmp_path
 
 
 def test_defaults_of_the_users_own_are_read(conf: Path, tmp_path: Path) -> None:
-    """Spark looks for spark-defaults.conf in conf alone: where there is one, conf stays and the archive is not taken."""
+    """Spark reads spark-defaults.conf only in conf: if it exists, conf stays and the archive is not used."""
     (tmp_path / "classes.jsa").touch()
     (conf / "spark-defaults.conf").write_text("spark.driver.memory 2g\n")
     folder, options, _ = source(conf)
@@ -78,7 +78,7 @@ def test_a_missing_java_is_one_line(conf: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as failed:
         source(conf, JAVA_HOME="/nowhere")
     assert failed.value.stderr.startswith(
-        f"Spark needs Java {java.MINIMUM} or newer: JAVA_HOME=/nowhere holds no bin/java"
+        f"Spark needs Java {java.MINIMUM} or newer: JAVA_HOME=/nowhere has no bin/java"
     )
     assert failed.value.stderr.count("\n") == 1
 

@@ -1,4 +1,4 @@
-"""The job as a user runs it: spark-submit, real network, kill -9, exit codes."""
+"""The extraction job as a user runs it: spark-submit, real network, kill -9, exit codes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def cosines(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarr
 
 
 def reference_embeddings(images: Path, weights: Path) -> np.ndarray[Any, Any]:
-    """Embed as the field writes it: Pillow RGB → Resize → ToTensor → Normalize → fp32 network of the original layout."""
+    """Embed in the usual way: Pillow RGB → Resize → ToTensor → Normalize → fp32 network of the original layout."""
     network = load_network(BACKBONES["resnet50-v1"], find_weights(BACKBONES["resnet50-v1"], str(weights)))
     network.fc = nn.Identity()
     to_input = transforms.Compose(
@@ -76,7 +76,7 @@ def reference_embeddings(images: Path, weights: Path) -> np.ndarray[Any, Any]:
 
 
 def embed(images: Path, weights: Path) -> pa.Table:
-    """Embed films in fp32 and in batches of five by the function that the job's tasks run."""
+    """Embed images in fp32 and in batches of five by the function that the job's tasks run."""
     spec = EncoderSpec("resnet50-v1", find_weights(BACKBONES["resnet50-v1"], str(weights)), Precision.FP32, 5)
     names = sorted(storage.list_files(str(images), png_jpeg.SUFFIXES))
     batches = embed_batches(fakes.handles(str(images), names), encoder=FrozenEncoder(spec), root=str(images))
@@ -84,8 +84,8 @@ def embed(images: Path, weights: Path) -> pa.Table:
 
 
 @pytest.mark.shared
-def test_real_films_equal_the_reference(shared: Path, tmp_path: Path) -> None:
-    """All 200 real films, RGBA ones included, are embedded as the plain fp32 path does it, by the job and by fp32."""
+def test_real_images_equal_the_reference(shared: Path, tmp_path: Path) -> None:
+    """All 200 real images, RGBA ones included, are embedded as the plain fp32 path does it, by the job and by fp32."""
     nih, weights = shared / "nih", next((shared / "weights").glob("resnet50_v1_imagenet-*.pth"))
     network = ["--backbone", "resnet50-v1", "--weights", str(weights)]
     metadata = ["--metadata", str(nih / "Data_Entry_2017_v2020.csv.gz")]
@@ -130,10 +130,10 @@ def test_weights_of_another_layout_are_refused(
 def test_killed_again_and_again(tmp_path: Path, in_process: Callable[..., int]) -> None:
     """Killed with SIGKILL at four points and started again, the job ends with the rows of an undisturbed run.
 
-    A file that is no film is the thirtieth: too many in quarantine is an exit code, after everything was written.
+    The thirtieth file is not an image: the exit code reports too many quarantined files after everything is written.
     """
     write_archive(tmp_path / "in", 29, size=64)
-    (tmp_path / "in" / "bad.png").write_text("not a film")
+    (tmp_path / "in" / "bad.png").write_text("not an image")
     options = ["--weights", "random", "--precision", "fp32", "--batch-size", "3", "--max-quarantined", "0.02"]
     options += ["--metadata", str(tmp_path / "in" / "Data_Entry_2017_v2020.csv")]
     output = tmp_path / "killed"
@@ -149,7 +149,7 @@ def test_killed_again_and_again(tmp_path: Path, in_process: Callable[..., int]) 
     printed = run(tmp_path / "in", output, *options, "--round-size", "6", code=3)
     assert in_process("--images", str(tmp_path / "in"), "--output", str(tmp_path / "whole"), *options) == 3
     assert "30 listed = 29 ok + 1 quarantined" in printed
-    assert "3.33% are in quarantine; --max-quarantined allows 2.00%" in printed
+    assert "3.33% of the input is quarantined; --max-quarantined allows 2.00%" in printed
     killed, whole = rows_of(output), rows_of(tmp_path / "whole")
     assert pc.unique(killed["round"]).to_pylist() != pc.unique(whole["round"]).to_pylist() == [0]
     assert killed.drop_columns(["round", "embedding"]).equals(whole.drop_columns(["round", "embedding"]))

@@ -1,4 +1,4 @@
-"""Both jobs with everything on S3: films, metadata, lists, head, drops, output and the stream's memory."""
+"""Both jobs with everything on S3: images, metadata, lists, head, drops, output and checkpoint."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def table(location: str, *keys: str) -> pa.Table:
 
 
 def assert_equal(found: pa.Table, expected: pa.Table, *numbers: str) -> None:
-    """Compare tables: columns of numbers to what an order of addition changes, all others exactly."""
+    """Compare tables: columns of numbers up to rounding, all others exactly."""
     assert found.drop_columns(list(numbers)).equals(expected.drop_columns(list(numbers)))
     for name in numbers:
         for one, other in zip(found[name].to_pylist(), expected[name].to_pylist(), strict=True):
@@ -58,7 +58,7 @@ def assert_same_text(roots: Iterable[str], *names: str) -> None:
 def extraction(root: str) -> list[str]:
     options = [
         "--images",
-        f"{root}/films",
+        f"{root}/images",
         "--output",
         f"{root}/features",
         "--weights",
@@ -75,13 +75,13 @@ def scoring(root: str) -> list[str]:
 
 
 def write_inputs(folder: Path) -> None:
-    """Write ten films with metadata and split lists, one of an odd name, and a file that is none."""
-    write_archive(folder / "films", 10, size=64)
-    (folder / "films" / "none.png").write_text("no film")
-    odd = folder / "films" / "with space" / "100%20 ä+b=c.png"
+    """Write ten images with metadata and split lists, an image with an odd name, and a file that is not an image."""
+    write_archive(folder / "images", 10, size=64)
+    (folder / "images" / "none.png").write_text("no image")
+    odd = folder / "images" / "with space" / "100%20 ä+b=c.png"
     odd.parent.mkdir()
-    odd.write_bytes(fakes.png(fakes.film()))
-    (folder / "films" / METADATA).rename(folder / METADATA)
+    odd.write_bytes(fakes.png(fakes.gray_image()))
+    (folder / "images" / METADATA).rename(folder / METADATA)
     lines = (folder / METADATA).read_text().splitlines()[1:]
     patients: dict[str, list[str]] = {}
     for line in lines:
@@ -94,9 +94,9 @@ def write_inputs(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_jobs_on_s3_equal_jobs_on_a_disk(tmp_path: Path, bucket: str, connector: list[str]) -> None:
-    """Killed in the middle and started again, with new films in between: rows, quarantine, splits and predictions."""
+    """Killed in the middle and started again, with new images in between: rows, quarantine, splits and predictions."""
     write_inputs(tmp_path)
-    late = sorted((tmp_path / "films").glob("*.png"))[:2]
+    late = sorted((tmp_path / "images").glob("*.png"))[:2]
     later = {path: path.read_bytes() for path in late}
     for path in late:
         path.rename(path.with_suffix(".later"))
@@ -104,7 +104,7 @@ def test_jobs_on_s3_equal_jobs_on_a_disk(tmp_path: Path, bucket: str, connector:
     killed = jobs.start("extract", *extraction(bucket), submit=connector)
     jobs.kill_when(killed, lambda: storage.exists(f"{bucket}/features/embeddings/round=1"))
     for path, data in later.items():
-        s3.put(f"{bucket}/films/{path.name}", data)
+        s3.put(f"{bucket}/images/{path.name}", data)
         path.write_bytes(data)
     printed = jobs.run("extract", *extraction(bucket), submit=connector)
     assert "12 listed = 11 ok + 1 quarantined; 2 without metadata" in printed
@@ -121,22 +121,22 @@ def test_jobs_on_s3_equal_jobs_on_a_disk(tmp_path: Path, bucket: str, connector:
     jobs.run("score", *scoring(str(tmp_path)))
     assert_same_text(roots, "scored/summary.json")
     predictions = [table(f"{root}/scored/predictions", "image_index", "drop_file") for root in roots]
-    # Rounds of the two runs hold other films, and drop files have names of chance.
+    # Rounds of the two runs have different images, and drop files have random names.
     assert_equal(
         *(found.drop_columns(["drop_file", "row_group"]) for found in predictions),
         *(name for name in predictions[0].column_names if name.startswith("probability_") or name == "any_finding"),
     )
 
 
-def test_without_a_connector_the_job_says_what_to_do(tmp_path: Path, bucket: str) -> None:
+def test_without_a_connector_the_error_names_the_fix(tmp_path: Path, bucket: str) -> None:
     """One line and exit code 2 before any work, wherever S3 is named; nothing is written."""
     if s3a.submit_options() == []:
         pytest.skip("this Spark has hadoop-aws among its jars")
-    s3.put(f"{bucket}/films/a.png", fakes.png(fakes.film()))
-    printed = jobs.run("extract", "--images", f"{bucket}/films", "--output", str(tmp_path / "out"), code=2)
+    s3.put(f"{bucket}/images/a.png", fakes.png(fakes.gray_image()))
+    printed = jobs.run("extract", "--images", f"{bucket}/images", "--output", str(tmp_path / "out"), code=2)
     version = next((Path(pyspark.__file__).parent / "jars").glob("hadoop-client-api-*.jar")).stem.rpartition("-")[2]
     assert printed.splitlines()[-1] == (
-        f"error: '{bucket}/films': this Spark has no connector for s3a://; start the job with spark-submit --packages "
+        f"error: '{bucket}/images': this Spark has no connector for s3a://; start the job with spark-submit --packages "
         f"org.apache.hadoop:hadoop-aws:{version} (docs/S3.md)"
     )
     assert "Traceback" not in printed

@@ -32,7 +32,7 @@ def write_drops(folder: Path, count: int) -> pa.Table:
 def test_killed_again_and_again(tmp_path: Path) -> None:
     """Killed with SIGKILL at two points and started again, every row is there once, as a plain forward pass has it.
 
-    A file that is no drop is the thirteenth: too many in quarantine is an exit code, after everything was written.
+    The thirteenth file is not a drop: the exit code reports too many quarantined files after everything is written.
     """
     table = write_drops(tmp_path / "drops", 12)
     (tmp_path / "drops" / "bad.parquet").write_text("no drop")
@@ -50,7 +50,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
         jobs.kill_when(jobs.start("score", *options, "--output", str(output)), due)
     printed = jobs.run("score", *options, "--output", str(output), code=3)
     assert "600 listed = 600 scored + 0 quarantined; 1 files of unknown length" in printed
-    assert "7.69% are in quarantine; --max-quarantined allows 5.00%" in printed
+    assert "7.69% of the input is quarantined; --max-quarantined allows 5.00%" in printed
     found = pads.dataset(str(output / "predictions"), partitioning="hive").to_table().sort_by("image_index")
     scored = found.filter(pc.equal(found["status"], "ok"))
     assert scored["image_index"].to_pylist() == sorted(table["image_index"].to_pylist())
@@ -76,7 +76,7 @@ OF_IMAGES: list[tuple[list[str], str, Any]] = [
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[ScoreConfig]:
-    """Return what the job would do, instead of doing it."""
+    """Replace the job by a list that records its settings."""
     configs: list[ScoreConfig] = []
 
     def record(_: object, config: ScoreConfig) -> dict[str, Any]:
@@ -104,14 +104,14 @@ def test_every_option_reaches_the_job(seen: list[ScoreConfig], words: list[str],
 def test_options_of_images_reach_the_embedding_and_are_refused_for_drops(
     seen: list[ScoreConfig], words: list[str], name: str, value: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What decides an embedding has no effect on a drop, so there it is an error."""
+    """Options of the network have no effect on drops, so there they are an error."""
     for arguments in ([], words):
         assert job.main(["--images", "in", "--head", "head", "--output", "out", *arguments]) == 0
     default, changed = (getattr(config.embedding, name) for config in seen)
     assert changed == value
     assert default != value
     assert job.main(["--drops", "in", "--head", "head", "--output", "out", *words]) == 2
-    assert f"error: {words[0]}: for --images only" in capsys.readouterr().err
+    assert f"error: {words[0]}: only valid with --images" in capsys.readouterr().err
 
 
 def test_drops_or_images_and_not_both(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-// What the service said, as marks and words. Widths are set by script, because the page allows no inline style.
+// Render a prediction or an error message. The script sets widths, because the page allows no inline styles.
 const byId = (id) => document.getElementById(id);
 const UPPER = [0.05, 0.1, 0.2, 0.3, 0.5, 1];
 
@@ -27,18 +27,18 @@ function showAny({ score, threshold, positive }) {
   const verdict = { true: "▲ At or above", false: "Below" }[positive];
   byId("any-verdict").textContent =
     threshold === null
-      ? "A score that ranks films; validation gave no threshold for it."
-      : `${verdict} its threshold of ${threshold.toFixed(2)}. A score that ranks films, not a probability.`;
+      ? "A score for ranking X-rays; it has no threshold."
+      : `${verdict} its threshold of ${threshold.toFixed(2)}. A score for ranking X-rays, not a probability.`;
 }
 
 function showFindings(findings, onSelect) {
-  const before = document.querySelector("input[name=finding]:checked")?.value;
+  const previous = document.querySelector("input[name=finding]:checked")?.value;
   const sorted = [...findings].sort((one, other) => other.probability - one.probability);
   const highest = Math.max(...findings.flatMap(({ probability, threshold, prevalence }) => [probability, threshold, prevalence]));
   const upper = UPPER.find((limit) => highest <= limit);
-  byId("scale").textContent = `bars end at ${percent(upper, 0)}`;
+  byId("scale").textContent = `full bar: ${percent(upper, 0)}`;
   byId("findings").replaceChildren(...sorted.map((entry) => makeRow(entry, upper, () => onSelect(entry))));
-  const selected = sorted.find((entry) => entry.finding === before) ?? sorted[0];
+  const selected = sorted.find((entry) => entry.finding === previous) ?? sorted[0];
   document.querySelector(`input[value=${selected.finding}]`).checked = true;
   onSelect(selected);
 }
@@ -65,7 +65,7 @@ function place(mark, property, share) {
 
 function describe({ positive, threshold, prevalence }) {
   const verdict = threshold === null ? "no threshold" : `${positive ? "at or above" : "below"} the threshold of ${percent(threshold)}`;
-  return `${verdict}; on ${prevalence === null ? "an unknown share" : percent(prevalence)} of training films`;
+  return `${verdict}; present in ${prevalence === null ? "an unknown share" : percent(prevalence)} of training X-rays`;
 }
 
 export function showRefusal({ title, detail, reason }) {

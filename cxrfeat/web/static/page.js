@@ -1,97 +1,97 @@
-// The page's course: a film is chosen, sent, and answered or refused. Nothing is asked twice for another finding.
+// Page flow: choose an X-ray, upload it, show the prediction or an error. Selecting a finding sends no request.
 import { Viewer } from "./viewer.js";
 import { show, showRefusal } from "./answer.js";
 
 const byId = (id) => document.getElementById(id);
 const viewer = new Viewer();
 const fields = [byId("age"), byId("sex")].filter(Boolean);
-let film = null; // bytes, name; shown: promise that the browser has done with it; fitted: has its decoded shape
+let image = null; // bytes, name; shown: resolves when the browser has decoded it; fitted: has the decoded shape
 let request = null;
 
-function take(bytes, name) {
+function load(bytes, name) {
   byId("answer").hidden = true;
   viewer.close();
   const address = URL.createObjectURL(bytes);
-  film = { bytes, name, fitted: false, shown: viewer.open(address, name).finally(() => URL.revokeObjectURL(address)) };
-  return ask();
+  image = { bytes, name, fitted: false, shown: viewer.open(address, name).finally(() => URL.revokeObjectURL(address)) };
+  return predict();
 }
 
-async function ask() {
-  request?.abort(); // the visitor has moved on
-  const mine = (request = new AbortController());
+async function predict() {
+  request?.abort(); // superseded by this one
+  const current = (request = new AbortController());
   const query = new URLSearchParams(fields.filter((field) => field.value !== "").map((field) => [field.id, field.value]));
-  say(`Reading ${film.name} …`, true);
+  setStatus(`Analysing ${image.name} …`, true);
   byId("refusal").hidden = true;
   try {
-    // Never with the file's own type, which browsers take from its name: the bytes decide.
-    const options = { method: "POST", body: film.bytes, headers: { "Content-Type": "application/octet-stream" }, signal: mine.signal };
+    // Never the file's own type, which browsers derive from its name: the server inspects the bytes.
+    const options = { method: "POST", body: image.bytes, headers: { "Content-Type": "application/octet-stream" }, signal: current.signal };
     const response = await send(`/api/predict?${query}`, options);
     const content = await response.json();
-    await film.shown;
-    if (request !== mine) return;
-    if (response.ok) answer(content);
-    else refuse(content);
+    await image.shown;
+    if (request !== current) return;
+    if (response.ok) showPrediction(content);
+    else showProblem(content);
   } catch (error) {
     if (error.name === "AbortError") return;
-    refuse({ title: "The server can't be reached. Is it still running?", detail: error.message, reason: "no-connection" });
+    showProblem({ title: "The server does not respond. Is it still running?", detail: error.message, reason: "no-connection" });
   } finally {
-    if (request === mine) document.body.classList.remove("busy");
+    if (request === current) document.body.classList.remove("busy");
   }
 }
 
-// Send a film; where many are being read, come back as often as that may help.
+// Upload an image; retry while the server is busy.
 async function send(address, options, attempts = 5) {
   const response = await fetch(address, options);
   if (response.status !== 503 || attempts === 1) return response;
   const seconds = Number(response.headers.get("Retry-After")) || 1;
-  say(`Many films are being read: trying again in ${seconds} s …`, true);
+  setStatus(`The server is busy: trying again in ${seconds} s …`, true);
   await new Promise((resume) => setTimeout(resume, seconds * 1000));
   return send(address, options, attempts - 1);
 }
 
-function answer(content) {
+function showPrediction(content) {
   const positive = content.findings.filter((entry) => entry.positive).length;
   byId("answer").hidden = false;
   byId("blank").hidden = true;
-  if (!film.fitted) viewer.fit(content.film); // and later, with another age, the visitor's zoom stays
-  film.fitted = true;
+  if (!image.fitted) viewer.fit(content.film); // only once: a change of age or sex keeps the zoom
+  image.fitted = true;
   show(content, (entry) => viewer.explain(entry));
-  say(`${film.name}: ${positive} of 14 findings at or above their thresholds.`, false);
+  setStatus(`${image.name}: ${positive} of 14 findings at or above their thresholds.`, false);
 }
 
-function refuse(problem) {
+function showProblem(problem) {
   viewer.explain(null);
   byId("answer").hidden = true;
   byId("blank").hidden = false;
   showRefusal(problem);
   if (problem.reason !== "busy" && problem.reason !== "invalid-request") viewer.close();
-  say(`${film.name}: no answer.`, false);
+  setStatus(`${image.name}: no prediction.`, false);
 }
 
-function say(text, busy) {
+function setStatus(text, busy) {
   document.body.classList.toggle("busy", busy);
   byId("status").textContent = text;
 }
 
 byId("file").addEventListener("change", (event) => {
   const [file] = event.target.files;
-  if (file) take(file, file.name);
-  event.target.value = ""; // so that the same file can be chosen again
+  if (file) load(file, file.name);
+  event.target.value = ""; // allows choosing the same file again
 });
 
 byId("intake").addEventListener("submit", (event) => event.preventDefault());
-for (const field of fields) field.addEventListener("change", () => film && ask());
+for (const field of fields) field.addEventListener("change", () => image && predict());
 
 byId("examples").addEventListener("click", async (event) => {
   const chosen = event.target.closest("button");
   if (!chosen) return;
   for (const field of fields) field.value = chosen.dataset[field.id];
   const response = await fetch(chosen.dataset.url);
-  await take(await response.blob(), `Phantom “${chosen.dataset.name}”`);
+  await load(await response.blob(), `Phantom “${chosen.dataset.name}”`);
 });
 
 const drop = byId("drop");
-// Anywhere on the page: a film that misses the frame must not replace the page.
+// Accept a drop anywhere: a file dropped beside the frame must not replace the page.
 for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
@@ -100,5 +100,5 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 }
 document.addEventListener("drop", (event) => {
   const [file] = event.dataTransfer.files;
-  if (file) take(file, file.name);
+  if (file) load(file, file.name);
 });

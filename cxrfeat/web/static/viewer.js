@@ -1,11 +1,11 @@
-// The film, large and zoomable, and the heat map over it.
+// Zoomable X-ray with a heat map overlay.
 import { spell } from "./answer.js";
 
 const byId = (id) => document.getElementById(id);
 const WARM = [213, 94, 0];
 const COOL = [0, 114, 178];
 const STEP = 1.25;
-const MOST = 8;
+const MAX_ZOOM = 8;
 const PLACES = { rows: ["upper", "middle", "lower"], columns: ["left", "centre", "right"] };
 
 export class Viewer {
@@ -34,7 +34,7 @@ export class Viewer {
     try {
       await this.#picture.decode();
     } catch {
-      return; // the server says what is wrong with the file
+      return; // the server reports the error
     }
     this.#picture.alt = `Chest X-ray: ${name}`;
     byId("invitation").hidden = true;
@@ -42,7 +42,7 @@ export class Viewer {
     this.fit({ width: this.#picture.naturalWidth, height: this.#picture.naturalHeight });
   }
 
-  // Show the whole film. Its shape is the decoded one, where a browser has turned it after a camera's note.
+  // Show the whole image in the shape that the server decoded: a browser may have rotated it by its EXIF tag.
   fit({ width, height }) {
     this.#shape = { width, height };
     this.#scale(1);
@@ -54,7 +54,7 @@ export class Viewer {
     this.explain(null);
   }
 
-  // Draw the heat map of a finding, or take it away.
+  // Draw the heat map of a finding, or remove it for null.
   explain(entry) {
     this.#entry = entry;
     if (entry) paint(this.#heat, entry.heat_map);
@@ -72,12 +72,12 @@ export class Viewer {
     byId("legend-place").textContent = describe(this.#entry.heat_map);
   }
 
-  // Zoom about a point of the frame; by default about its middle.
+  // Zoom about a point of the frame, by default its centre.
   #scale(zoom, x = this.#frame.clientWidth / 2, y = this.#frame.clientHeight / 2) {
     if (this.#frame.hidden) return;
     const { width, height } = this.#shape;
     const before = this.#zoom;
-    this.#zoom = Math.min(Math.max(zoom, 1), MOST);
+    this.#zoom = Math.min(Math.max(zoom, 1), MAX_ZOOM);
     const { width: side } = byId("drop").getBoundingClientRect();
     const fit = side / Math.max(width, height);
     const [left, top] = [this.#frame.scrollLeft, this.#frame.scrollTop];
@@ -85,16 +85,16 @@ export class Viewer {
     this.#stage.style.width = `${width * fit * this.#zoom}px`;
     this.#stage.style.height = `${tall}px`;
     this.#stage.style.marginTop = `${Math.max(0, (side - tall) / 2)}px`;
-    this.#frame.style.overflow = this.#zoom === 1 ? "hidden" : "auto"; // a film that fits needs no scroll bars
+    this.#frame.style.overflow = this.#zoom === 1 ? "hidden" : "auto"; // no scroll bars when the image fits
     this.#frame.scrollLeft = ((left + x) * this.#zoom) / before - x;
     this.#frame.scrollTop = ((top + y) * this.#zoom) / before - y;
     byId("zoom-level").textContent = `${Math.round(this.#zoom * 100)} %`;
     byId("zoom-out").disabled = byId("zoom-fit").disabled = this.#zoom === 1;
-    byId("zoom-in").disabled = this.#zoom === MOST;
+    byId("zoom-in").disabled = this.#zoom === MAX_ZOOM;
   }
 
   #onWheel(event) {
-    if (!event.ctrlKey) return; // the page scrolls on; a pinched touchpad counts as Ctrl
+    if (!event.ctrlKey) return; // plain scrolling moves the page; a pinch gesture sets ctrlKey
     event.preventDefault();
     const { left, top } = this.#frame.getBoundingClientRect();
     this.#scale(this.#zoom * STEP ** -Math.sign(event.deltaY), event.clientX - left, event.clientY - top);
@@ -108,7 +108,7 @@ export class Viewer {
   }
 
   #onDrag(event) {
-    if (event.pointerType !== "mouse" || event.button !== 0) return; // fingers scroll by themselves
+    if (event.pointerType !== "mouse" || event.button !== 0) return; // touch scrolls natively
     const [x, y] = [event.clientX + this.#frame.scrollLeft, event.clientY + this.#frame.scrollTop];
     const move = (moved) => this.#frame.scrollTo(x - moved.clientX, y - moved.clientY);
     this.#frame.setPointerCapture(event.pointerId);
@@ -117,28 +117,28 @@ export class Viewer {
   }
 }
 
-// Draw cells as a smooth layer: colour says for or against, opacity how much, of the strongest cell.
+// Draw cells as a smooth layer: colour is the sign, opacity the magnitude relative to the strongest cell.
 function paint(canvas, cells) {
   const context = canvas.getContext("2d");
   const image = context.createImageData(canvas.width, canvas.height);
   const strongest = Math.max(...cells.flat().map(Math.abs)) || 1;
-  const rows = weigh(canvas.height, cells.length);
-  const columns = weigh(canvas.width, cells[0].length);
-  let at = 0;
+  const rows = interpolate(canvas.height, cells.length);
+  const columns = interpolate(canvas.width, cells[0].length);
+  let offset = 0;
   for (const [top, bottom, down] of rows) {
     for (const [left, right, across] of columns) {
       const upper = cells[top][left] * (1 - across) + cells[top][right] * across;
       const lower = cells[bottom][left] * (1 - across) + cells[bottom][right] * across;
       const value = (upper * (1 - down) + lower * down) / strongest;
-      image.data.set([...(value > 0 ? WARM : COOL), Math.abs(value) * 255], at);
-      at += 4;
+      image.data.set([...(value > 0 ? WARM : COOL), Math.abs(value) * 255], offset);
+      offset += 4;
     }
   }
   context.putImageData(image, 0, 0);
 }
 
-// For each pixel along a side: the two cells whose centres it lies between, and how far it is from the first.
-function weigh(pixels, cells) {
+// Return for each pixel along a side the two cells with the nearest centres, and the weight of the second.
+function interpolate(pixels, cells) {
   return Array.from({ length: pixels }, (_, pixel) => {
     const place = Math.min(Math.max(((pixel + 0.5) * cells) / pixels - 0.5, 0), cells - 1);
     const first = Math.floor(place);
@@ -146,13 +146,13 @@ function weigh(pixels, cells) {
   });
 }
 
-// Say in words where the map is strongest.
+// Describe where the evidence is strongest.
 function describe(cells) {
   const flat = cells.flat();
   const strongest = Math.max(...flat);
-  if (strongest <= 0) return "No part of this film speaks for it.";
+  if (strongest <= 0) return "No part of this X-ray is evidence for it.";
   const [row, column] = [Math.floor(flat.indexOf(strongest) / cells[0].length), flat.indexOf(strongest) % cells[0].length];
   const third = (index, count) => Math.floor(((index + 0.5) / count) * 3);
   const place = `${PLACES.rows[third(row, cells.length)]} ${PLACES.columns[third(column, cells[0].length)]}`;
-  return `Most speaks for it in the ${place} of the picture.`;
+  return `The strongest evidence is in the ${place} of the image.`;
 }

@@ -1,4 +1,4 @@
-"""What the encoder promises: the published network's features, the same bits whatever happens around an image."""
+"""Tests of the encoder: the published network's features, and the same bits in every batch."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ Embeddings = NDArray[np.float32]
 
 RANDOM = Weights(None, "random-seed0")
 BATCH = 3
-FILMS = np.stack(
+IMAGES = np.stack(
     [
-        fakes.film(224, 224),
-        255 - fakes.film(224, 224, seed=1),
-        fakes.film(224, 224, seed=2) // 4,
-        np.kron(fakes.film(56, 56, seed=3), np.ones((4, 4), np.uint8)),
+        fakes.gray_image(224, 224),
+        255 - fakes.gray_image(224, 224, seed=1),
+        fakes.gray_image(224, 224, seed=2) // 4,
+        np.kron(fakes.gray_image(56, 56, seed=3), np.ones((4, 4), np.uint8)),
     ]
 )
-"""Bright to the right, bright to the left, dark, coarse: what the features of one are, those of another are not."""
+"""Bright on the right, bright on the left, dark, coarse: their features differ."""
 
 needs_bf16 = pytest.mark.skipif(not has_native_bf16(), reason="this CPU computes bf16 by emulation")
 
 
 def reference_network(backbone: str, state: dict[str, torch.Tensor]) -> models.ResNet:
-    """Return torchvision's own network, not folded, with the strides of the layout set by hand."""
+    """Return torchvision's own network, not folded, with the strides of the layout set here."""
     network = models.resnet50()
     if backbone == "resnet50-v1":
         for block in (network.layer2[0], network.layer3[0], network.layer4[0]):
@@ -56,7 +56,7 @@ def reference_network(backbone: str, state: dict[str, torch.Tensor]) -> models.R
 
 @torch.inference_mode()
 def reference_embeddings(network: nn.Module, images: list[Image.Image]) -> Embeddings:
-    """Embed PIL images one by one, as torchvision's documentation does it."""
+    """Embed PIL images one by one, as in torchvision's documentation."""
     pipeline = transforms.Compose(
         [
             transforms.Resize((224, 224)),
@@ -89,8 +89,8 @@ def resnet50(trained_file: Path) -> FrozenEncoder:
 
 @pytest.fixture(scope="module")
 def embeddings(resnet50: FrozenEncoder) -> Embeddings:
-    """Return the embeddings of FILMS: a full batch and a partial one."""
-    return resnet50.embed(FILMS)
+    """Return the embeddings of IMAGES: a full batch and a partial one."""
+    return resnet50.embed(IMAGES)
 
 
 @pytest.fixture(scope="module")
@@ -105,26 +105,27 @@ def small() -> Iterator[FrozenEncoder]:
 def test_the_folded_network_equals_torchvisions(
     backbone: str, trained: dict[str, torch.Tensor], trained_file: Path
 ) -> None:
-    """Folding, channels_last, our own standardisation and padding change no feature beyond rounding, in both layouts."""
-    expected = reference_embeddings(reference_network(backbone, trained), [Image.fromarray(film) for film in FILMS[:3]])
-    made = build(backbone, trained_file).embed(FILMS[:3])
+    """Folding, channels_last, standardisation and padding change no feature beyond rounding, in both layouts."""
+    images = [Image.fromarray(image) for image in IMAGES[:3]]
+    expected = reference_embeddings(reference_network(backbone, trained), images)
+    made = build(backbone, trained_file).embed(IMAGES[:3])
     assert made.shape == (3, 2048)
     assert made.dtype == np.float32
-    assert cosines(expected[:2], expected[1:]).max() < 0.95, "the films must differ, or nothing is compared"
+    assert cosines(expected[:2], expected[1:]).max() < 0.95, "the images must differ, or nothing is compared"
     np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-4)
 
 
 @needs_bf16
 def test_bf16_is_close_to_fp32(embeddings: Embeddings, trained_file: Path) -> None:
-    """Where the CPU has bf16, its embeddings point where those of fp32 do."""
-    made = build("resnet50", trained_file, Precision.BF16).embed(FILMS)
+    """Embeddings in bf16 have the direction of those in fp32."""
+    made = build("resnet50", trained_file, Precision.BF16).embed(IMAGES)
     assert made.dtype == np.float32
     assert cosines(made, embeddings).min() >= 0.999
     assert not np.array_equal(made, embeddings)
 
 
-def test_nothing_is_left_that_could_move() -> None:
-    """After folding there is no BatchNorm, no buffer and no gradient; what has weights is in eval mode."""
+def test_nothing_can_change_after_folding() -> None:
+    """After folding, no BatchNorm, buffer or gradient remains; all convolutions are in eval mode."""
     trunk = fold_batchnorm(load_network(fakes.SMALL, RANDOM))
     assert [module for module in trunk.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)] == []
     assert list(trunk.buffers()) == []
@@ -133,54 +134,54 @@ def test_nothing_is_left_that_could_move() -> None:
 
 
 def test_the_same_input_gives_the_same_bits(resnet50: FrozenEncoder, embeddings: Embeddings) -> None:
-    """A second run, alone or among others, at the start of a batch or its end, is equal to the last bit."""
+    """A second run gives the same bits, alone or among others, at the start or the end of a batch."""
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2], [1, 1, 1]):
-        np.testing.assert_array_equal(resnet50.embed(FILMS[order]), embeddings[order])
+        np.testing.assert_array_equal(resnet50.embed(IMAGES[order]), embeddings[order])
 
 
 @pytest.fixture(scope="module")
 def alone(small: FrozenEncoder) -> Embeddings:
-    """Return the embeddings of FILMS, each embedded without any neighbour."""
-    return np.concatenate([small.embed(FILMS[index : index + 1]) for index in range(len(FILMS))])
+    """Return the embeddings of IMAGES, each embedded without any neighbour."""
+    return np.concatenate([small.embed(IMAGES[index : index + 1]) for index in range(len(IMAGES))])
 
 
 @settings(max_examples=15)
-@given(st.lists(st.integers(0, len(FILMS) - 1), max_size=5))
+@given(st.lists(st.integers(0, len(IMAGES) - 1), max_size=5))
 def test_neighbours_never_matter(small: FrozenEncoder, alone: Embeddings, order: list[int]) -> None:
-    """However images are chosen, repeated, ordered and cut into batches, each has its own bits."""
-    np.testing.assert_array_equal(small.embed(FILMS[order]), alone[order])
+    """An image's embedding has the same bits for any choice, repetition, order and batching of images."""
+    np.testing.assert_array_equal(small.embed(IMAGES[order]), alone[order])
 
 
 @needs_bf16
 @pytest.mark.usefixtures("small")
 def test_neighbours_never_matter_in_bf16() -> None:
-    """The promise holds where rounding is coarse."""
+    """The same holds in bf16, where rounding is coarse."""
     encoder = build_small(Precision.BF16)
-    alone = np.concatenate([encoder.embed(FILMS[index : index + 1]) for index in range(len(FILMS))])
-    np.testing.assert_array_equal(encoder.embed(FILMS), alone)
-    np.testing.assert_array_equal(encoder.embed(FILMS[::-1]), alone[::-1])
+    alone = np.concatenate([encoder.embed(IMAGES[index : index + 1]) for index in range(len(IMAGES))])
+    np.testing.assert_array_equal(encoder.embed(IMAGES), alone)
+    np.testing.assert_array_equal(encoder.embed(IMAGES[::-1]), alone[::-1])
 
 
 @pytest.mark.usefixtures("small")
 def test_the_batch_size_changes_rounding_alone(small: FrozenEncoder) -> None:
     """Batches of any size give the same embeddings within 1e-4 of their scale."""
-    expected = small.embed(FILMS)
+    expected = small.embed(IMAGES)
     for size in (1, 2, 5, 8):
-        made = build_small(batch_size=size).embed(FILMS)
+        made = build_small(batch_size=size).embed(IMAGES)
         np.testing.assert_allclose(made, expected, atol=1e-4 * float(np.abs(expected).max()))
 
 
 def test_embeddings_are_the_means_of_the_feature_maps(small: FrozenEncoder) -> None:
-    """The same bits with the maps as without, over a full batch and a partial one; the maps are of the films alone."""
-    embeddings, maps = small.embed_with_maps(FILMS)
+    """Embeddings have the same bits with and without maps, in full and partial batches; padding gives no maps."""
+    embeddings, maps = small.embed_with_maps(IMAGES)
     assert maps.shape == (4, 2048, 7, 7)
     assert maps.dtype == np.float32
-    np.testing.assert_array_equal(embeddings, small.embed(FILMS))
+    np.testing.assert_array_equal(embeddings, small.embed(IMAGES))
     np.testing.assert_allclose(maps.mean(axis=(2, 3)), embeddings, rtol=1e-5, atol=1e-6)
 
 
 def test_every_batch_is_full_for_the_network(small: FrozenEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A partial batch is padded, and what the padding gives is thrown away; no films give no embeddings."""
+    """A partial batch is padded and the padding's embeddings are dropped; no images give no embeddings."""
     seen: list[tuple[int, ...]] = []
     trunk = small._trunk
 
@@ -189,9 +190,9 @@ def test_every_batch_is_full_for_the_network(small: FrozenEncoder, monkeypatch: 
         return trunk(pixels)
 
     monkeypatch.setattr(small, "_trunk", watch)
-    assert small.embed(FILMS).shape == (4, 2048)
+    assert small.embed(IMAGES).shape == (4, 2048)
     assert seen == [(BATCH, 2, 224, 224)] * 2
-    assert small.embed(FILMS[:0]).shape == (0, 2048)
+    assert small.embed(IMAGES[:0]).shape == (0, 2048)
 
 
 @pytest.fixture(scope="module")
@@ -200,22 +201,22 @@ def real_weights(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def real_films(shared: Path) -> list[Path]:
-    """Return three gray films and the RGBA ones, at most three."""
+def real_images(shared: Path) -> list[Path]:
+    """Return at most three gray and three RGBA radiographs."""
     by_mode: dict[str, list[Path]] = {"L": [], "RGBA": []}
     for path in sorted((shared / "nih").rglob("*.png")):
         with Image.open(path) as image:
             by_mode.setdefault(image.mode, []).append(path)
-    assert by_mode["RGBA"], "the shared films include RGBA ones"
+    assert by_mode["RGBA"], "the shared images must include RGBA ones"
     return by_mode["L"][:3] + by_mode["RGBA"][:3]
 
 
 @pytest.mark.shared
-def test_real_films_get_the_features_of_the_plain_pipeline(real_weights: Path, real_films: list[Path]) -> None:
-    """From file to embedding we equal Pillow → RGB → torchvision → the unfolded network, in fp32 and, nearly, in bf16."""
+def test_real_images_get_the_features_of_the_plain_pipeline(real_weights: Path, real_images: list[Path]) -> None:
+    """Embeddings equal those of Pillow → RGB → torchvision → the unfolded network, in bf16 nearly so."""
     network = reference_network("resnet50-v1", torch.load(real_weights, weights_only=True))
-    expected = reference_embeddings(network, [Image.open(path) for path in real_films])
-    inputs = np.stack([to_model_input(decode(path.read_bytes()).pixels) for path in real_films])
+    expected = reference_embeddings(network, [Image.open(path) for path in real_images])
+    inputs = np.stack([to_model_input(decode(path.read_bytes()).pixels) for path in real_images])
     assert cosines(build("resnet50-v1", real_weights).embed(inputs), expected).min() >= 0.9999
     if has_native_bf16():
         assert cosines(build("resnet50-v1", real_weights, Precision.BF16).embed(inputs), expected).min() >= 0.999
@@ -223,6 +224,6 @@ def test_real_films_get_the_features_of_the_plain_pipeline(real_weights: Path, r
 
 @pytest.mark.shared
 def test_real_weights_of_the_first_layout_are_refused_in_the_other(real_weights: Path) -> None:
-    """The file fits resnet50 and would give wrong features there: it is refused with the backbone that it needs."""
+    """The file would load into resnet50 and give wrong features; the message names the backbone that it needs."""
     with pytest.raises(WeightsError, match="--backbone resnet50-v1"):
         FrozenEncoder(EncoderSpec("resnet50", find_weights(get_backbone("resnet50"), str(real_weights))))

@@ -1,4 +1,4 @@
-"""What the encoder promises on a GPU: the CPU's features, the same bits whatever the neighbours, and less memory if need be."""
+"""Tests of the encoder on a GPU: the CPU's features, the same bits in every batch, and recovery from lack of memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.gpu import needs_gpu
 
 pytestmark = needs_gpu
 
-FILMS = np.stack([fakes.film(224, 224, seed=seed) // (1 + seed % 3) for seed in range(11)])
+IMAGES = np.stack([fakes.gray_image(224, 224, seed=seed) // (1 + seed % 3) for seed in range(11)])
 
 
 def build(path: Path, precision: Precision, batch_size: int, device: str = "cuda") -> FrozenEncoder:
@@ -26,9 +26,9 @@ def build(path: Path, precision: Precision, batch_size: int, device: str = "cuda
 
 @pytest.mark.parametrize(("precision", "least"), [(Precision.FP32, 0.99999), (Precision.BF16, 0.999)])
 def test_the_features_are_those_of_the_cpu(trained_file: Path, precision: Precision, least: float) -> None:
-    """fp32 is IEEE fp32 on both; bf16 points where fp32 does."""
-    expected = build(trained_file, Precision.FP32, 4, "cpu").embed(FILMS)
-    made = build(trained_file, precision, 4).embed(FILMS)
+    """fp32 is IEEE fp32 on both; bf16 embeddings have the direction of fp32 ones."""
+    expected = build(trained_file, Precision.FP32, 4, "cpu").embed(IMAGES)
+    made = build(trained_file, precision, 4).embed(IMAGES)
     cosines = (made * expected).sum(1) / np.linalg.norm(made, axis=1) / np.linalg.norm(expected, axis=1)
     assert cosines.min() >= least
     if precision == Precision.FP32:
@@ -37,16 +37,16 @@ def test_the_features_are_those_of_the_cpu(trained_file: Path, precision: Precis
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
 def test_neighbours_do_not_matter(trained_file: Path, precision: Precision) -> None:
-    """Alone, last in a partial batch, or somewhere else: the same bits, and those of the feature maps' means."""
+    """An embedding has the same bits alone, in a partial batch and anywhere else, with and without maps."""
     made = build(trained_file, precision, 4)
-    embeddings = made.embed(FILMS)
-    np.testing.assert_array_equal(made.embed(FILMS[::-1])[::-1], embeddings)
-    np.testing.assert_array_equal(np.concatenate([made.embed(film[None]) for film in FILMS]), embeddings)
-    np.testing.assert_array_equal(made.embed_with_maps(FILMS)[0], embeddings)
+    embeddings = made.embed(IMAGES)
+    np.testing.assert_array_equal(made.embed(IMAGES[::-1])[::-1], embeddings)
+    np.testing.assert_array_equal(np.concatenate([made.embed(image[None]) for image in IMAGES]), embeddings)
+    np.testing.assert_array_equal(made.embed_with_maps(IMAGES)[0], embeddings)
 
 
 def test_the_default_precision_is_bf16(trained_file: Path) -> None:
-    """Every GPU that torch calls able to compute it."""
+    """The default is bf16 on every GPU that supports it according to torch."""
     expected = "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     assert build(trained_file, Precision.AUTO, 1).precision == expected
 
@@ -64,10 +64,10 @@ def little_memory() -> Iterator[None]:
 
 @pytest.mark.usefixtures("little_memory")
 def test_out_of_memory_halves_the_batch(trained_file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A batch that the GPU does not hold is taken in parts that it does, which is said, and every film has its features."""
+    """A batch that exceeds GPU memory is split, with a warning, and every image gets its features."""
     made = build(trained_file, Precision.FP32, 1024)
-    embeddings = made.embed(FILMS)
+    embeddings = made.embed(IMAGES)
     assert made.batch_size < 1024
-    assert f"going on with {made.batch_size}" in caplog.text
-    expected = build(trained_file, Precision.FP32, 4, "cpu").embed(FILMS)
+    assert f"continuing with {made.batch_size}" in caplog.text
+    expected = build(trained_file, Precision.FP32, 4, "cpu").embed(IMAGES)
     np.testing.assert_allclose(embeddings, expected, rtol=1e-3, atol=1e-4 * float(np.abs(expected).max()))

@@ -1,4 +1,4 @@
-"""The folded stem sees in gray levels what the published one sees in standardised RGB."""
+"""Tests of the folded stem: its output for gray levels equals the published stem's for standardised RGB."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def make_stem(*, bias: bool = True, kernel: int | tuple[int, int] = 7, padding: 
 
 def reference(stem: nn.Conv2d) -> torch.Tensor:
     """Standardise and repeat as torchvision does, and convolve in fp64."""
-    pictures = v2.functional.to_dtype(GRAY.unsqueeze(1).expand(-1, 3, -1, -1), torch.float64, scale=True)
-    standardised = v2.functional.normalize(pictures, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    images = v2.functional.to_dtype(GRAY.unsqueeze(1).expand(-1, 3, -1, -1), torch.float64, scale=True)
+    standardised = v2.functional.normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
     with torch.no_grad():
         result: torch.Tensor = stem.double()(standardised)
     return result
@@ -30,10 +30,10 @@ def reference(stem: nn.Conv2d) -> torch.Tensor:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("kernel", "padding"), [(7, 3), ((3, 5), (1, 2)), (1, 0)])
-def test_fp32_is_the_stem_of_the_standardised_picture(
+def test_fp32_is_the_stem_of_the_standardised_image(
     bias: bool, kernel: int | tuple[int, int], padding: int | tuple[int, int]
 ) -> None:
-    """To rounding, at the border too, where the padding is zero after standardisation and not black before it."""
+    """The results agree to rounding, also at the border, where zeros pad the standardised image."""
     stem = make_stem(bias=bias, kernel=kernel, padding=padding)
     with torch.no_grad():
         found = fold_standardisation(stem, torch.float32)(to_planes(GRAY, torch.float32))
@@ -43,7 +43,7 @@ def test_fp32_is_the_stem_of_the_standardised_picture(
 
 
 def test_bf16_weights_have_sixteen_bits() -> None:
-    """Planes and products are exact and sums are fp64 here: what is left is the rounding of weights, far below bf16's."""
+    """With exact planes and products and fp64 sums, only the rounding of weights remains, far below that of bf16."""
     stem = make_stem()
     folded = fold_standardisation(stem, torch.bfloat16)
     assert folded.weight.dtype == torch.bfloat16
@@ -60,7 +60,7 @@ def test_bf16_weights_have_sixteen_bits() -> None:
 
 @pytest.mark.parametrize(("dtype", "planes"), [(torch.float32, 2), (torch.bfloat16, 4)])
 def test_planes_are_exact(dtype: torch.dtype, planes: int) -> None:
-    """Every gray level less 128, beside ones; channels last."""
+    """Planes hold every gray level minus 128, and ones; channels last."""
     levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
     found = to_planes(levels, dtype)
     assert found.shape == (1, planes, 16, 16)
@@ -76,6 +76,6 @@ def test_planes_are_exact(dtype: torch.dtype, planes: int) -> None:
 def test_a_kernel_whose_middle_meets_padding_is_refused(
     kernel: int | tuple[int, int], padding: int | tuple[int, int]
 ) -> None:
-    """The bias could not be carried by the middle."""
-    with pytest.raises(ValueError, match="expected an odd one padded by half of it"):
+    """If the kernel's centre can be on padding, it cannot carry the bias."""
+    with pytest.raises(ValueError, match="expected an odd kernel padded by half its size"):
         fold_standardisation(make_stem(kernel=kernel, padding=padding), torch.float32)

@@ -1,4 +1,4 @@
-"""Our ResNet is torchvision's, and spares us its import."""
+"""Tests of the ResNet: identical to torchvision's, without importing torchvision."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from cxrfeat.backbones.resnet import ResNet
 
 
 @pytest.mark.parametrize(("blocks", "width"), [((3, 4, 6, 3), 64), ((2, 1, 1, 1), 4)])
-def test_it_is_torchvisions(blocks: tuple[int, ...], width: int) -> None:
-    """The same random weights from the same seed under the same names, and the same bits out of them, trained or not."""
+def test_it_equals_torchvisions(blocks: tuple[int, ...], width: int) -> None:
+    """The same seed gives the same weights under the same names, and the same outputs in train and eval mode."""
     torch.manual_seed(3)
     theirs = models.ResNet(models.resnet.Bottleneck, list(blocks), width_per_group=width)
     torch.manual_seed(3)
-    ours = ResNet(blocks, width).draw_weights()
+    ours = ResNet(blocks, width).init_weights()
     expected = theirs.state_dict()
     state = ours.state_dict()
     assert list(state) == list(expected)
     for name, value in state.items():
         assert torch.equal(value, expected[name]), name
-    pictures = torch.randn(2, 3, 64, 64)
+    images = torch.randn(2, 3, 64, 64)
     for mode in (True, False):
         with torch.no_grad():
-            assert torch.equal(ours.train(mode)(pictures), theirs.train(mode)(pictures))
+            assert torch.equal(ours.train(mode)(images), theirs.train(mode)(images))
 
 
 def list_heavy_modules(code: str) -> str:
-    """Run code in a process of its own and return which of the slow packages it has imported, as a list's text."""
+    """Run code in a separate process and return the slow packages that it imported, as the text of a list."""
     code += "; import sys; print([m for m in ('torchvision', 'torch._dynamo', 'sympy') if m in sys.modules])"
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.mark.parametrize("module", ["cxrfeat.spark.worker", "cxrfeat.head.predictor", "head_training.fit"])
 def test_torchvision_is_not_imported(module: str) -> None:
-    """Neither torchvision nor torch's compiler: they would double a worker's start."""
+    """Importing torchvision or torch's compiler would double the start time of a worker."""
     assert list_heavy_modules(f"import {module}") == "[]"
 
 
 def test_an_encoder_is_built_and_used_without_torchs_compiler(tmp_path: Path) -> None:
-    """Nor by what a worker does with weights from a file."""
+    """A worker that loads weights from a file imports neither of them."""
     file = tmp_path / "weights.pth"
     torch.save(ResNet().state_dict(), file)
     code = (

@@ -1,4 +1,4 @@
-"""The fused trunk computes what the plain one does."""
+"""Tests of the fused trunk: it computes the same as the plain trunk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cxrfeat.backbones.resnet import ResNet
 from cxrfeat.backbones.resnet_fused import can_fuse, fuse_trunk
 from cxrfeat.backbones.weights import Weights
 from cxrfeat.device import Precision, has_native_bf16
-from tests.cxrfeat.backbones.test_encoder import FILMS, cosines
+from tests.cxrfeat.backbones.test_encoder import IMAGES, cosines
 
 pytestmark = pytest.mark.skipif(not can_fuse(torch.device("cpu")), reason="this torch was built without oneDNN")
 
@@ -29,7 +29,7 @@ PRECISIONS = [
 
 
 def small_trunk(dtype: torch.dtype) -> nn.Sequential:
-    """Two blocks a stage, so that there are shortcuts with and without a convolution."""
+    """Build a trunk with two blocks per stage: shortcuts with and without a convolution."""
     torch.manual_seed(3)
     network = ResNet([2, 2, 2, 2], width_per_group=8).eval()
     for module in network.modules():
@@ -42,7 +42,7 @@ def small_trunk(dtype: torch.dtype) -> nn.Sequential:
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("images", [1, 4, 7])
 def test_the_same_maps_as_the_plain_trunk(dtype: torch.dtype, tolerance: float, images: int) -> None:
-    """For the shape that it was laid out for and for others; pixels are left as they were."""
+    """The maps agree for the optimised batch size and for others; the input is not modified."""
     trunk = small_trunk(dtype)
     fused = fuse_trunk(trunk, (4, 3, 64, 64))
     torch.manual_seed(images)
@@ -60,18 +60,18 @@ def test_the_same_maps_as_the_plain_trunk(dtype: torch.dtype, tolerance: float, 
 
 @pytest.mark.parametrize("backbone", sorted(BACKBONES))
 def test_both_layouts_embed_as_without_it(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the stride is in the 1x1 convolution; where the device can't fuse, the plain trunk is used."""
+    """Both strides give the plain trunk's embeddings; a device without fusion uses the plain trunk."""
     spec = EncoderSpec(backbone, Weights(None, "random-seed0"), Precision.FP32, 2)
-    fused = FrozenEncoder(spec).embed(FILMS)
+    fused = FrozenEncoder(spec).embed(IMAGES)
     monkeypatch.setattr(encoder_module, "can_fuse", lambda _: False)
     plain = FrozenEncoder(spec)
     assert isinstance(plain._trunk, nn.Sequential)
-    assert cosines(fused, plain.embed(FILMS)).min() >= 0.999999
+    assert cosines(fused, plain.embed(IMAGES)).min() >= 0.999999
 
 
 @pytest.mark.parametrize(("capability", "fuses"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
 def test_gpus_from_ampere_on(capability: tuple[int, int], fuses: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Older ones have no bf16, and nobody has seen cuDNN's fused operators there."""
+    """Older GPUs have no bf16, and cuDNN's fused operators are untested there."""
     monkeypatch.setattr(torch.backends.cudnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert can_fuse(torch.device("cuda", 0)) is fuses

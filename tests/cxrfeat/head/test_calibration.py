@@ -1,4 +1,4 @@
-"""What a calibration promises: a line on each logit, ranks kept."""
+"""Tests of the calibration: one line per finding, ranks preserved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cxrfeat.head.calibration import Calibration, identity
 
 
 def test_probabilities_are_the_sigmoid_of_the_line() -> None:
-    """Each finding has its own; far out, they are 0 and 1 without a warning."""
+    """Each finding has its own line; extreme logits give exactly 0 and 1 without a warning."""
     slope, intercept = np.linspace(0.5, 2, 14), np.linspace(-3, 3, 14)
     logits = torch.tensor(np.random.default_rng(0).normal(size=(50, 14)), dtype=torch.float64) * 3
     expected = 1 / (1 + np.exp(-(slope * logits.numpy() + intercept)))
@@ -18,23 +18,23 @@ def test_probabilities_are_the_sigmoid_of_the_line() -> None:
     assert identity().apply(torch.tensor([[-1e4, 1e4] * 7])).tolist() == [[0.0, 1.0] * 7]
 
 
-def test_what_is_given_is_left_as_it_was() -> None:
-    """Logits are not written to: whoever ranks by them can still do so."""
+def test_the_logits_are_not_modified() -> None:
+    """The caller can still rank by the logits."""
     logits = torch.zeros(2, 14)
     identity().apply(logits)
     assert not logits.any()
 
 
 @pytest.mark.parametrize(
-    ("slope", "intercept", "said"),
+    ("slope", "intercept", "message"),
     [
-        (np.ones(13), np.zeros(14), "slope is .* expected 14 finite numbers"),
-        (np.ones(14), np.full(14, np.nan), r"(?s)intercept is .* expected 14 finite"),
-        (np.linspace(-0.1, 1, 14), np.zeros(14), r"slopes of \['Atelectasis', 'Cardiomegaly'\] are not above 0"),
-        (np.zeros(14), np.zeros(14), "are not above 0"),
+        (np.ones(13), np.zeros(14), r"slope has shape \(13,\) .*expected 14 finite values"),
+        (np.ones(14), np.full(14, np.nan), "intercept has .* 0 finite values; expected 14"),
+        (np.linspace(-0.1, 1, 14), np.zeros(14), "slopes of Atelectasis, Cardiomegaly are 0 or below"),
+        (np.zeros(14), np.zeros(14), "are 0 or below"),
     ],
 )
-def test_lines_that_would_change_ranks_are_refused(slope: np.ndarray, intercept: np.ndarray, said: str) -> None:
-    """With the findings that they are of."""
-    with pytest.raises(ValueError, match=said):
+def test_lines_that_would_change_ranks_are_refused(slope: np.ndarray, intercept: np.ndarray, message: str) -> None:
+    """Invalid lines are rejected; for slopes the message names the findings."""
+    with pytest.raises(ValueError, match=message):
         Calibration(slope, intercept)

@@ -1,4 +1,4 @@
-"""Heat maps: the parts of a logit's first-order change, at the place on the film that they come from."""
+"""Tests of heat maps: contributions to a logit's first-order change, at their place in the image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cxrfeat.phantom.patients import cohort
 from cxrfeat.phantom.radiograph import draw
 from tests import fakes
 
-NOTHING_KNOWN = {"age": np.array([np.nan], np.float32), "sex": np.array([np.nan], np.float32)}
+UNKNOWN_COVARIATES = {"age": np.array([np.nan], np.float32), "sex": np.array([np.nan], np.float32)}
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +49,12 @@ def logits(predictor: Predictor, embeddings: np.ndarray) -> np.ndarray:
 
 @given(st.integers(0, 1000))
 def test_the_sum_of_a_map_is_the_directional_derivative(seed: int) -> None:
-    """Of the logit along the embedding, by finite differences: Σ M = ∇z(e) · e, for every finding."""
+    """For every finding, Σ M = ∇z(e) · e, compared with finite differences of the logit along the embedding."""
     random = np.random.default_rng(seed)
     maps = random.gamma(1.0, size=(1, 6, 3, 5)).astype(np.float32)
     embedding = maps.mean(axis=(2, 3))
     predictor = Predictor(fakes.bundle(6, seed=seed % 7), "youden")
-    found = heat_maps(predictor.gradients(embedding, NOTHING_KNOWN), maps)
+    found = heat_maps(predictor.gradients(embedding, UNKNOWN_COVARIATES), maps)
     assert found.shape == (1, 14, 3, 5)
     step = 1e-7
     beyond = embedding.astype(np.float64) * np.array([[1 - step], [1 + step]])
@@ -63,11 +63,11 @@ def test_the_sum_of_a_map_is_the_directional_derivative(seed: int) -> None:
 
 
 def test_covering_a_cell_changes_the_logit_by_its_part() -> None:
-    """A step towards the film without one cell changes each logit by that cell's number: the map is where, not only how much."""
+    """Dimming one cell changes each logit by that cell's value: places are right, not only the sum."""
     random = np.random.default_rng(3)
     maps = random.gamma(1.0, size=(1, 6, 2, 2)).astype(np.float32)
     bundle = fakes.bundle(6)
-    found = heat_maps(Predictor(bundle, "youden").gradients(maps.mean(axis=(2, 3)), NOTHING_KNOWN), maps)
+    found = heat_maps(Predictor(bundle, "youden").gradients(maps.mean(axis=(2, 3)), UNKNOWN_COVARIATES), maps)
     step = 1e-6
     for row, column in np.ndindex(2, 2):
         dimmed = maps.astype(np.float64)
@@ -79,21 +79,21 @@ def test_covering_a_cell_changes_the_logit_by_its_part() -> None:
 
 @pytest.mark.parametrize(("top", "left"), [(32, 32), (32, 160), (160, 32), (160, 160), (96, 96)])
 def test_the_map_follows_a_bright_patch(encoder: FrozenEncoder, phantom: np.ndarray, top: int, left: int) -> None:
-    """What a bright square adds to the maps of a phantom is centred on the square within a cell, wherever that is put."""
+    """The change that a bright square causes in a phantom's maps is centred on the square, to within a cell."""
     predictor = Predictor(fakes.bundle(2048), "youden")
     marked = phantom.copy()
     marked[top : top + 32, left : left + 32] = 255
     maps = []
-    for film in (phantom, marked):
-        embedding, feature_maps = encoder.embed_with_maps(film[np.newaxis])
-        maps.append(heat_maps(predictor.gradients(embedding, NOTHING_KNOWN), feature_maps)[0])
+    for image in (phantom, marked):
+        embedding, feature_maps = encoder.embed_with_maps(image[np.newaxis])
+        maps.append(heat_maps(predictor.gradients(embedding, UNKNOWN_COVARIATES), feature_maps)[0])
     added = np.abs(maps[1] - maps[0]).sum(axis=0)
     centre = [float((added.sum(axis=1 - axis) @ (np.arange(7) + 0.5)) / added.sum() * 32) for axis in (0, 1)]
     np.testing.assert_allclose(centre, [top + 16, left + 16], atol=32)
 
 
 def test_gradients_use_the_bundle_as_predictions_do() -> None:
-    """Age moves a film to another piece of the head; several films are answered one by one; the weights keep no gradient."""
+    """Gradients depend on age and sex, each image's are those it has alone, and the weights keep none."""
     predictor = Predictor(fakes.bundle(6), "youden")
     embeddings = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
     covariates = {"age": np.array([2.0, 95.0, np.nan], np.float32), "sex": np.array([1.0, 0.0, np.nan], np.float32)}
@@ -108,7 +108,7 @@ def test_gradients_use_the_bundle_as_predictions_do() -> None:
 @pytest.mark.parametrize(
     ("gradients", "maps"), [((1, 14, 6), (1, 5, 7, 7)), ((2, 14, 6), (1, 6, 7, 7)), ((14, 6), (1, 6, 7, 7))]
 )
-def test_shapes_that_do_not_belong_together_are_refused(gradients: tuple[int, ...], maps: tuple[int, ...]) -> None:
-    """With both shapes in the message."""
+def test_shapes_that_do_not_match_are_refused(gradients: tuple[int, ...], maps: tuple[int, ...]) -> None:
+    """The message contains the expected shapes."""
     with pytest.raises(ValueError, match=r"expected \(N, K, dim\)"):
         heat_maps(np.zeros(gradients, np.float32), np.zeros(maps, np.float32))

@@ -1,4 +1,4 @@
-"""What the inputs promise: training statistics applied in place, missing values filled and counted."""
+"""Tests of the inputs: training statistics applied in place, missing values imputed and counted."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MEAN, SCALE = np.array([1.0, 2.0], dtype=np.float32), np.array([2.0, 0.5], dtype
 def test_a_row_becomes_inputs(
     imputed: dict[str, float], row: list[float], expected: list[float], counts: dict[str, int]
 ) -> None:
-    """Embedding standardised, age in centuries, sex as it is, and what is missing is imputed and counted."""
+    """The embedding is standardised, age divided by 100, sex kept, and missing values are imputed and counted."""
     rows = np.array([row], dtype=np.float32)
     assert Inputs(MEAN, SCALE, imputed).apply(rows) == counts
     np.testing.assert_allclose(rows, [expected], rtol=1e-6)
 
 
-def test_rows_are_changed_alike_wherever_they_are() -> None:
-    """Working in blocks leaves no seam: every row of a long matrix gets what it would get alone."""
+def test_blocks_do_not_change_the_rows() -> None:
+    """A row of a long matrix gets the same values as alone, also at the boundary of two blocks."""
     inputs = Inputs(MEAN, SCALE, {"age": 50.0})
     rows = np.random.default_rng(0).normal(size=(9000, 3)).astype(np.float32)
     alone = rows[4095:4098].copy()

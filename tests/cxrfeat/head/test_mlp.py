@@ -1,4 +1,4 @@
-"""What the head is: the MLP that it says."""
+"""Tests of the head's network."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from cxrfeat.head.mlp import Head
 from cxrfeat.labels.findings import FINDINGS
 
 
-def test_the_head_is_the_mlp_it_says() -> None:
-    """Linear, ReLU, linear, ReLU, linear, in training and after."""
+def test_the_head_is_an_mlp_with_relu() -> None:
+    """The layers are linear, ReLU, linear, ReLU, linear."""
     head = Head(7, (4, 3))
     first, second, last = head.layers
     inputs = torch.randn(6, 7)

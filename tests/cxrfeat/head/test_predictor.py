@@ -1,4 +1,4 @@
-"""What a prediction is: the bundle's own arithmetic done plainly, and columns that say it in words."""
+"""Tests of the predictor: probabilities equal a plain forward pass, and columns name the findings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIM = 6
 
 
 def plain_forward(bundle: Bundle, embeddings: np.ndarray, ages: np.ndarray, sexes: np.ndarray) -> np.ndarray:
-    """Return probabilities by numpy in float64: the reference."""
+    """Return reference probabilities, computed with NumPy in float64."""
     ages = np.where(np.isnan(ages), bundle.inputs.imputed["age"], ages) / 100
     sexes = np.where(np.isnan(sexes), bundle.inputs.imputed["sex"], sexes)
     values = np.column_stack([(embeddings - bundle.inputs.mean) / bundle.inputs.scale, ages, sexes]).astype(np.float64)
@@ -33,7 +33,7 @@ def plain_forward(bundle: Bundle, embeddings: np.ndarray, ages: np.ndarray, sexe
     return np.asarray(expit(values * bundle.calibration.slope + bundle.calibration.intercept))
 
 
-def films(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def examples(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     random = np.random.default_rng(count)
     ages, sexes = random.uniform(0, 95, count), random.integers(0, 2, count).astype(np.float64)
     ages[::3], sexes[::4] = np.nan, np.nan
@@ -42,10 +42,10 @@ def films(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("count", [0, 1, 10, 25])
 def test_probabilities_are_those_of_a_plain_forward_pass(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To 1e-6, in any number of blocks, with age and sex imputed where they are missing."""
-    monkeypatch.setattr(predictor, "_ROWS_AT_ONCE", 10)
+    """They agree to 1e-6, for any number of blocks, with missing age and sex imputed."""
+    monkeypatch.setattr(predictor, "_BLOCK_ROWS", 10)
     bundle = fakes.bundle(DIM)
-    embeddings, ages, sexes = films(count)
+    embeddings, ages, sexes = examples(count)
     before = embeddings.copy()
     found = Predictor(bundle, "youden").predict(embeddings, {"age": ages, "sex": sexes})
     expected = plain_forward(bundle, embeddings, ages, sexes)
@@ -57,18 +57,18 @@ def test_probabilities_are_those_of_a_plain_forward_pass(count: int, monkeypatch
 
 
 def test_a_head_without_age_and_sex_imputes_nothing() -> None:
-    """Extras that the head does not use are not asked for."""
+    """Covariates that the head does not use need not be given."""
     bundle = fakes.bundle(DIM, covariates=())
     predictor = Predictor(bundle, "youden")
-    found = predictor.predict(films(4)[0], {})
+    found = predictor.predict(examples(4)[0], {})
     assert found.imputed == {}
     assert predictor.to_columns(found)["imputed"].to_pylist() == [[]] * 4
 
 
-def test_columns_say_which_findings_are_positive_and_what_was_imputed() -> None:
-    """At or above the threshold is positive; without a threshold nothing is, and any finding is unknown."""
+def test_columns_name_positive_findings_and_imputed_covariates() -> None:
+    """A finding is positive at or above its threshold, never without one; any finding is then unknown."""
     bundle = fakes.bundle(DIM)
-    embeddings, ages, sexes = films(12)
+    embeddings, ages, sexes = examples(12)
     expected = plain_forward(bundle, embeddings, ages, sexes).astype(np.float32)
     thresholds: dict[str, float | None] = dict.fromkeys(FINDINGS, 0.5) | {"Mass": None, ANY_FINDING: None}
     found = Predictor(bundle, "youden").predict(embeddings, {"age": ages, "sex": sexes})
@@ -76,8 +76,8 @@ def test_columns_say_which_findings_are_positive_and_what_was_imputed() -> None:
     predictor = Predictor(replace(bundle, thresholds={"youden": thresholds}), "youden")
     columns = predictor.to_columns(found)
     for row, positives in enumerate(columns["positives"].to_pylist()):
-        due = [n for n, p in zip(FINDINGS, expected[row], strict=True) if n not in ("Mass", "Nodule") and p >= 0.5]
-        assert [name for name in positives if name != "Nodule"] == due
+        names = [n for n, p in zip(FINDINGS, expected[row], strict=True) if n not in ("Mass", "Nodule") and p >= 0.5]
+        assert [name for name in positives if name != "Nodule"] == names
     assert "Nodule" in columns["positives"].to_pylist()[3]
     assert any(columns["positives"].to_pylist())
     assert columns["any_finding_positive"].null_count == 12
@@ -88,9 +88,9 @@ def test_columns_say_which_findings_are_positive_and_what_was_imputed() -> None:
 
 
 def test_any_finding_has_its_own_threshold() -> None:
-    """Positive at or above it."""
+    """Any finding is positive at or above its threshold."""
     bundle = fakes.bundle(DIM)
-    embeddings, ages, sexes = films(9)
+    embeddings, ages, sexes = examples(9)
     found = Predictor(bundle, "youden").predict(embeddings, {"age": ages, "sex": sexes})
     middle = float(np.sort(found.any_finding)[4])
     thresholds = {"youden": {**bundle.thresholds["youden"], ANY_FINDING: middle}}
@@ -99,7 +99,7 @@ def test_any_finding_has_its_own_threshold() -> None:
     assert sum(columns["any_finding_positive"].to_pylist()) == 5
 
 
-def test_an_operating_point_that_is_not_there_is_named() -> None:
-    """With those that are."""
-    with pytest.raises(BundleError, match=r"no operating point 'f2'; it has \['f1', 'youden'\]"):
+def test_an_unknown_operating_point_is_refused() -> None:
+    """The message lists the available operating points."""
+    with pytest.raises(BundleError, match=r"no operating point 'f2'; it has f1, youden$"):
         Predictor(fakes.bundle(DIM), "f2")

@@ -1,4 +1,4 @@
-"""What operating points promise: the threshold that a search over all of them would take, and scikit-learn's counts."""
+"""Tests of operating points: thresholds of an exhaustive search, and scikit-learn's counts and rates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cxrfeat.head.thresholds import Confusion, choose_threshold, confusion, rate
 RULES = ("youden", "f1", "sensitivity_0.90", "sensitivity_0.5", "sensitivity_1")
 
 rows = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6)), min_size=1, max_size=40)
-"""Labels, and scores in sevenths: most are tied."""
+"""Labels and scores in sevenths, most of them tied."""
 
 
 def columns(given_rows: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +48,7 @@ def search(labels: np.ndarray, probabilities: np.ndarray, rule: str) -> float | 
 @pytest.mark.parametrize("rule", RULES)
 @given(rows)
 def test_the_threshold_is_that_of_an_exhaustive_search(rule: str, given_rows: list[tuple[int, int]]) -> None:
-    """Ties and all: of equally good thresholds the highest; None where a class is absent."""
+    """Of equally good thresholds the highest is chosen, also with ties; None if a class is absent."""
     labels, probabilities = columns(given_rows)
     assert choose_threshold(labels, probabilities, rule) == search(labels, probabilities, rule)
 
@@ -56,7 +56,7 @@ def test_the_threshold_is_that_of_an_exhaustive_search(rule: str, given_rows: li
 @pytest.mark.parametrize("rule", RULES)
 @given(rows, st.randoms(use_true_random=False))
 def test_order_and_scale_do_not_matter(rule: str, given_rows: list[tuple[int, int]], random: Random) -> None:
-    """Shuffled rows give the same threshold, and a monotonous map of the scores maps the threshold."""
+    """Shuffled rows give the same threshold, and a monotonic map of the scores maps the threshold."""
     labels, probabilities = columns(given_rows)
     chosen = choose_threshold(labels, probabilities, rule)
     random.shuffle(given_rows)
@@ -70,8 +70,8 @@ def test_order_and_scale_do_not_matter(rule: str, given_rows: list[tuple[int, in
     ("labels", "probabilities", "rule", "expected"),
     [
         ([0, 1], [0.2, 0.8], "youden", 0.8),
-        ([0, 1], [0.5, 0.5], "youden", 0.5),  # one threshold, and it calls everything
-        ([1, 0], [0.2, 0.8], "youden", 0.2),  # upside down: calling all is no worse than the rest
+        ([0, 1], [0.5, 0.5], "youden", 0.5),  # the only threshold predicts all positive
+        ([1, 0], [0.2, 0.8], "youden", 0.2),  # reversed ranking: all positive is as good as any
         ([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1], "youden", 0.9),  # J = 0.5 at 0.9 and at 0.7
         ([1, 1, 0], [0.9, 0.1, 0.0], "sensitivity_0.5", 0.9),
         ([1, 1, 0], [0.9, 0.1, 0.0], "sensitivity_0.51", 0.1),
@@ -81,12 +81,14 @@ def test_order_and_scale_do_not_matter(rule: str, given_rows: list[tuple[int, in
         ([], [], "f1", None),
     ],
 )
-def test_thresholds_by_hand(labels: list[int], probabilities: list[float], rule: str, expected: float | None) -> None:
-    """Small cases that can be checked by eye."""
+def test_thresholds_of_small_cases(
+    labels: list[int], probabilities: list[float], rule: str, expected: float | None
+) -> None:
+    """Small cases are easy to verify."""
     assert choose_threshold(labels, probabilities, rule) == expected
 
 
-def test_a_float32_threshold_calls_the_image_it_came_from() -> None:
+def test_a_float32_threshold_makes_its_own_image_positive() -> None:
     """The threshold is exactly one of the probabilities, so >= holds in float32 and in float64."""
     probabilities = np.array([0.1, 0.3, 0.7], dtype=np.float32)
     threshold = choose_threshold([0, 1, 1], probabilities, "youden")
@@ -97,13 +99,14 @@ def test_a_float32_threshold_calls_the_image_it_came_from() -> None:
 
 @given(rows, st.integers(0, 7))
 def test_counts_and_rates_are_scikit_learns(given_rows: list[tuple[int, int]], seventh: int) -> None:
-    """Counts, sensitivity, PPV and F1; a rate without a denominator is None, not 0."""
+    """Counts, sensitivity, PPV and F1 agree; a rate with denominator 0 is None, not 0."""
     labels, probabilities = columns(given_rows)
     found = confusion(labels, probabilities, seventh / 7)
-    called = probabilities >= seventh / 7
-    assert [[found.tn, found.fp], [found.fn, found.tp]] == confusion_matrix(labels, called, labels=[0, 1]).tolist()
+    predicted_positive = probabilities >= seventh / 7
+    matrix = confusion_matrix(labels, predicted_positive, labels=[0, 1])
+    assert [[found.tn, found.fp], [found.fn, found.tp]] == matrix.tolist()
     for value, metric in ((found.sensitivity, recall_score), (found.ppv, precision_score), (found.f1, f1_score)):
-        expected = metric(labels, called, zero_division=np.nan)
+        expected = metric(labels, predicted_positive, zero_division=np.nan)
         assert value == pytest.approx(expected, abs=1e-12) if not math.isnan(expected) else value is None
     mirrored = confusion(1 - labels, -probabilities, math.nextafter(-seventh / 7, math.inf))
     assert (found.specificity, found.npv, found.accuracy) == (mirrored.sensitivity, mirrored.ppv, mirrored.accuracy)
@@ -111,7 +114,7 @@ def test_counts_and_rates_are_scikit_learns(given_rows: list[tuple[int, int]], s
 
 @given(st.lists(st.tuples(*[st.integers(0, 3)] * 4), min_size=1))
 def test_rates_of_arrays_are_those_of_each_confusion(counts: list[tuple[int, int, int, int]]) -> None:
-    """Every rate, name by name; NaN where the single one is None."""
+    """Every rate agrees with the property of the same name; NaN stands for None."""
     found = rates(*np.transpose(counts))
     assert set(found) == {name for name, value in vars(Confusion).items() if isinstance(value, property)}
     for row, entry in enumerate(counts):
@@ -124,8 +127,8 @@ def test_rates_of_arrays_are_those_of_each_confusion(counts: list[tuple[int, int
     "rule", ["", "Youden", "sensitivity_0", "sensitivity_1.1", "sensitivity_nan", "sensitivity_", "0.5"]
 )
 def test_unknown_rules_are_refused(rule: str) -> None:
-    """The error names the rule and what is known."""
-    with pytest.raises(ConfigError, match=r"known are youden, f1 and sensitivity_T"):
+    """The message lists the known rules."""
+    with pytest.raises(ConfigError, match=r"unknown rule .*; expected youden, f1 or sensitivity_T"):
         choose_threshold([0, 1], [0.0, 1.0], rule)
 
 
@@ -133,13 +136,13 @@ def test_unknown_rules_are_refused(rule: str) -> None:
     ("labels", "probabilities", "message"),
     [
         ([0, 1], [0.1], r"labels \(2,\) and probabilities \(1,\)"),
-        ([[0, 1]], [[0.1, 0.2]], r"expected both \(N,\)"),
+        ([[0, 1]], [[0.1, 0.2]], r"expected \(N,\) for both"),
         ([0, 2], [0.1, 0.2], "other than 0 and 1"),
         ([0, math.nan], [0.1, 0.2], "other than 0 and 1"),
-        ([0, 1, 1], [0.1, math.nan, math.inf], "2 probabilities are NaN or infinite; the first is row 1"),
+        ([0, 1, 1], [0.1, math.nan, math.inf], "2 probabilities are NaN or infinite; the first is in row 1"),
     ],
 )
-def test_what_cannot_be_counted_is_refused(labels: object, probabilities: object, message: str) -> None:
+def test_invalid_labels_or_probabilities_are_refused(labels: object, probabilities: object, message: str) -> None:
     """Both functions check the same things."""
     with pytest.raises(ValueError, match=message):
         choose_threshold(labels, probabilities, "f1")  # type: ignore[arg-type]
@@ -148,6 +151,6 @@ def test_what_cannot_be_counted_is_refused(labels: object, probabilities: object
 
 
 def test_a_threshold_that_is_nan_is_refused() -> None:
-    """Nothing is at least NaN: every image would silently be negative."""
+    """No probability is at least NaN, so every image would silently be negative."""
     with pytest.raises(ValueError, match="threshold is NaN"):
         confusion([0, 1], [0.0, 1.0], math.nan)

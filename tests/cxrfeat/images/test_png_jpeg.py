@@ -1,4 +1,4 @@
-"""What the decoder promises: a film's own gray levels, or the reason why a file is none, and nothing else."""
+"""The decoder returns the gray levels of the file or raises ImageError with a reason, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cxrfeat.images.png_jpeg import MAX_PIXELS, decode
 from cxrfeat.io.schema import Reason
 from tests import fakes
 
-FILM = fakes.film(64, 80)
+IMAGE = fakes.gray_image(64, 80)
 
 
 def refusal(data: bytes) -> ImageError:
@@ -31,10 +31,10 @@ def refusal(data: bytes) -> ImageError:
 def test_every_legal_kind_decodes_to_what_pillow_shows(kind: str) -> None:
     """Gray, gray + alpha, RGB, RGBA and palette, PNG and JPEG: the pixels are those of Pillow's convert("L")."""
     pixel_format, write = fakes.LEGAL[kind]
-    data = write(FILM)
+    data = write(IMAGE)
     radiograph = decode(data)
     assert radiograph.pixel_format == pixel_format
-    assert radiograph.pixels.shape == FILM.shape
+    assert radiograph.pixels.shape == IMAGE.shape
     with Image.open(io.BytesIO(data)) as image:
         expected = np.asarray(image) if pixel_format == "gray16" else np.asarray(image.convert("L"))
     assert radiograph.pixels.dtype == expected.dtype
@@ -44,51 +44,51 @@ def test_every_legal_kind_decodes_to_what_pillow_shows(kind: str) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in fakes.LEGAL if kind.endswith("8 png")])
 def test_gray_levels_come_back_untouched(kind: str) -> None:
     """However 8-bit gray is wrapped into a PNG, alpha or not, every level is the one that was written."""
-    np.testing.assert_array_equal(decode(fakes.LEGAL[kind][1](FILM)).pixels, FILM)
+    np.testing.assert_array_equal(decode(fakes.LEGAL[kind][1](IMAGE)).pixels, IMAGE)
 
 
 def test_sixteen_bits_come_back_untouched() -> None:
-    """A 16-bit film keeps all of its levels, to full scale."""
+    """A 16-bit image keeps all of its levels, to full scale."""
     deep = np.linspace(0, 65535, 64 * 80).reshape(64, 80).astype(np.uint16)
     pixels = decode(fakes.encode(Image.fromarray(deep), "PNG")).pixels
     assert pixels.dtype == np.uint16
     np.testing.assert_array_equal(pixels, deep)
 
 
-def test_one_bit_films_are_black_and_white() -> None:
+def test_one_bit_images_are_black_and_white() -> None:
     """A 1-bit picture uses the full scale of 8 bits."""
-    np.testing.assert_array_equal(decode(fakes.LEGAL["gray1 png"][1](FILM)).pixels, (FILM > 127) * 255)
+    np.testing.assert_array_equal(decode(fakes.LEGAL["gray1 png"][1](IMAGE)).pixels, (IMAGE > 127) * 255)
 
 
 def test_alpha_is_ignored() -> None:
     """RGBA decodes as the same file without its alpha."""
-    image = fakes.with_alpha(FILM)
+    image = fakes.with_alpha(IMAGE)
     rgba, rgb = (decode(fakes.encode(picture, "PNG")).pixels for picture in (image, image.convert("RGB")))
     np.testing.assert_array_equal(rgba, rgb)
 
 
 def test_a_palette_with_transparency_is_legal() -> None:
     """Transparency of a palette is ignored like any alpha, without a warning."""
-    data = fakes.encode(fakes.with_palette(FILM), "PNG", transparency=bytes(range(256)))
-    np.testing.assert_array_equal(decode(data).pixels, FILM)
+    data = fakes.encode(fakes.with_palette(IMAGE), "PNG", transparency=bytes(range(256)))
+    np.testing.assert_array_equal(decode(data).pixels, IMAGE)
 
 
 @pytest.mark.parametrize("value", [0, 7, 255])
-def test_a_constant_film_is_legal(value: int) -> None:
-    """All dark, all bright, all anything: a film without contrast is still a film."""
+def test_a_constant_image_is_legal(value: int) -> None:
+    """An image without contrast is legal at any gray level."""
     constant = np.full((40, 40), value, np.uint8)
     np.testing.assert_array_equal(decode(fakes.png(constant)).pixels, constant)
 
 
 def photo(coloured: float) -> Image.Image:
-    """Return a 100 × 100 film whose upper part, the share that is given, is red."""
-    pixels = np.repeat(fakes.film(100, 100)[:, :, None] // 2, 3, axis=2)
+    """Return a 100 × 100 image whose upper part, of the given share, is red."""
+    pixels = np.repeat(fakes.gray_image(100, 100)[:, :, None] // 2, 3, axis=2)
     pixels[: round(coloured * 100), :, 0] += 100
     return Image.fromarray(pixels)
 
 
 def test_a_small_coloured_mark_is_legal() -> None:
-    """A burned-in mark of one percent of the pixels does not condemn a film, and becomes gray as luma has it."""
+    """An image with a coloured mark on one percent of its pixels is accepted and converted by luma."""
     image = photo(0.01)
     np.testing.assert_array_equal(decode(fakes.encode(image, "PNG")).pixels, np.asarray(image.convert("L")))
 
@@ -104,23 +104,23 @@ def test_traces_of_colour_are_legal() -> None:
 
 def test_a_colour_palette_is_refused() -> None:
     """A palette can hide colour: its colours count, not its indices."""
-    image = Image.fromarray(FILM).convert("P")
+    image = Image.fromarray(IMAGE).convert("P")
     image.putpalette([level for index in range(256) for level in (index, 255 - index, 0)])
     assert refusal(fakes.encode(image, "PNG")).reason == Reason.COLOUR
 
 
 def written(file_format: str, mode: str = "L") -> bytes:
-    return fakes.encode(fakes.as_mode(mode)(FILM), file_format)
+    return fakes.encode(fakes.as_mode(mode)(IMAGE), file_format)
 
 
 REFUSED: list[tuple[str, bytes, Reason, str]] = [
     ("nothing", b"", Reason.EMPTY, "0 bytes"),
-    ("text", b"not a film at all\n", Reason.NOT_PNG_OR_JPEG, "b'not a film at al'"),
+    ("text", b"not an image at all\n", Reason.NOT_PNG_OR_JPEG, "b'not an image at '"),
     ("zeros", bytes(1000), Reason.NOT_PNG_OR_JPEG, r"b'\x00"),
-    ("only a signature", b"\x89PNG\r\n\x1a\n", Reason.CORRUPT, "header of 8 bytes"),
-    ("one pixel", fakes.png(fakes.film(1, 1)), Reason.TOO_SMALL, "1x1 pixels"),
-    ("narrow", fakes.png(fakes.film(40, 31)), Reason.TOO_SMALL, "31x40 pixels"),
-    ("low", fakes.png(fakes.film(31, 40)), Reason.TOO_SMALL, "40x31 pixels"),
+    ("only a signature", b"\x89PNG\r\n\x1a\n", Reason.CORRUPT, "the file has 8 bytes"),
+    ("one pixel", fakes.png(fakes.gray_image(1, 1)), Reason.TOO_SMALL, "1x1 pixels"),
+    ("narrow", fakes.png(fakes.gray_image(40, 31)), Reason.TOO_SMALL, "31x40 pixels"),
+    ("low", fakes.png(fakes.gray_image(31, 40)), Reason.TOO_SMALL, "40x31 pixels"),
     ("colour photo", fakes.encode(photo(0.5), "JPEG"), Reason.COLOUR, "coloured"),
     ("two percent colour", fakes.encode(photo(0.02), "PNG"), Reason.COLOUR, "2.0% of the pixels"),
     ("cmyk", written("JPEG", "CMYK"), Reason.UNSUPPORTED_MODE, "JPEG in mode CMYK"),
@@ -130,30 +130,30 @@ REFUSED: list[tuple[str, bytes, Reason, str]] = [
     ("webp", written("WEBP"), Reason.NOT_PNG_OR_JPEG, "neither PNG nor JPEG"),
     ("bomb", fakes.raw_png(30_000, 30_000), Reason.TOO_LARGE, "900000000 pixels"),
     ("large enough to warn", fakes.raw_png(9_500, 9_500), Reason.TOO_LARGE, "90250000 pixels"),
-    ("larger than any film", fakes.raw_png(9_000, 9_000), Reason.TOO_LARGE, "9000x9000 pixels"),
+    ("larger than any X-ray", fakes.raw_png(9_000, 9_000), Reason.TOO_LARGE, "9000x9000 pixels"),
     ("one row too many", fakes.raw_png(8_000, 8_001), Reason.TOO_LARGE, "8000x8001 pixels"),
-    ("fewer rows than promised", fakes.raw_png(64, 64, rows=bytes(65 * 63 + 9)), Reason.CORRUPT, "can't be decoded"),
+    ("fewer rows than promised", fakes.raw_png(64, 64, rows=bytes(65 * 63 + 9)), Reason.CORRUPT, "cannot decode the"),
 ]
 
 
 @pytest.mark.parametrize(("data", "reason", "said"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_what_is_not_a_film_is_refused_with_its_reason(data: bytes, reason: Reason, said: str) -> None:
+def test_invalid_files_are_rejected_with_their_reason(data: bytes, reason: Reason, said: str) -> None:
     """Each refusal has a reason code for the summary, and a message with the actual value."""
     error = refusal(data)
     assert error.reason == reason
     assert said in str(error)
 
 
-def test_smallest_and_largest_films_are_legal() -> None:
-    """32 pixels a side are enough, and exactly MAX_PIXELS are read as far as their header."""
-    assert decode(fakes.png(fakes.film(32, 32))).pixels.shape == (32, 32)
+def test_smallest_and_largest_images_are_legal() -> None:
+    """32 pixels per side are enough, and the header check accepts exactly MAX_PIXELS."""
+    assert decode(fakes.png(fakes.gray_image(32, 32))).pixels.shape == (32, 32)
     assert MAX_PIXELS == 8_000 * 8_000
     assert refusal(fakes.raw_png(8_000, 8_000)).reason == Reason.CORRUPT
 
 
 @pytest.mark.parametrize("side", [30_000, 10_000, 9_000])
 def test_a_bomb_is_refused_before_its_pixels_are_made(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small file that promises too many pixels is refused by its header: nothing is decoded, so it costs no memory."""
+    """A small file whose header declares too many pixels is rejected without decoding, so it costs no memory."""
     loaded: list[Image.Image] = []
     monkeypatch.setattr(ImageFile.ImageFile, "load", loaded.append)
     assert refusal(fakes.raw_png(side, side, rows=bytes(100_000))).reason == Reason.TOO_LARGE
@@ -163,14 +163,14 @@ def test_a_bomb_is_refused_before_its_pixels_are_made(side: int, monkeypatch: py
 @pytest.mark.parametrize("kind", ["gray8 png", "gray16 png", "rgba8 png", "palette8 png", "gray8 jpeg", "rgb8 jpeg"])
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
 def test_truncated_files_are_refused(kind: str, kept: float) -> None:
-    """A file that a broken copy cut off is never a film with a gray rest."""
-    data = fakes.LEGAL[kind][1](FILM)
+    """A truncated file is never decoded to an image with a gray remainder."""
+    data = fakes.LEGAL[kind][1](IMAGE)
     assert refusal(data[: int(len(data) * kept)]).reason in (Reason.CORRUPT, Reason.NOT_PNG_OR_JPEG)
 
 
 def test_a_png_is_whole_or_refused_at_every_length() -> None:
-    """Wherever a PNG ends too early, it is refused or shows the whole film: only what follows the pixels may miss."""
-    data = fakes.png(fakes.film(32, 32))
+    """A truncated PNG is rejected or shows the whole image: only data after the pixels may be missing."""
+    data = fakes.png(fakes.gray_image(32, 32))
     whole = decode(data).pixels
     for length in range(len(data)):
         try:
@@ -217,13 +217,13 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def mutants(count: int, seed: int) -> Iterator[bytes]:
-    """Yield damaged copies of legal files; most PNGs get right checksums again, or nothing but those would be tested."""
+    """Yield damaged copies of legal files; most PNGs get valid checksums again so that the decoder is tested too."""
     chance = random.Random(seed)
-    originals = [write(fakes.film(64, 64)) for _, write in fakes.LEGAL.values()]
+    originals = [write(fakes.gray_image(64, 64)) for _, write in fakes.LEGAL.values()]
     originals.append(
-        fakes.encode(Image.fromarray(FILM), "PNG", save_all=True, append_images=[Image.fromarray(FILM[::-1])])
+        fakes.encode(Image.fromarray(IMAGE), "PNG", save_all=True, append_images=[Image.fromarray(IMAGE[::-1])])
     )
-    originals.append(fakes.encode(fakes.with_palette(FILM), "PNG", transparency=7))
+    originals.append(fakes.encode(fakes.with_palette(IMAGE), "PNG", transparency=7))
     # Transparency without a palette: Pillow asserts that there is one.
     originals.append(fakes.raw_png(64, 64, colour=3, rows=ROWS, extra=[fakes.chunk(b"tRNS", b"\xff\0")]))
     for _ in range(count):
@@ -235,8 +235,8 @@ def mutants(count: int, seed: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_mutated_files_are_films_or_refused(seed: int) -> None:
-    """Damaged bytes give a film or an ImageError, and nothing else escapes to fail a Spark task."""
+def test_mutated_files_are_images_or_rejected(seed: int) -> None:
+    """Damaged bytes give an image or an ImageError, and nothing else escapes to fail a Spark task."""
     for data in mutants(1000, seed):
         try:
             with warnings.catch_warnings(action="ignore"):

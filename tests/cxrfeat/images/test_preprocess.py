@@ -1,4 +1,4 @@
-"""What the preprocessing promises: torchvision's resize bit for bit, and full scale from the bit depth alone."""
+"""The preprocessing equals torchvision's resize bit for bit, with full scale from the bit depth alone."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ sizes = st.tuples(st.integers(32, 400), st.integers(32, 400))
 
 
 def sixteen_bit(pixels: fakes.Gray8) -> NDArray[np.uint16]:
-    """Return the 8-bit film in 16 bits: 255 becomes 65535."""
+    """Return the 8-bit image in 16 bits: 255 becomes 65535."""
     return pixels.astype(np.uint16) * 257
 
 
 def distance(one: fakes.Gray8, other: fakes.Gray8) -> int:
-    """Return the largest difference of two films in levels."""
+    """Return the largest difference between two images in levels."""
     return int(np.abs(one.astype(int) - other.astype(int)).max())
 
 
@@ -39,7 +39,7 @@ def torchvision_input(pixels: fakes.Gray8) -> NDArray[Any]:
 @pytest.mark.parametrize("size", SIZES)
 def test_eight_bits_equal_torchvision(size: tuple[int, int]) -> None:
     """Down or up, whatever the aspect: exactly torchvision's Resize of the PIL image."""
-    pixels = fakes.film(*size)
+    pixels = fakes.gray_image(*size)
     made = to_model_input(pixels)
     assert made.shape == (224, 224)
     assert made.dtype == np.uint8
@@ -49,14 +49,14 @@ def test_eight_bits_equal_torchvision(size: tuple[int, int]) -> None:
 @given(sizes, st.integers(0, 100))
 def test_any_size_equals_torchvision(size: tuple[int, int], seed: int) -> None:
     """The equality holds for every size that the decoder lets through."""
-    pixels = fakes.film(*size, seed=seed)
+    pixels = fakes.gray_image(*size, seed=seed)
     np.testing.assert_array_equal(to_model_input(pixels), torchvision_input(pixels))
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_sixteen_bits_equal_eight(size: tuple[int, int]) -> None:
-    """The same film in 16 bits gives the same input within a level, because full scale is that of the bit depth."""
-    pixels = fakes.film(*size)
+    """The same image in 16 bits gives the same input within a level, because full scale is that of the bit depth."""
+    pixels = fakes.gray_image(*size)
     made = to_model_input(sixteen_bit(pixels))
     assert made.shape == (224, 224)
     assert made.dtype == np.uint8
@@ -75,7 +75,7 @@ def test_sixteen_bits_are_rounded_once_at_the_end(size: tuple[int, int], seed: i
 
 
 def test_sixteen_bits_keep_more_than_eight() -> None:
-    """A 16-bit film is averaged before it is rounded: two levels below one 8-bit step are told apart."""
+    """A 16-bit image is averaged before rounding: levels within one 8-bit step stay distinct."""
     stripes = np.zeros((448, 448), np.uint16)
     stripes[:, ::2] = 257
     assert to_model_input(stripes).max() <= 1
@@ -83,31 +83,31 @@ def test_sixteen_bits_keep_more_than_eight() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 1, 100, 255])
-def test_a_constant_film_stays_constant(value: int) -> None:
+def test_a_constant_image_stays_constant(value: int) -> None:
     """Nothing is divided by a contrast that may be zero, in 8 bits and in 16."""
     for pixels in (np.full((90, 50), value, np.uint8), np.full((90, 50), value * 257, np.uint16)):
         np.testing.assert_array_equal(to_model_input(pixels), np.full((224, 224), value))
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_a_dark_film_stays_dark(deep: bool) -> None:
-    """Full scale is never taken from the film: what uses the lowest 2 % of it stays in the lowest 2 %."""
-    share = fakes.film(100, 100) / 255 * 0.02
+def test_a_dark_image_stays_dark(deep: bool) -> None:
+    """Full scale is never taken from the image: values in the lowest 2 % of the range stay there."""
+    share = fakes.gray_image(100, 100) / 255 * 0.02
     made = to_model_input((share * 65535).astype(np.uint16) if deep else (share * 255).astype(np.uint8))
     assert 0 < made.max() <= 6
 
 
 @given(sizes, st.booleans())
 def test_mirroring_before_and_after_is_the_same(size: tuple[int, int], sixteen: bool) -> None:
-    """Flipping the model input equals flipping the film, within a level of rounding."""
-    pixels = fakes.film(*size)
-    film = sixteen_bit(pixels) if sixteen else pixels
-    assert distance(hflip(to_model_input(film)), to_model_input(film[:, ::-1])) <= 1
+    """Flipping the model input equals flipping the image, within a level of rounding."""
+    pixels = fakes.gray_image(*size)
+    image = sixteen_bit(pixels) if sixteen else pixels
+    assert distance(hflip(to_model_input(image)), to_model_input(image[:, ::-1])) <= 1
 
 
 def test_hflip_mirrors_the_last_axis_alone() -> None:
-    """Left and right change places in every film of a batch; up and down, and the films, stay."""
-    batch = np.stack([fakes.film(4, 5), fakes.film(4, 5, seed=1)])
+    """Left and right change places in every image of a batch; rows and images keep their order."""
+    batch = np.stack([fakes.gray_image(4, 5), fakes.gray_image(4, 5, seed=1)])
     for index in range(2):
         np.testing.assert_array_equal(hflip(batch)[index], np.fliplr(batch[index]))
     np.testing.assert_array_equal(hflip(hflip(batch)), batch)

@@ -1,4 +1,4 @@
-"""What a column of embeddings becomes: every way to write the same numbers is one matrix, and what is wrong is named."""
+"""Conversion of Arrow columns of embeddings to matrices, and errors for invalid columns."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_list_of_floats_is_the_same_matrix(kind: pa.DataType) -> None:
 
 
 def test_float32_is_not_copied() -> None:
-    """The matrix lies where Arrow's numbers lie."""
+    """The matrix shares its memory with the Arrow array."""
     vectors = pa.array(ROWS, pa.list_(FLOAT32))
     assert to_matrix(vectors, 3).ctypes.data == vectors.values.buffers()[1].address
 
@@ -52,7 +52,7 @@ def test_any_numbers_come_back_or_are_refused_with_their_rows(matrix: np.ndarray
     if not odd:
         assert np.array_equal(to_matrix(vectors, 4), matrix)
         return
-    with pytest.raises(VectorsError, match=f"{len(odd)} embeddings hold NaN, null or infinity") as caught:
+    with pytest.raises(VectorsError, match=f"{len(odd)} embeddings contain NaN, null or infinity") as caught:
         to_matrix(vectors, 4)
     assert (caught.value.reason, caught.value.rows) == (Reason.NOT_FINITE, odd)
 
@@ -67,15 +67,15 @@ def test_any_numbers_come_back_or_are_refused_with_their_rows(matrix: np.ndarray
             pa.list_(FLOAT32),
             Reason.WRONG_LENGTH,
             [2],
-            "1 embeddings have another length than 3, such as 1",
+            "1 embeddings have the wrong length, for example 1; expected 3",
         ),
-        ([None, *ROWS, []], pa.list_(FLOAT32), Reason.WRONG_LENGTH, [0, 3], "2 embeddings .* such as 0"),
-        ([*ROWS, None], pa.list_(FLOAT32, 3), Reason.WRONG_LENGTH, [2], "such as 0"),
-        ([[1.0, None, 2.0], *ROWS], pa.list_(FLOAT32), Reason.NOT_FINITE, [0], "1 embeddings hold"),
-        ([*ROWS, [1e300, 0.0, 0.0]], pa.list_(FLOAT64), Reason.NOT_FINITE, [2], "1 embeddings hold"),
+        ([None, *ROWS, []], pa.list_(FLOAT32), Reason.WRONG_LENGTH, [0, 3], "2 embeddings .* example 0"),
+        ([*ROWS, None], pa.list_(FLOAT32, 3), Reason.WRONG_LENGTH, [2], "example 0"),
+        ([[1.0, None, 2.0], *ROWS], pa.list_(FLOAT32), Reason.NOT_FINITE, [0], "1 embeddings contain"),
+        ([*ROWS, [1e300, 0.0, 0.0]], pa.list_(FLOAT64), Reason.NOT_FINITE, [2], "1 embeddings contain"),
     ],
 )
-def test_what_is_no_matrix_is_refused(
+def test_invalid_columns_are_rejected(
     values: list[object], kind: pa.DataType, reason: Reason, rows: list[int], said: str
 ) -> None:
     """Type, length, null and overflow, each with its reason and rows."""
@@ -91,7 +91,7 @@ def test_a_sum_beyond_float32_is_no_error() -> None:
 
 
 def test_sexes_are_numbers_or_nan() -> None:
-    """What is neither M nor F is missing, however it is written."""
+    """Every value other than M and F is missing."""
     found = encode_sexes(pa.array(["M", "F", None, "m", "", "X"]))
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, [1, 0, *[np.nan] * 4])

@@ -1,4 +1,4 @@
-"""What the storage module promises: one form for every location, and files seen as Spark sees them."""
+"""Locations have one canonical form, and files are listed as Spark lists them."""
 
 from __future__ import annotations
 
@@ -158,15 +158,15 @@ def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
 
 def test_a_root_below_a_hidden_folder_is_listed(tmp_path: Path) -> None:
     """Only names below the root can hide a file, not where the root lies."""
-    make(tmp_path / ".cache" / "_films", "a.png")
-    assert list(storage.list_files(str(tmp_path / ".cache" / "_films"), (".png",))) == ["a.png"]
+    make(tmp_path / ".cache" / "_images", "a.png")
+    assert list(storage.list_files(str(tmp_path / ".cache" / "_images"), (".png",))) == ["a.png"]
 
 
-@pytest.mark.parametrize(("name", "said"), [("gone", "not there"), ("a.png", "a file")])
+@pytest.mark.parametrize(("name", "said"), [("gone", "does not exist"), ("a.png", "is a file")])
 def test_only_folders_are_listed(tmp_path: Path, name: str, said: str) -> None:
     """A missing folder or a file in its place is an error of the options, and says which."""
     make(tmp_path, "a.png")
-    with pytest.raises(ConfigError, match=f"{name}' is {said}; expected a folder"):
+    with pytest.raises(ConfigError, match=f"{name}' {said}; expected a folder"):
         list(storage.list_files(str(tmp_path / name), (".png",)))
 
 
@@ -221,7 +221,7 @@ def test_a_writer_that_dies_leaves_the_old_text(tmp_path: Path, monkeypatch: pyt
     ("location", "expected"),
     [("/data/a b%20.png", "file:///data/a b%20.png"), ("file:/data/x", "file:///data/x"), ("s3a://b/x/", "s3a://b/x")],
 )
-def test_spark_is_told_the_file_system(location: str, expected: str) -> None:
-    """A local path says so: on a cluster Spark would otherwise look for it on the default file system."""
+def test_locations_for_spark_have_a_scheme(location: str, expected: str) -> None:
+    """A local path gets its scheme: without one Spark would use the default file system of the cluster."""
     assert storage.to_spark(location) == expected
     assert storage.scheme_of(location) == expected.partition(":")[0]

@@ -1,4 +1,4 @@
-"""What the storage module promises of S3, against a real server: the same as on a disk, and errors that say what is wrong."""
+"""Storage on S3, against a real server: the same behaviour as on a disk, and clear errors."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def test_objects_are_listed_as_files_are(bucket: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_odd_keys_are_opened_and_found(bucket: str, name: str) -> None:
     """A key with spaces, percent signs or other letters is read as it is."""
-    put(f"{bucket}/in/{name}", b"film")
+    put(f"{bucket}/in/{name}", b"data")
     for root in schemes(bucket):
         with storage.open_input(f"{root}/in/{name}") as stream:
-            assert (stream.size(), stream.read()) == (4, b"film")
+            assert (stream.size(), stream.read()) == (4, b"data")
         assert storage.exists(f"{root}/in/{name}")
         storage.check_file(f"{root}/in/{name}")
     assert not storage.exists(f"{bucket}/in/{name}x")
 
 
 def test_text_is_written_replaced_and_read_back(bucket: str) -> None:
-    """At the top of a bucket and below new prefixes; no temporary object stays, and what is not there is None."""
+    """At the top of a bucket and below new prefixes; no temporary object stays, and a missing one is None."""
     for location in (f"{bucket}/summary.json", f"{bucket}/new/prefix/summary.json"):
         assert storage.read_text(location) is None
         for text in ("first, and longer\n", "zweiter – Röntgen 胸"):
@@ -75,15 +75,15 @@ def test_folders_are_listed_and_deleted(bucket: str) -> None:
     assert storage.list_folders(f"{bucket}/nothing") == []
 
 
-def test_what_is_not_there_is_said(bucket: str) -> None:
+def test_missing_locations_are_errors(bucket: str) -> None:
     """A missing bucket, prefix or object is an error of the options; a folder in a file's place too."""
     put(f"{bucket}/in/a.png")
     for root in (f"{bucket}/other", f"{bucket}-other", f"{bucket}-other/in"):
-        with pytest.raises(ConfigError, match=f"{root}' is not there; expected a folder"):
+        with pytest.raises(ConfigError, match=f"{root}' does not exist; expected a folder"):
             list(storage.list_files(root, (".png",)))
     with pytest.raises(ConfigError, match="in' is a folder; expected a file"):
         storage.check_file(f"{bucket}/in")
-    with pytest.raises(ConfigError, match="can't be used: Path cannot start with a separator"):
+    with pytest.raises(ConfigError, match=r"cannot use 's3a:///in/a\.png': Path cannot start with a separator"):
         storage.check_file("s3a:///in/a.png")
     with pytest.raises(OSError, match="not found"):
         storage.write_text(f"{bucket}-other/summary.json", "text")
@@ -102,15 +102,15 @@ def test_a_missing_object_is_missing(bucket: str, key: str) -> None:
     assert batch.column("reason").to_pylist() == [Reason.MISSING, Reason.NOT_PNG_OR_JPEG]
 
 
-def test_a_refused_access_is_nobodys_quarantine(bucket: str, s3_server: str) -> None:
-    """Keys that S3 does not accept stop the job before any work, or with S3's own words in the middle of it."""
-    put(f"{bucket}/in/a.png", fakes.png(fakes.film()))
+def test_denied_access_fails_the_job(bucket: str, s3_server: str) -> None:
+    """Invalid credentials stop the job before any work, or fail it later with the message of S3."""
+    put(f"{bucket}/in/a.png", fakes.png(fakes.gray_image()))
     with s3.locked(s3_server):
         for look in (
             lambda: list(storage.list_files(f"{bucket}/in", (".png",))),
             lambda: storage.check_file(f"{bucket}/x"),
         ):
-            with pytest.raises(ConfigError, match=r"can't be used: .*AWS Error ACCESS_DENIED"):
+            with pytest.raises(ConfigError, match=r"cannot use .*: .*AWS Error ACCESS_DENIED"):
                 look()
         embedded = embed_batches(fakes.handles(bucket, ["in/a.png"]), encoder=fakes.FakeEncoder(), root=bucket)
         with pytest.raises(OSError, match="AWS Error ACCESS_DENIED") as raised:
@@ -124,7 +124,7 @@ def test_a_refused_access_is_nobodys_quarantine(bucket: str, s3_server: str) -> 
 
 @pytest.mark.slow
 def test_a_server_that_is_not_there_stops_the_job(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After pyarrow's own tries the error names the connection; no film is blamed. The service's own variable counts."""
+    """After pyarrow's retries the error names the connection, and no image is quarantined."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     with pytest.raises(ConfigError, match="AWS Error NETWORK_CONNECTION"):
         storage.check_file("s3a://unreachable/a.png")
@@ -143,11 +143,11 @@ def test_the_environment_says_region_and_credentials(bucket: str) -> None:
     assert done.stderr == ""
 
 
-def test_films_on_s3_are_embedded_as_local_ones(bucket: str, tmp_path: Path) -> None:
-    """Every legal kind, and files that are none: the same rows, but for words that name the place."""
+def test_images_on_s3_are_embedded_as_local_ones(bucket: str, tmp_path: Path) -> None:
+    """Every legal kind and invalid files give the same rows as on a disk."""
     for kind, (_, write) in fakes.LEGAL.items():
-        (tmp_path / f"{kind}.png").write_bytes(write(fakes.film()))
-    (tmp_path / "text.png").write_text("no film")
+        (tmp_path / f"{kind}.png").write_bytes(write(fakes.gray_image()))
+    (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.png").write_bytes(b"")
     upload(tmp_path, f"{bucket}/in")
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -191,7 +191,7 @@ def test_drops_on_s3_are_scored_as_local_ones(bucket: str, tmp_path: Path) -> No
 def test_an_s3_error_in_the_middle_of_a_drop_is_not_the_drops(
     bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """S3 fails once in the middle and is well again: the file is not put into quarantine, the task fails and is repeated."""
+    """S3 fails once during a read: the file is not quarantined, the task fails and is repeated."""
     upload(samples.write(tmp_path / "drop.parquet", samples.rows(20)).parent, f"{bucket}/drops")
     (handle, _) = open_drop(f"{bucket}/drops/drop.parquet", predictor()).to_pylist()
 

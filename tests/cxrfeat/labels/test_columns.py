@@ -1,4 +1,4 @@
-"""The header of the metadata CSV: found whatever its order, case and age, or refused by name."""
+"""Columns of the metadata header are found in any order and case; missing ones are named."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def test_columns_are_found_by_name_and_not_by_place() -> None:
 
 
 def test_a_header_that_lacks_something_is_refused() -> None:
-    """What is missing, what is there and what was expected; an optional column may be missing."""
+    """The error gives missing, found and expected columns; an optional column may be missing."""
     short = HEADER_V2020.replace("Follow-up #,", "")
     with pytest.raises(
-        MetadataError, match=r"m\.csv has no column \['Follow-up #'\]; its header is \['Image Index', .*expected"
+        MetadataError, match=r"m\.csv lacks the columns Follow-up #; found Image Index, .*expected Image Index, "
     ):
         find_columns("m.csv", short)
     assert "follow_up" not in find_columns("m.csv", short, optional=("follow_up",))
     for sign in (";", "\t"):
-        with pytest.raises(MetadataError, match=r"m\.csv is separated by .*; expected ','"):
+        with pytest.raises(MetadataError, match=r"m\.csv uses the separator .*; expected ','"):
             find_columns("m.csv", HEADER_V2020.replace(",", sign))
     for empty in ("", "\ufeff"):
-        with pytest.raises(MetadataError, match=r"m\.csv is empty; expected a header with"):
+        with pytest.raises(MetadataError, match=r"m\.csv is empty; expected a header with the columns Image Index,"):
             find_columns("m.csv", empty)
 
 

@@ -1,4 +1,4 @@
-"""What the splits promise: the same for ever, in the stated shares, and no patient in two of them."""
+"""Splits are reproducible, have the stated shares, and never divide a patient."""
 
 from __future__ import annotations
 
@@ -81,31 +81,31 @@ def test_one_patient_in_eight_of_the_official_list_is_val() -> None:
 
 
 @given(st.lists(ids), st.lists(ids))
-def test_new_patients_move_nobody(before: list[str], added: list[str]) -> None:
-    """Whoever arrives later, everybody who was there keeps their split."""
+def test_new_patients_change_no_split(before: list[str], added: list[str]) -> None:
+    """Adding patients never changes the split of the others."""
     first = {patient: split_by_hash(patient) for patient in before}
     second = {patient: split_by_hash(patient) for patient in added + before}
     assert first.items() <= second.items()
 
 
-films = st.lists(st.tuples(ids, ids))
+patient_images = st.lists(st.tuples(ids, ids))
 
 
-@given(films)
+@given(patient_images)
 def test_a_split_by_patient_never_tears_one(images: list[tuple[str, str]]) -> None:
-    """However many films a patient has, a split by patient passes the check."""
+    """A split by patient passes the check for any number of images per patient."""
     check_no_patient_in_two_splits((patient, split_by_hash(patient)) for patient, _ in images)
     check_no_patient_in_two_splits((patient, split_train_val(patient)) for patient, _ in images)
 
 
-@given(films, ids, st.permutations(list(Split)))
+@given(patient_images, ids, st.permutations(list(Split)))
 def test_a_torn_patient_is_found_and_named(images: list[tuple[str, str]], torn: str, splits: list[Split]) -> None:
     """One patient in two splits is found among any others, with both splits."""
     pairs = [(patient, split_by_hash(patient).value) for patient, _ in images if patient != torn]
     with pytest.raises(DatasetIntegrityError) as found:
         check_no_patient_in_two_splits([(torn, splits[0].value), *pairs, (torn, splits[1].value)])
-    named = sorted(split.value for split in splits[:2])
-    assert str(found.value) == f"1 patients are in more than one split; the first: { ({torn: named}) }"
+    named = ", ".join(sorted(split.value for split in splits[:2]))
+    assert str(found.value) == f"1 patients are in more than one split; the first: {torn} ({named})"
 
 
 def test_of_many_torn_patients_the_first_five_are_named() -> None:

@@ -1,4 +1,4 @@
-"""What the phantoms promise: the same files from the same seed, the archive's layout."""
+"""Phantom sets: reproducible files in the layout of the archive."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def images(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a set of 12 images with seed 3, not to be written to."""
+    """Return a read-only set of 12 images with seed 3."""
     folder = tmp_path_factory.mktemp("phantoms") / "set"
     write_archive(folder, 12, seed=3, size=SIZE)
     return folder
 
 
-def test_same_seed_writes_the_same_bytes_whatever_the_number_of_workers(phantoms: Path, tmp_path: Path) -> None:
-    """A set can be remade byte for byte, by one process or by two."""
+def test_the_same_seed_writes_the_same_bytes_for_any_number_of_workers(phantoms: Path, tmp_path: Path) -> None:
+    """A set is reproducible byte for byte, by one process or two."""
     write_archive(tmp_path, 12, seed=3, size=SIZE, workers=2)
     assert contents(tmp_path) == contents(phantoms)
 
 
-def test_another_seed_draws_other_pictures(phantoms: Path, tmp_path: Path) -> None:
-    """The seed matters to every picture, not just to their order."""
+def test_another_seed_draws_other_images(phantoms: Path, tmp_path: Path) -> None:
+    """The seed changes every image, not just their order."""
     write_archive(tmp_path, 3, seed=4, size=SIZE)
     assert not set(images(tmp_path).values()) & set(images(phantoms).values())
 
@@ -64,14 +64,14 @@ def test_a_smaller_set_is_a_prefix_of_a_larger_one(phantoms: Path, tmp_path: Pat
 
 
 def test_a_patient_does_not_depend_on_the_patients_before() -> None:
-    """Patient k can be made without patients 1 to k - 1."""
+    """Patient k does not require patients 1 to k - 1."""
     walked = [(patient, study) for patient, study in cohort(5, 60) if patient.number == 20]
     alone = make_patient(5, 20)
     assert walked == [(alone, study) for study in make_studies(alone)]
 
 
-def test_metadata_is_laid_out_as_the_archive_s(phantoms: Path) -> None:
-    """Header, file names, labels, ages, sexes and views are the archive's vocabulary."""
+def test_metadata_has_the_layout_of_the_archive(phantoms: Path) -> None:
+    """Header, file names, labels, ages, sexes and views have the format of the archive."""
     text = (phantoms / archive.METADATA).read_text()
     assert text.splitlines()[0] == HEADER
     rows = list(csv.DictReader(text.splitlines()))
@@ -100,28 +100,28 @@ def test_a_cohort_has_the_promised_mix() -> None:
     assert 0.005 < np.mean([study.rgba for _, study in cohort(0, 2000)]) < 0.04
 
 
-def test_patients_come_back() -> None:
-    """A patient has one to five studies, two on average, and never grows younger."""
+def test_patients_have_follow_ups() -> None:
+    """A patient has one to five studies, two on average, with ages in order."""
     patients = [make_patient(0, number) for number in range(1, 301)]
     studies = [make_studies(patient) for patient in patients]
-    lengths = [len(mine) for mine in studies]
+    lengths = [len(series) for series in studies]
     assert {1, 2, 3, 4, 5} == set(lengths)
     assert 1.8 < np.mean(lengths) < 2.2
-    for mine in studies:
-        assert [study.follow_up for study in mine] == list(range(len(mine)))
-        assert sorted(study.age for study in mine) == [study.age for study in mine]
+    for series in studies:
+        assert [study.follow_up for study in series] == list(range(len(series)))
+        assert sorted(study.age for study in series) == [study.age for study in series]
 
 
-def test_a_patient_looks_more_like_himself_than_like_others() -> None:
+def test_images_of_one_patient_are_more_alike_than_those_of_two() -> None:
     """The anatomy stays from study to study while pose and exposure vary."""
     first, second = (
         [draw(make_patient(0, number), replace(NORMAL, follow_up=visit), SIZE).ravel() for number in range(1, 9)]
         for visit in (0, 1)
     )
-    likeness = np.corrcoef(first, second)[:8, 8:]
-    himself, others = likeness.diagonal(), likeness[~np.eye(8, dtype=bool)]
-    assert himself.mean() > others.mean() + 0.02
-    assert himself.max() < 0.999
+    correlation = np.corrcoef(first, second)[:8, 8:]
+    same, others = correlation.diagonal(), correlation[~np.eye(8, dtype=bool)]
+    assert same.mean() > others.mean() + 0.02
+    assert same.max() < 0.999
 
 
 @pytest.mark.parametrize("change", [{"view": "AP"}, {"age": 85}])
@@ -133,7 +133,7 @@ def test_view_and_age_are_visible(change: dict[str, str | int]) -> None:
 
 
 def test_women_have_a_breast_shadow() -> None:
-    """Nothing but the sex makes the lower chest brighter."""
+    """A change of sex alone brightens the lower chest."""
     man = replace(make_patient(0, 1), sex="M")
     woman = replace(man, sex="F")
     brighter = draw(woman, NORMAL, SIZE).astype(float) - draw(man, NORMAL, SIZE)
@@ -141,7 +141,7 @@ def test_women_have_a_breast_shadow() -> None:
 
 
 def test_a_few_files_are_rgba_and_the_others_gray(tmp_path: Path) -> None:
-    """Studies marked as RGBA are opaque with the gray repeated, the others as 8-bit gray."""
+    """Studies marked as RGBA are opaque with the gray value repeated, the others are 8-bit gray."""
     seed = next(seed for seed in range(100) if any(study.rgba for _, study in cohort(seed, 5)))
     write_archive(tmp_path, 5, seed=seed, size=SIZE)
     for (_, study), path in zip(cohort(seed, 5), sorted(tmp_path.rglob("*.png")), strict=True):
@@ -165,22 +165,22 @@ def test_the_lists_split_by_patient(phantoms: Path) -> None:
     }
 
 
-def test_a_fifth_of_the_patients_is_for_test() -> None:
-    """The hash that decides is even."""
+def test_a_fifth_of_the_patients_is_on_the_test_list() -> None:
+    """The hash that assigns patients is uniform."""
     assert 0.18 < np.mean([archive.is_test_patient(number) for number in range(1, 5001)]) < 0.22
 
 
-def test_growing_keeps_what_is_there_and_heals_what_is_not(tmp_path: Path) -> None:
-    """A larger count draws only the missing images, a deleted one included, and touches no other."""
+def test_extending_a_set_draws_only_missing_images(tmp_path: Path) -> None:
+    """A larger count also restores a deleted image and changes no existing one."""
     write_archive(tmp_path, 4, seed=1, size=SIZE)
     before = {path: path.stat() for path in tmp_path.rglob("*.png")}
-    lost = min(before)
-    data = lost.read_bytes()
-    lost.unlink()
+    deleted = min(before)
+    data = deleted.read_bytes()
+    deleted.unlink()
     summary = write_archive(tmp_path, 7, seed=1, size=SIZE)
     assert (summary.images, summary.drawn) == (7, 4)
-    assert lost.read_bytes() == data
-    for path in set(before) - {lost}:
+    assert deleted.read_bytes() == data
+    for path in set(before) - {deleted}:
         assert (path.stat().st_ino, path.stat().st_mtime_ns) == (
             before[path].st_ino,
             before[path].st_mtime_ns,
@@ -190,8 +190,8 @@ def test_growing_keeps_what_is_there_and_heals_what_is_not(tmp_path: Path) -> No
     assert {name: data for name, data in contents(tmp_path).items() if not name.startswith("fresh")} == fresh
 
 
-def test_a_kill_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is under a real name is whole, and the next run finishes the set."""
+def test_an_interrupted_run_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file with a final name is complete, and the next run finishes the set."""
 
     def killed(self: Path, target: Path) -> Path:
         raise KeyboardInterrupt(f"before {self} became {target}")
@@ -208,7 +208,7 @@ def test_a_kill_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_folders_hold_a_bounded_number_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images go on in images_002 where images_001 is full."""
+    """Images continue in images_002 when images_001 is full."""
     monkeypatch.setattr(archive, "IMAGES_PER_FOLDER", 2)
     write_archive(tmp_path, 5, size=SIZE)
     assert Counter(Path(name).parts[0] for name in images(tmp_path)) == {
@@ -218,8 +218,8 @@ def test_folders_hold_a_bounded_number_of_images(tmp_path: Path, monkeypatch: py
     }
 
 
-def test_a_folder_with_something_else_is_refused_untouched(tmp_path: Path) -> None:
-    """Files that are no phantom set are neither overwritten nor mixed with one."""
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    """Other files are neither overwritten nor mixed with a set."""
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(DatasetMismatchError, match=r"not empty.*phantom\.json"):
         write_archive(tmp_path, 1, size=SIZE)
@@ -233,10 +233,10 @@ def test_a_folder_with_something_else_is_refused_untouched(tmp_path: Path) -> No
     [
         (12, 8, SIZE, '"seed": 3'),
         (12, 3, SIZE + 1, f'"size": {SIZE}'),
-        (11, 3, SIZE, "holds 1 images beyond the 11 asked for"),
+        (11, 3, SIZE, "contains 1 images beyond the 11 requested"),
     ],
 )
-def test_another_set_is_refused_untouched(phantoms: Path, count: int, seed: int, size: int, message: str) -> None:
+def test_another_set_is_refused(phantoms: Path, count: int, seed: int, size: int, message: str) -> None:
     """A set with another seed or size, or a larger one, is not mixed with this one."""
     before = contents(phantoms)
     with pytest.raises(DatasetMismatchError, match=message):
@@ -246,37 +246,37 @@ def test_another_set_is_refused_untouched(phantoms: Path, count: int, seed: int,
 
 @pytest.mark.parametrize("option", [{"count": 0}, {"seed": -1}, {"size": 63}, {"workers": 0}])
 def test_options_out_of_range_are_refused_before_anything_is_written(option: dict[str, int], tmp_path: Path) -> None:
-    """The message names the option, what it must be and what it was."""
+    """The message names the option, the minimum and the actual value."""
     ((name, value),) = option.items()
     with pytest.raises(ConfigError, match=rf"{name}: expected at least \d+, got {value}"):
         write_archive(tmp_path / "set", **{"count": 1, "size": SIZE, **option})
     assert not (tmp_path / "set").exists()
 
 
-def test_wrong_patients_studies_and_sizes_are_refused() -> None:
-    """The drawing itself checks what it is given."""
+def test_invalid_patients_studies_and_sizes_are_refused() -> None:
+    """The drawing functions check their arguments."""
     with pytest.raises(ValueError, match="Broken Heart"):
         replace(NORMAL, findings=("Broken Heart",))
-    with pytest.raises(ValueError, match="got 0 and 0"):
+    with pytest.raises(ValueError, match="seed and patient number are 0 and 0"):
         make_patient(0, 0)
-    with pytest.raises(ValueError, match="at least 64 pixels, got 63"):
+    with pytest.raises(ValueError, match="size is 63; expected at least 64 pixels"):
         draw(make_patient(0, 1), NORMAL, 63)
 
 
 @pytest.mark.parametrize("size", [64, 101, 600])
-def test_a_picture_has_the_size_asked_for_and_a_chest_s_tones(size: int) -> None:
+def test_an_image_has_the_requested_size_and_the_tones_of_a_chest(size: int) -> None:
     """Air beside the neck is black, lungs are dark, the abdomen is bright."""
-    picture = draw(make_patient(0, 1), NORMAL, size)
-    assert picture.shape == (size, size)
-    assert picture.dtype == np.uint8
+    image = draw(make_patient(0, 1), NORMAL, size)
+    assert image.shape == (size, size)
+    assert image.dtype == np.uint8
     part = size // 16
-    lung, abdomen = (picture[row * part :, 4 * part : 5 * part][:part].mean() for row in (6, 15))
-    assert picture[:part, :part].mean() < 60
+    lung, abdomen = (image[row * part :, 4 * part : 5 * part][:part].mean() for row in (6, 15))
+    assert image[:part, :part].mean() < 60
     assert lung < 165 < 200 < abdomen
 
 
-def test_full_size_files_weigh_what_the_archive_s_do(tmp_path: Path) -> None:
-    """The grain is tuned so that a 1024 x 1024 file takes 300 to 500 kB."""
+def test_full_size_files_are_as_large_as_those_of_the_archive(tmp_path: Path) -> None:
+    """The noise is tuned so that a 1024 x 1024 file takes 300 to 500 kB."""
     write_archive(tmp_path, 1, seed=0)
     (path,) = tmp_path.rglob("*.png")
     assert 300_000 < path.stat().st_size < 500_000

@@ -1,4 +1,4 @@
-"""What a phantom's findings look like: visible, at home, and additive."""
+"""Appearance of the findings: visible, at the right place, and additive."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NORMAL = Study(follow_up=0, age=50, view="PA")
 
 @functools.cache
 def change(finding: str, number: int) -> npt.NDArray[np.float64]:
-    """Return how much brighter a normal study of a patient becomes with a finding, (96, 96)."""
+    """Return the difference in brightness between a study with a finding and a normal one, (96, 96)."""
     patient: Patient = make_patient(7, number)
     ill = draw(patient, replace(NORMAL, findings=(finding,)), 96)
     return ill.astype(float) - draw(patient, NORMAL, 96)
@@ -30,7 +30,7 @@ def changed(finding: str, number: int) -> npt.NDArray[np.bool_]:
 
 
 def centre(finding: str, number: int) -> tuple[float, float]:
-    """Return where the change is: mean height (0 top, 1 bottom) and mean distance from the midline."""
+    """Return mean height (0 top, 1 bottom) and mean distance from the midline of the changed pixels."""
     rows, columns = np.nonzero(changed(finding, number))
     return float(rows.mean() / 96), float(np.abs(columns / 96 - 0.5).mean())
 
@@ -41,7 +41,7 @@ PATIENTS = (1, 2)
 @pytest.mark.parametrize("number", PATIENTS)
 @pytest.mark.parametrize("finding", FINDINGS)
 def test_each_finding_shows(finding: str, number: int) -> None:
-    """Every finding changes some part of the picture clearly, and never the corner beside the neck."""
+    """Every finding clearly changes a part of the image, but not the corner beside the neck."""
     difference = change(finding, number)
     assert np.abs(difference).max() > 20
     assert 0.0005 < changed(finding, number).mean() < 0.5
@@ -62,10 +62,10 @@ def test_each_finding_shows(finding: str, number: int) -> None:
         ("Hernia", (0.6, 0.9), (0.0, 0.12)),
     ],
 )
-def test_findings_with_a_home_are_at_home(
+def test_findings_are_at_their_typical_place(
     finding: str, heights: tuple[float, float], distances: tuple[float, float], number: int
 ) -> None:
-    """Findings that belong to a place are drawn there."""
+    """Height and distance from the midline are in the expected ranges."""
     height, distance = centre(finding, number)
     assert heights[0] < height < heights[1]
     assert distances[0] < distance < distances[1]
@@ -88,13 +88,13 @@ def test_findings_with_a_home_are_at_home(
     ],
 )
 def test_opacities_only_brighten(finding: str, number: int) -> None:
-    """What displaces air dims the beam, so the picture gets brighter and nowhere darker."""
+    """Tissue that displaces air attenuates the beam, so no pixel gets darker."""
     assert change(finding, number).min() > -4
 
 
 @pytest.mark.parametrize("number", PATIENTS)
 def test_air_darkens(number: int) -> None:
-    """Emphysema darkens the whole picture, a pneumothorax the outer lung of one side."""
+    """Emphysema darkens the whole image, a pneumothorax the outer lung on one side."""
     assert change("Emphysema", number).mean() < -4
     dark = change("Pneumothorax", number) < -6
     left, right = dark[:, :48].sum(), dark[:, 48:].sum()
@@ -103,20 +103,20 @@ def test_air_darkens(number: int) -> None:
 
 @pytest.mark.parametrize("number", PATIENTS)
 def test_a_mass_is_larger_than_a_nodule(number: int) -> None:
-    """One mass covers more than the nodules do, and neither covers a lobe."""
+    """One mass covers more area than the nodules, and less than a lobe."""
     nodule, mass, lobe = (changed(finding, number).mean() for finding in ("Nodule", "Mass", "Consolidation"))
     assert nodule < mass < 0.6 * lobe
 
 
 def test_edema_is_on_both_sides() -> None:
-    """The bat has two wings."""
+    """Both sides change by a similar area."""
     wings = changed("Edema", 1)
     left, right = wings[:, :48].mean(), wings[:, 48:].mean()
     assert 0.5 < left / right < 2
 
 
 def test_findings_add_up_in_any_order() -> None:
-    """The order in which a study names its findings is of no consequence."""
+    """The order of the findings of a study does not change the image."""
     patient = make_patient(0, 2)
     one, other = (
         draw(patient, replace(NORMAL, findings=names), SIZE) for names in (("Mass", "Edema"), ("Edema", "Mass"))

@@ -1,4 +1,4 @@
-"""Drops for tests: Parquet files with embeddings, sound and in every way unsound."""
+"""Drops for tests: valid and invalid Parquet files with embeddings."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def with_number(table: pa.Table, row: int, value: float) -> pa.Table:
 
 
 def damage_page(path: Path, row_group: int, column: str = "embedding") -> None:
-    """Turn bits of a page's numbers: the footer is good, the page is not what was written."""
+    """Flip bits in a page: the footer remains valid, the page does not."""
     footer = pq.read_metadata(path)
     group = footer.row_group(row_group)
     chunk = next(group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema.startswith(column))
@@ -69,7 +69,7 @@ def damage_page(path: Path, row_group: int, column: str = "embedding") -> None:
 
 
 def truncate(path: Path) -> None:
-    """Cut the file's last third off, footer and all."""
+    """Remove the last third of the file, including the footer."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
 
 
@@ -93,4 +93,4 @@ UNSOUND: Mapping[str, tuple[Callable[[Path], object], str]] = {
         "mixed-extractors",
     ),
 }
-"""How a sound drop of 20 rows is made unsound as a whole, and the reason it then gets, by name."""
+"""By name: a function that makes a valid drop of 20 rows invalid as a whole, and the expected reason."""

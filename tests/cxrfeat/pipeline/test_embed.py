@@ -1,4 +1,4 @@
-"""What the worker function promises: every handle becomes its rows, in order, however the input is cut."""
+"""Tests of the worker function: every handle gives its rows, in order, for any batching of the input."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ BOTH = (Augmentation.NONE, Augmentation.HFLIP)
 Row = dict[str, Any]
 
 FILES: dict[str, bytes | None] = {
-    "a.png": fakes.png(fakes.film(64, 80, seed=1)),
-    "cut.png": fakes.png(fakes.film(64, 64, seed=2))[:400],
-    "sub/b.jpg": fakes.LEGAL["gray8 jpeg"][1](fakes.film(70, 64, seed=3)),
+    "a.png": fakes.png(fakes.gray_image(64, 80, seed=1)),
+    "cut.png": fakes.png(fakes.gray_image(64, 64, seed=2))[:400],
+    "sub/b.jpg": fakes.LEGAL["gray8 jpeg"][1](fakes.gray_image(70, 64, seed=3)),
     "empty.png": b"",
-    "sub/deeper/c d#%20.png": fakes.LEGAL["rgba8 png"][1](fakes.film(64, 64, seed=4)),
+    "sub/deeper/c d#%20.png": fakes.LEGAL["rgba8 png"][1](fakes.gray_image(64, 64, seed=4)),
     "gone.png": None,
-    "e.png": fakes.LEGAL["gray16 png"][1](fakes.film(64, 64, seed=5)),
-    "text.png": b"not a film\n",
-    "f.png": fakes.png(fakes.film(99, 64, seed=6)),
-    "same name/f.png": fakes.png(fakes.film(99, 64, seed=7)),
-    "tiny.png": fakes.png(fakes.film(8, 8)),
+    "e.png": fakes.LEGAL["gray16 png"][1](fakes.gray_image(64, 64, seed=5)),
+    "text.png": b"not an image\n",
+    "f.png": fakes.png(fakes.gray_image(99, 64, seed=6)),
+    "same name/f.png": fakes.png(fakes.gray_image(99, 64, seed=7)),
+    "tiny.png": fakes.png(fakes.gray_image(8, 8)),
 }
-"""Path below the root → content; None is not written."""
+"""Path below the root → content; a file with None does not exist."""
 
 REASONS = {"cut.png": "corrupt", "empty.png": "empty", "gone.png": "missing", "text.png": "not-png-or-jpeg"} | {
     "tiny.png": "too-small"
@@ -44,7 +44,7 @@ REASONS = {"cut.png": "corrupt", "empty.png": "empty", "gone.png": "missing", "t
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("films")
+    folder = tmp_path_factory.mktemp("images")
     for name, content in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if content is not None:
@@ -70,7 +70,7 @@ def table(
 
 
 def rows_of(name: str, root: str) -> list[Row]:
-    """Embed one file, alone, by Pillow and NumPy: what the worker function must say of it."""
+    """Return the expected rows of one file, computed with Pillow and NumPy."""
     content = FILES[name]
     common = {"image_index": name.rsplit("/", 1)[-1], "image_path": name, "extractor": "fake:0:fake"}
     if name in REASONS:
@@ -94,8 +94,8 @@ def whole(root: str) -> pa.Table:
     return table(fakes.handles(root, FILES, 1), root, fakes.FakeEncoder(batch_size=1))
 
 
-def test_every_file_becomes_the_rows_that_it_should(root: str, whole: pa.Table) -> None:
-    """Embedded or in quarantine, with its mirror image or without: each row says what Pillow and hashlib say, in order."""
+def test_every_file_gives_the_expected_rows(root: str, whole: pa.Table) -> None:
+    """Rows, embedded or in quarantine, agree in order with those computed with Pillow and hashlib."""
     expected = [row for name in FILES for row in rows_of(name, root)]
     actual = whole.to_pylist()
     assert len(actual) == len(expected)
@@ -106,24 +106,24 @@ def test_every_file_becomes_the_rows_that_it_should(root: str, whole: pa.Table) 
             assert (made["embedding"], made["precision"], made["pixel_format"]) == (None, None, None)
             assert made["message"]
         else:
-            # A 16-bit film is rounded after its resize and not before: within one level.
+            # A 16-bit image is rounded after the resize, not before: within one level.
             np.testing.assert_allclose(made["embedding"], vector, atol=1 if made["pixel_format"] == "gray16" else 1e-4)
             assert (made["precision"], made["reason"], made["message"], made["sha256"]) == ("fp32", None, None, None)
 
 
 def test_the_mirrored_rows_are_mirrored(whole: pa.Table) -> None:
-    """A film and its mirror image have the same brightness, and centres of mass that are mirrored along x alone."""
+    """An image and its mirror image have equal brightness, and centres of mass mirrored along x only."""
     rows = [row for row in whole.to_pylist() if row["status"] == "ok"]
     assert [row["augmentation"] for row in rows] == ["none", "hflip"] * (len(FILES) - len(REASONS))
     for plain, mirrored in zip(rows[::2], rows[1::2], strict=True):
         assert plain["image_path"] == mirrored["image_path"]
         mean, std, x, y = plain["embedding"]
-        assert abs(x - 111.5) > 1, "a film that is its own mirror image proves nothing"
+        assert abs(x - 111.5) > 1, "an image that is its own mirror image proves nothing"
         np.testing.assert_allclose(mirrored["embedding"], [mean, std, 223 - x, y], rtol=1e-5)
 
 
 def test_the_pixel_format_is_kept(whole: pa.Table) -> None:
-    """Each embedded row says how its file stored the film."""
+    """Each embedded row has the pixel format of its file."""
     formats = {row["image_path"]: row["pixel_format"] for row in whole.to_pylist() if row["status"] == "ok"}
     assert formats == {
         **dict.fromkeys(("a.png", "sub/b.jpg", "f.png", "same name/f.png"), "gray8"),
@@ -139,7 +139,7 @@ def test_the_pixel_format_is_kept(whole: pa.Table) -> None:
     decode_threads=st.integers(1, 3),
     augmentations=st.sampled_from([BOTH, BOTH[:1], BOTH[::-1]]),
 )
-def test_no_cut_changes_the_table(
+def test_batching_does_not_change_the_table(
     root: str,
     whole: pa.Table,
     order: list[str],
@@ -148,7 +148,7 @@ def test_no_cut_changes_the_table(
     decode_threads: int,
     augmentations: tuple[Augmentation, ...],
 ) -> None:
-    """Any order, Arrow batches, network batches and threads: each handle's rows are those it has alone, bit for bit."""
+    """For any order, Arrow batches, network batches and threads, a handle gives the same rows as alone, bit for bit."""
     alone: dict[str, dict[str, Row]] = {}
     for row in whole.to_pylist():
         alone.setdefault(row["image_path"], {})[row["augmentation"]] = row
@@ -163,7 +163,7 @@ def test_no_cut_changes_the_table(
 
 
 def test_the_network_gets_full_batches(root: str) -> None:
-    """Arrow's batches and films in quarantine don't cut the network's: only its last one is partial."""
+    """Arrow batches and quarantined images do not split the network's batches: only the last one is partial."""
     encoder = fakes.FakeEncoder(batch_size=4)
     table(fakes.handles(root, FILES, 2), root, encoder, augmentations=BOTH[:1])
     assert encoder.calls == [4, 2]
@@ -171,7 +171,7 @@ def test_the_network_gets_full_batches(root: str) -> None:
 
 @pytest.mark.parametrize("names", [[], list(REASONS), list(FILES)])
 def test_the_schema_is_that_of_the_table(root: str, names: list[str]) -> None:
-    """Every batch that leaves has the schema EMBEDDED to the letter, quarantine alone included."""
+    """Every batch has exactly the schema EMBEDDED, also if all rows are in quarantine."""
     made = list(embed_batches(fakes.handles(root, names), encoder=fakes.FakeEncoder(), root=root))
     assert [batch.schema for batch in made if not batch.schema.equals(EMBEDDED, check_metadata=True)] == []
     for batch in made:

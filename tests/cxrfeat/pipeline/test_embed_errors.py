@@ -1,4 +1,4 @@
-"""What the worker function promises when things go wrong: whose error it is, no thread left, no reading ahead of time."""
+"""Tests of errors in the worker function: quarantine or failure, no threads left running, bounded read-ahead."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cxrfeat.pipeline import embed
 from cxrfeat.pipeline.embed import embed_batches
 from tests import fakes
 
-FILM = fakes.png(fakes.film())
+IMAGE = fakes.png(fakes.gray_image())
 NAMES = [f"{letter}.png" for letter in "abcdefgh"]
 
 OnOpening = Callable[[Callable[[str], object]], None]
@@ -26,15 +26,15 @@ OnOpening = Callable[[Callable[[str], object]], None]
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("films")
+    folder = tmp_path_factory.mktemp("images")
     for name in NAMES:
-        (folder / name).write_bytes(FILM)
+        (folder / name).write_bytes(IMAGE)
     return str(folder)
 
 
 @pytest.fixture
 def on_opening(monkeypatch: pytest.MonkeyPatch) -> OnOpening:
-    """Return a function that sets what is done with the name of each file before it is opened."""
+    """Return a function that sets an action to run with the name of each file before it is opened."""
 
     def patch(action: Callable[[str], object]) -> None:
         real = storage.open_input
@@ -79,7 +79,7 @@ def raiser(name: str, error: Exception) -> Callable[[str], None]:
     ],
 )
 def test_a_file_that_cannot_be_read_is_in_quarantine(root: str, error: OSError, on_opening: OnOpening) -> None:
-    """An error that belongs to one file is that file's row, with the system's words; the others are embedded."""
+    """An error in one file quarantines that file with the system's message; the others are embedded."""
     on_opening(raiser("b.png", error))
     rows = run(root, NAMES)
     assert (rows[1]["reason"], rows[1]["message"], rows[1]["sha256"]) == (Reason.UNREADABLE, str(error), None)
@@ -107,23 +107,23 @@ def test_an_error_that_is_not_the_files_fails_the_job(root: str, error: Exceptio
 
 
 def test_a_file_outside_the_root_is_an_error_of_the_job(root: str) -> None:
-    """A handle that is not below the images root can have no key: it is no file's fault and fails."""
+    """A handle outside the images root has no key; this fails the job instead of quarantining the file."""
     with pytest.raises(ValueError, match="is not below"):
         list(embed_batches(fakes.handles(root, NAMES), encoder=fakes.FakeEncoder(), root=f"{root}/other"))
 
 
 def test_a_file_that_is_too_large_is_not_read(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file above MAX_FILE_BYTES is refused by its size, with the size, and a file of just that size is read."""
-    monkeypatch.setattr(embed, "MAX_FILE_BYTES", len(FILM) - 1)
+    """A file above MAX_FILE_BYTES is quarantined unread; the message gives its size. The limit itself is allowed."""
+    monkeypatch.setattr(embed, "MAX_FILE_BYTES", len(IMAGE) - 1)
     (row,) = run(root, ["a.png"])
     assert (row["reason"], row["sha256"]) == (Reason.TOO_LARGE, None)
-    assert f"{len(FILM)} bytes; at most {len(FILM) - 1}" in row["message"]
-    monkeypatch.setattr(embed, "MAX_FILE_BYTES", len(FILM))
+    assert f"{len(IMAGE)} bytes; the limit is {len(IMAGE) - 1}" in row["message"]
+    monkeypatch.setattr(embed, "MAX_FILE_BYTES", len(IMAGE))
     assert run(root, ["a.png"])[0]["status"] == "ok"
 
 
 def test_an_error_of_the_network_ends_everything(root: str) -> None:
-    """A network that fails fails the job, and the decoding threads end with it."""
+    """An error of the network fails the job and ends the decoding threads."""
 
     class Broken(fakes.FakeEncoder):
         def embed(self, inputs: fakes.Gray8) -> NDArray[np.float32]:
@@ -135,7 +135,7 @@ def test_an_error_of_the_network_ends_everything(root: str) -> None:
 
 
 def test_a_consumer_that_stops_ends_everything(root: str) -> None:
-    """Spark may drop the iterator early, as for a LIMIT: the decoding threads end then."""
+    """Spark may drop the iterator early, for example for a LIMIT; this ends the decoding threads."""
     made = embed_batches(
         fakes.handles(root, NAMES), encoder=fakes.FakeEncoder(batch_size=1), root=root, decode_threads=3
     )
@@ -146,25 +146,25 @@ def test_a_consumer_that_stops_ends_everything(root: str) -> None:
 
 
 def test_the_input_is_not_read_ahead_as_a_whole(root: str, on_opening: OnOpening) -> None:
-    """Of a long input, what waits decoded is two batches at most: memory does not grow with the partition."""
+    """At most two batches of a long input wait decoded, so that memory does not grow with the partition."""
     opened: list[str] = []
-    asked: list[pa.RecordBatch] = []
+    read: list[pa.RecordBatch] = []
     on_opening(opened.append)
 
     def watched() -> Iterator[pa.RecordBatch]:
         for batch in fakes.handles(root, ["a.png"] * 100, 1):
-            asked.append(batch)
+            read.append(batch)
             yield batch
 
     made = embed_batches(watched(), encoder=fakes.FakeEncoder(batch_size=2), root=root, decode_threads=2)
     assert next(made).num_rows == 2
-    assert len(opened) <= len(asked) <= 3 * 2
+    assert len(opened) <= len(read) <= 3 * 2
     assert sum(batch.num_rows for batch in made) == 98
     assert len(opened) == 100
 
 
 def test_files_are_decoded_while_the_network_computes(root: str, on_opening: OnOpening) -> None:
-    """The second batch is opened before the network is done with the first: here it waits for that."""
+    """The second file is opened before the network finishes the first batch, which waits for it here."""
     second = threading.Event()
     on_opening(lambda name: second.set() if name == "b.png" else None)
 
@@ -177,7 +177,7 @@ def test_files_are_decoded_while_the_network_computes(root: str, on_opening: OnO
 
 
 def test_decode_threads_work_at_the_same_time(root: str, on_opening: OnOpening) -> None:
-    """Two decode threads open two files at once: here each waits for the other."""
+    """Two decode threads open two files concurrently; each waits for the other here."""
     both = threading.Barrier(2, timeout=30)
     on_opening(lambda name: both.wait())
     assert len(run(root, NAMES, threads=2)) == len(NAMES)

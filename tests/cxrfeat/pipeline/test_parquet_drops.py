@@ -1,4 +1,4 @@
-"""What becomes of a drop: all rows of a sound row group, or one row that says what can't be trusted and why."""
+"""Tests of drops: all rows of a valid row group are scored; an invalid one gives one row with the reason."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ok(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in found if row["status"] == "ok"]
 
 
-def refused(found: list[dict[str, Any]]) -> list[tuple[int | None, int | None, str]]:
+def quarantined(found: list[dict[str, Any]]) -> list[tuple[int | None, int | None, str]]:
     return [(row["row_group"], row["rows"], row["reason"]) for row in found if row["status"] == "quarantined"]
 
 
@@ -57,10 +57,10 @@ def assert_scored(found: list[dict[str, Any]], table: pa.Table) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(count=st.integers(1, 40), row_group_size=st.integers(1, 50), batch=st.integers(1, 20))
-def test_every_row_is_scored_however_the_file_is_cut(
+def test_every_row_is_scored_for_any_row_group_size(
     tmp_path_factory: pytest.TempPathFactory, count: int, row_group_size: int, batch: int
 ) -> None:
-    """Row groups and read batches of any size: the same predictions, in order, each with its place."""
+    """Row groups and read batches of any size give the same predictions, in order, with their origin."""
     table = rows(count)
     path = write(tmp_path_factory.mktemp("drops") / "a" / "b.parquet", table, row_group_size=row_group_size)
     with pytest.MonkeyPatch.context() as patch:
@@ -74,19 +74,19 @@ def test_every_row_is_scored_however_the_file_is_cut(
 
 
 @pytest.mark.parametrize("name", UNSOUND)
-def test_an_unsound_file_is_one_row_with_its_reason(tmp_path: Path, name: str) -> None:
-    """And with the number of rows that it stands for, where its footer tells."""
+def test_an_invalid_file_gives_one_row_with_its_reason(tmp_path: Path, name: str) -> None:
+    """The row has the number of rows in the file if the footer is readable."""
     path = write(tmp_path / "drop.parquet", rows(20))
-    spoil, reason = UNSOUND[name]
-    spoil(path)
+    damage, reason = UNSOUND[name]
+    damage(path)
     length = {"not-parquet": None, "empty": None, "no-rows": 0}.get(reason, 20)
-    assert refused(score_file(path)) == [(None, length, reason)]
+    assert quarantined(score_file(path)) == [(None, length, reason)]
 
 
 def test_extractors_are_named_in_the_message(tmp_path: Path) -> None:
-    """Both of a mixed file with their rows, and the one that the head wants."""
-    spoil, _ = UNSOUND["mixed"]
-    spoil(tmp_path / "mixed.parquet")
+    """The message lists the extractors of a mixed file with their row counts, and the head's extractor."""
+    damage, _ = UNSOUND["mixed"]
+    damage(tmp_path / "mixed.parquet")
     (row,) = score_file(tmp_path / "mixed.parquet")
     assert row["message"] == (
         "embeddings of 'fake:0:fake' (15 rows), 'other:1:x' (5 rows); the head was trained on 'fake:0:fake'"
@@ -95,52 +95,52 @@ def test_extractors_are_named_in_the_message(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("column", ["embedding", "extractor", "image_index"])
 def test_a_damaged_page_costs_its_row_group_alone(tmp_path: Path, column: str) -> None:
-    """A good footer, and turned bits in the middle: that row group is refused as a whole, the others are scored."""
+    """With a valid footer and flipped bits in one page, only that row group is quarantined."""
     table = rows(30)
     path = write(tmp_path / "drop.parquet", table)
     damage_page(path, 1, column)
     found = score_file(path)
-    assert refused(found) == [(1, 10, "not-parquet")]
+    assert quarantined(found) == [(1, 10, "not-parquet")]
     assert_scored(ok(found), pa.concat_tables([table.slice(0, 10), table.slice(20)]))
 
 
 @pytest.mark.parametrize(
-    ("table", "reason", "said"),
+    ("table", "reason", "message"),
     [
         (
             with_number(rows(30), 14, np.nan),
             "not-finite",
-            "1 embeddings hold NaN, null or infinity; rows [4] of the row group",
+            "NaN, null or infinity; rows of the row group: 4",
         ),
-        (with_number(rows(30), 19, np.inf), "not-finite", "rows [9] of"),
+        (with_number(rows(30), 19, np.inf), "not-finite", "; rows of the row group: 9"),
         (
             replace(rows(30), "embedding", pa.array([None if i == 12 else [0.0] * 4 for i in range(30)], FLOATS)),
             "wrong-length",
-            "rows [2]",
+            "; rows of the row group: 2",
         ),
         (
             replace(rows(30), "embedding", pa.array([[0.0] * (3 if i == 15 else 4) for i in range(30)], FLOATS)),
             "wrong-length",
-            "such as 3",
+            "for example 3; expected 4",
         ),
     ],
 )
-def test_a_row_that_cannot_be_trusted_costs_its_row_group(
-    tmp_path: Path, table: pa.Table, reason: str, said: str, monkeypatch: pytest.MonkeyPatch
+def test_an_invalid_row_costs_its_row_group(
+    tmp_path: Path, table: pa.Table, reason: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However the row group is read; its rows are named."""
+    """The row group is quarantined for any read batch size, and the message contains the row numbers."""
     monkeypatch.setattr(parquet_drops, "_BATCH_ROWS", 3)
     found = score_file(write(tmp_path / "drop.parquet", table))
-    assert refused(found) == [(1, 10, reason)]
+    assert quarantined(found) == [(1, 10, reason)]
     assert len(ok(found)) == 20
-    assert said in next(row["message"] for row in found if row["reason"])
+    assert message in next(row["message"] for row in found if row["reason"])
 
 
 @pytest.mark.parametrize(
     "kind", [pa.list_(pa.float64()), pa.large_list(pa.float32()), pa.list_(pa.float32(), DIM)], ids=str
 )
-def test_other_writers_types_are_the_same_predictions(tmp_path: Path, kind: pa.DataType) -> None:
-    """Pandas' float64, Polars' large lists and strings, integer ages and patients, dictionaries, extra columns."""
+def test_types_of_other_writers_give_the_same_predictions(tmp_path: Path, kind: pa.DataType) -> None:
+    """The reader accepts float64, large lists and strings, integer patients, dictionaries and extra columns."""
     table = rows(25)
     other = replace(table, "embedding", table["embedding"].cast(kind))
     other = replace(other, "image_index", other["image_index"].cast(pa.large_string()))
@@ -152,8 +152,8 @@ def test_other_writers_types_are_the_same_predictions(tmp_path: Path, kind: pa.D
     assert [row["patient_id"] for row in found] == table["patient_id"].to_pylist()
 
 
-def test_missing_columns_of_a_patient_are_imputed_and_said(tmp_path: Path) -> None:
-    """No age, sex, patient or augmentation at all: predictions as for unknown ones, flagged in each row."""
+def test_missing_patient_columns_are_imputed_and_reported(tmp_path: Path) -> None:
+    """Without these columns, predictions equal those for missing values, and each row reports the imputation."""
     table = rows(5)
     bare = table.select(["image_index", "embedding", "extractor"])
     found = score_file(write(tmp_path / "bare.parquet", bare))
@@ -168,49 +168,49 @@ def test_missing_columns_of_a_patient_are_imputed_and_said(tmp_path: Path) -> No
     ("column", "value"),
     [("sex", "X"), ("sex", "male"), ("age_years", -1.0), ("age_years", 412.0), ("age_years", np.nan)],
 )
-def test_what_cannot_be_is_imputed_and_never_guessed(tmp_path: Path, column: str, value: object) -> None:
-    """An unknown code of sex and an age that no human has are flagged like missing ones."""
+def test_implausible_values_are_imputed_and_never_guessed(tmp_path: Path, column: str, value: object) -> None:
+    """An unknown sex code and an impossible age are treated like missing values."""
     table = rows(2)
-    odd = replace(table, column, pa.array([value] * 2, table[column].type))
+    invalid = replace(table, column, pa.array([value] * 2, table[column].type))
     without = replace(table, column, pa.nulls(2, table[column].type))
-    found, missing = (score_file(write(tmp_path / f"{n}.parquet", t)) for n, t in (("odd", odd), ("without", without)))
+    found, missing = (score_file(write(tmp_path / f"{n}.parquet", t)) for n, t in (("a", invalid), ("b", without)))
     assert [row["any_finding"] for row in found] == [row["any_finding"] for row in missing]
     name = {"age_years": "age", "sex": "sex"}[column]
     assert all(name in row["imputed"] for row in found)
 
 
-def test_rows_that_the_extraction_refused_are_counted_apart(tmp_path: Path) -> None:
-    """By a status column they are one row in quarantine, by a status folder the file is."""
+def test_rows_quarantined_by_the_extraction_are_counted_separately(tmp_path: Path) -> None:
+    """A status column gives one quarantined row per row group, a status folder one per file."""
     status = ["quarantined" if row in {3, 4, 15} else "ok" for row in range(20)]
     vectors = [None if state != "ok" else [0.5] * DIM for state in status]
     table = replace(replace(rows(20), "status", status), "embedding", pa.array(vectors, pa.list_(pa.float32())))
     found = score_file(write(tmp_path / "drop.parquet", table))
-    assert refused(found) == [(0, 2, "quarantined-before"), (1, 1, "quarantined-before")]
+    assert quarantined(found) == [(0, 2, "quarantined-before"), (1, 1, "quarantined-before")]
     assert len(ok(found)) == 17
     folder = write(tmp_path / "status=quarantined" / "drop.parquet", rows(7))
-    assert refused(score_file(folder)) == [(None, 7, "quarantined-before")]
+    assert quarantined(score_file(folder)) == [(None, 7, "quarantined-before")]
 
 
 def test_a_file_that_vanishes_is_missing_at_either_step(tmp_path: Path) -> None:
-    """Before it is opened it is one row; between its footer and its rows, one for each row group."""
+    """A file missing at the start gives one row; one that vanishes after its footer is read, one per row group."""
     path = write(tmp_path / "drop.parquet", rows(20))
     handles = open_drop(str(path), PREDICTOR).to_pylist()
     path.unlink()
-    assert refused(score_file(path)) == [(None, None, "missing")]
+    assert quarantined(score_file(path)) == [(None, None, "missing")]
     late = [
         row
         for handle in handles
         for batch in score_row_group(handle, str(tmp_path), PREDICTOR)
         for row in batch.to_pylist()
     ]
-    assert refused(late) == [(0, 10, "missing"), (1, 10, "missing")]
+    assert quarantined(late) == [(0, 10, "missing"), (1, 10, "missing")]
 
 
 @pytest.mark.parametrize("code", [errno.ENOMEM, errno.ETIMEDOUT, None])
-def test_an_error_that_is_not_the_files_own_stops_the_job(
+def test_an_error_outside_the_file_stops_the_job(
     tmp_path: Path, code: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A network that is down must not put a sound file into quarantine."""
+    """A network failure must not put a valid file into quarantine."""
     path = write(tmp_path / "drop.parquet", rows(20))
 
     def refuse(location: str) -> pa.NativeFile:
@@ -223,9 +223,9 @@ def test_an_error_that_is_not_the_files_own_stops_the_job(
         list(score_row_group({"uri": str(path), "row_group": 0, "rows": 10, "reason": None}, str(tmp_path), PREDICTOR))
 
 
-def test_rows_that_the_footer_did_not_promise_stop_the_job(tmp_path: Path) -> None:
-    """A file that was exchanged after its footer was read is an error, never another count."""
+def test_a_row_count_that_differs_from_the_footer_stops_the_job(tmp_path: Path) -> None:
+    """A file that is replaced after its footer is read is an error, never a different count."""
     path = write(tmp_path / "drop.parquet", rows(10))
     handle = {"uri": str(path), "row_group": 0, "rows": 11, "reason": None}
-    with pytest.raises(RuntimeError, match=r"row group 0: 10 rows were scored; its footer promises 11"):
+    with pytest.raises(RuntimeError, match="row group 0: scored 10 rows; the footer declares 11"):
         list(score_row_group(handle, str(tmp_path), PREDICTOR))

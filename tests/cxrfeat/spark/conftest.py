@@ -1,4 +1,4 @@
-"""What the tests of this folder share."""
+"""Fixtures of the tests in this folder."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from cxrfeat.spark import embedding
 
 @pytest.fixture(autouse=True)
 def _no_real_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver tries the weights by building the network; a fake encoder has none."""
+    """Skip the driver's check that the weights load; a fake encoder has no network."""
     monkeypatch.setattr(embedding, "load_network", lambda *_: None)

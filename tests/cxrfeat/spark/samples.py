@@ -1,4 +1,4 @@
-"""Small data sets for extraction in one process: films, their metadata, and a run with the fake encoder."""
+"""Small data sets for extraction in one process: images, their metadata, and a run with the fake encoder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests import fakes
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n"
 
 
-def write_films(folder: Path, count: int, *, start: int = 0) -> None:
+def write_images(folder: Path, count: int, *, start: int = 0) -> None:
     for index in range(start, start + count):
         path = folder / f"images_{index % 3:03d}" / "images" / f"{index:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(fakes.png(fakes.film(seed=index)))
+        path.write_bytes(fakes.png(fakes.gray_image(seed=index)))
 
 
 def write_metadata(path: Path, indices: list[int]) -> str:
@@ -34,7 +34,7 @@ def write_metadata(path: Path, indices: list[int]) -> str:
 
 
 def config(folder: Path, **options: Any) -> ExtractConfig:
-    """Say what to do with ``folder/in``; options go to the embedding where it has them."""
+    """Return the settings for ``folder/in``; options that EmbeddingConfig has go there."""
     given = {"images": str(folder / "in"), "output": str(folder / "out"), "weights": "random", **options}
     embedding = {field.name: given.pop(field.name) for field in fields(EmbeddingConfig) if field.name in given}
     return ExtractConfig(EmbeddingConfig(**embedding), **given)

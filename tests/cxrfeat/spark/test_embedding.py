@@ -1,4 +1,4 @@
-"""How a round of films is cut into tasks: for an even finish, and for the device."""
+"""A round is split into tasks that suit the task slots and the device."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def test_a_round_is_cut_for_an_even_finish(files: int, slots: int, batch_size: i
 
 
 @pytest.mark.parametrize(
-    ("device", "gives_gpus", "batch_on"),
+    ("device", "schedules_gpus", "batch_on"),
     [
         (Device.AUTO, False, "cpu"), (Device.AUTO, True, "cuda"), (Device.CUDA, False, "cuda"),
         (Device.CUDA, True, "cuda"), (Device.CPU, False, "cpu"), (Device.CPU, True, "cpu"),
     ],
 )  # fmt: skip
 def test_tasks_are_as_big_as_their_device_needs(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, device: Device, gives_gpus: bool, batch_on: str
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, device: Device, schedules_gpus: bool, batch_on: str
 ) -> None:
     """A GPU's bigger batches make fewer tasks; ``--device cpu`` computes on a CPU whatever the cluster gives."""
     conf = spark.sparkContext.getConf()
-    if gives_gpus:
+    if schedules_gpus:
         conf.set("spark.task.resource.gpu.amount", "1")
     monkeypatch.setattr(spark.sparkContext, "getConf", lambda: conf)
     counter = spark.sparkContext.accumulator(0)

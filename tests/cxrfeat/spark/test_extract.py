@@ -22,12 +22,12 @@ from cxrfeat.labels.splits import SplitLevel, SplitRule, split_by_hash
 from cxrfeat.spark.extract import extract
 from tests import fakes
 from tests.cxrfeat.spark import samples
-from tests.cxrfeat.spark.samples import rows_of, run, write_films, write_metadata
+from tests.cxrfeat.spark.samples import rows_of, run, write_images, write_metadata
 
 
-def test_every_film_becomes_a_row_joined_with_its_metadata(spark: SparkSession, tmp_path: Path) -> None:
+def test_every_image_becomes_a_row_joined_with_its_metadata(spark: SparkSession, tmp_path: Path) -> None:
     """Values, metadata, split, null columns without metadata, counts and lists in the summary are all right."""
-    write_films(tmp_path / "in", 20)
+    write_images(tmp_path / "in", 20)
     metadata = write_metadata(tmp_path / "metadata.csv", [*range(18), 90, 91])
     summary = run(spark, tmp_path, metadata=metadata)
     table = rows_of(tmp_path / "out")
@@ -35,7 +35,7 @@ def test_every_film_becomes_a_row_joined_with_its_metadata(spark: SparkSession, 
     assert table.num_rows == 20
     for row in table.to_pylist():
         index = int(row["image_index"][:4])
-        expected = fakes.fake_embedding(preprocess.to_model_input(fakes.film(seed=index)))
+        expected = fakes.fake_embedding(preprocess.to_model_input(fakes.gray_image(seed=index)))
         np.testing.assert_allclose(row["embedding"], np.array(expected, np.float32))
         assert row["image_path"] == f"images_{index % 3:03d}/images/{index:04d}.png"
         if index < 18:
@@ -50,7 +50,7 @@ def test_every_film_becomes_a_row_joined_with_its_metadata(spark: SparkSession, 
     assert (images["listed"], images["ok"], images["quarantined"], images["without_metadata"]) == (20, 20, 0, 2)
     assert (described["rows"], described["patients"], described["without_image"]) == (20, 10, 2)
     known = [row for row in table.to_pylist() if row["split"] is not None]
-    for split, counts in images["splits"].items():  # of the films, where the metadata's are of its lines
+    for split, counts in images["splits"].items():  # of the images, where the metadata's are of its lines
         inside = [row["patient_id"] for row in known if row["split"] == split]
         assert counts == {"images": len(inside), "patients": len(set(inside))}
     assert sum(counts["images"] for counts in images["splits"].values()) == len(known) == 18
@@ -61,11 +61,11 @@ def test_every_film_becomes_a_row_joined_with_its_metadata(spark: SparkSession, 
 
 
 def test_new_images_alone_are_computed(spark: SparkSession, tmp_path: Path) -> None:
-    """A second run adds ten new films as later rounds and leaves the files of the first untouched."""
-    write_films(tmp_path / "in", 9)
+    """A second run adds ten new images as later rounds and leaves the files of the first untouched."""
+    write_images(tmp_path / "in", 9)
     run(spark, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "embeddings").rglob("*.parquet")}
-    write_films(tmp_path / "in", 10, start=9)
+    write_images(tmp_path / "in", 10, start=9)
     summary = run(spark, tmp_path)
     table = rows_of(tmp_path / "out")
     assert summary["images"]["ok"] == table.num_rows == len(table["image_path"].unique()) == 19
@@ -76,17 +76,17 @@ def test_new_images_alone_are_computed(spark: SparkSession, tmp_path: Path) -> N
 
 
 def bad_files(folder: Path) -> dict[str, str]:
-    """Write one file of each kind that can't be a radiograph; return path → reason."""
+    """Write one file of each kind that cannot be a radiograph; return path → reason."""
     folder.mkdir(parents=True)
-    good = fakes.png(fakes.film(128, 128))
+    good = fakes.png(fakes.gray_image(128, 128))
     contents = {
         "truncated.png": (good[: len(good) // 2], "corrupt"),
         "text.png": (b"Dear colleague, please find attached", "not-png-or-jpeg"),
         "zero.png": (b"", "empty"),
         "one.png": (fakes.png(np.zeros((1, 1), np.uint8)), "too-small"),
         "bomb.png": (fakes.raw_png(30_000, 30_000), "too-large"),
-        "cmyk.jpg": (fakes.encode(Image.fromarray(fakes.film()).convert("CMYK"), "JPEG"), "unsupported-mode"),
-        "moving.png": (fakes.encode(Image.fromarray(fakes.film()), "GIF"), "not-png-or-jpeg"),
+        "cmyk.jpg": (fakes.encode(Image.fromarray(fakes.gray_image()).convert("CMYK"), "JPEG"), "unsupported-mode"),
+        "moving.png": (fakes.encode(Image.fromarray(fakes.gray_image()), "GIF"), "not-png-or-jpeg"),
         "colour.JPEG": (fakes.encode(Image.new("RGB", (64, 64), (200, 30, 30)), "JPEG"), "colour"),
     }
     for name, (data, _) in contents.items():
@@ -96,13 +96,13 @@ def bad_files(folder: Path) -> dict[str, str]:
 
 
 def test_bad_files_are_quarantined_and_nothing_is_lost(spark: SparkSession, tmp_path: Path) -> None:
-    """Each kind of bad file is a row with its reason and sha256; legal kinds beside them are embedded; counts add up."""
-    write_films(tmp_path / "in", 5)
+    """Each kind of bad file is a row with its reason and sha256; legal kinds are embedded; counts add up."""
+    write_images(tmp_path / "in", 5)
     reasons = bad_files(tmp_path / "in" / "bad")
     for name, (_, write) in fakes.LEGAL.items():
         suffix = ".jpg" if "jpeg" in name else ".png"
-        (tmp_path / "in" / f"{name.replace(' ', '_')}{suffix}").write_bytes(write(fakes.film()))
-    (tmp_path / "in" / "0000.png").write_bytes(fakes.png(fakes.film(seed=77)))  # a name that another folder has too
+        (tmp_path / "in" / f"{name.replace(' ', '_')}{suffix}").write_bytes(write(fakes.gray_image()))
+    (tmp_path / "in" / "0000.png").write_bytes(fakes.png(fakes.gray_image(seed=77)))  # a name that occurs twice
     summary = run(spark, tmp_path)
     table = rows_of(tmp_path / "out")
     quarantined = table.filter(pc.equal(table["status"], "quarantined")).to_pylist()
@@ -121,9 +121,9 @@ def test_bad_files_are_quarantined_and_nothing_is_lost(spark: SparkSession, tmp_
     assert sum(images["pixel_formats"].values()) == ok
 
 
-def test_mirrored_films_are_rows_of_their_own(spark: SparkSession, tmp_path: Path) -> None:
-    """``augment`` adds an hflip row a film, none for a film in quarantine, and counts films once."""
-    write_films(tmp_path / "in", 4)
+def test_mirrored_images_are_rows_of_their_own(spark: SparkSession, tmp_path: Path) -> None:
+    """``augment`` adds an hflip row per image, none for a quarantined one, and counts images once."""
+    write_images(tmp_path / "in", 4)
     (tmp_path / "in" / "zero.png").write_bytes(b"")
     summary = run(spark, tmp_path, augment=(Augmentation.HFLIP,))
     table = rows_of(tmp_path / "out")
@@ -136,16 +136,16 @@ def test_mirrored_films_are_rows_of_their_own(spark: SparkSession, tmp_path: Pat
 
 
 def test_an_output_of_other_settings_is_refused(spark: SparkSession, tmp_path: Path) -> None:
-    """What would mix two data sets in one folder is refused with both values, and nothing is written."""
-    write_films(tmp_path / "in", 2)
-    write_films(tmp_path / "elsewhere", 3)
+    """Settings that would mix two data sets in one folder are refused with both values, and nothing is written."""
+    write_images(tmp_path / "in", 2)
+    write_images(tmp_path / "elsewhere", 3)
     metadata = write_metadata(tmp_path / "metadata.csv", [0, 1])
     run(spark, tmp_path, metadata=metadata)
     changes: dict[str, dict[str, Any]] = {
-        r"extractor: 'resnet50:random.*' there, 'resnet50-v1:random.*' now": {"backbone": "resnet50-v1"},
-        r"augmentations: \['none'\] there, \['none', 'hflip'\] now": {"augment": (Augmentation.HFLIP,)},
-        r"split.level: .*patient.* there, .*image.* now": {"split": SplitRule(SplitLevel.IMAGE)},
-        r"images: '.*/in' there, '.*/elsewhere' now": {"images": str(tmp_path / "elsewhere")},
+        r"extractor: 'resnet50:random.*' in .*json, 'resnet50-v1:random.*' in this run": {"backbone": "resnet50-v1"},
+        r"augmentations: 'none' in .*json, 'none, hflip' in this run": {"augment": (Augmentation.HFLIP,)},
+        r"split.level: 'patient' in .*json, 'image' in this run": {"split": SplitRule(SplitLevel.IMAGE)},
+        r"images: '.*/in' in .*json, '.*/elsewhere' in this run": {"images": str(tmp_path / "elsewhere")},
     }
     for message, change in changes.items():
         with pytest.raises(DatasetMismatchError, match=message):
@@ -156,27 +156,27 @@ def test_an_output_of_other_settings_is_refused(spark: SparkSession, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"images": "nowhere"}, "'.*/nowhere' is not there; expected a folder"),
-        ({"images": "empty"}, "no image found below .*/empty; looked for .png, .jpg, .jpeg"),
-        ({"output": "in/out"}, "output '.*/in/out' lies inside the images folder"),
+        ({"images": "nowhere"}, "'.*/nowhere' does not exist; expected a folder"),
+        ({"images": "empty"}, "no image found in .*/empty; expected .png, .jpg, .jpeg files"),
+        ({"output": "in/out"}, "output '.*/in/out' is inside the images folder"),
         ({"round_size": 0}, "round size 0; expected at least 1"),
         ({"watch": -1.0}, "watch interval -1.0 s; expected more than 0"),
         ({"batch_size": 0}, "batch size 0; expected at least 1"),
-        ({"split": SplitRule(SplitLevel.IMAGE)}, "a split needs --metadata"),
-        ({"metadata": "nowhere.csv"}, r"'nowhere.csv' is not there; expected a file"),
+        ({"split": SplitRule(SplitLevel.IMAGE)}, "split options need --metadata"),
+        ({"metadata": "nowhere.csv"}, r"'nowhere.csv' does not exist; expected a file"),
         ({"metadata": ".", "split": SplitRule()}, r"'\.' is a folder; expected a file"),
         ({"metadata": "gopher://host/m.csv"}, "no connector for gopher://"),
         (
             {"metadata": "pyproject.toml", "split": SplitRule(SplitLevel.PATIENT, "a.txt", "b.txt")},
-            "'a.txt' is not there",
+            "'a.txt' does not exist",
         ),
     ],
 )
 def test_unusable_options_are_refused(
     spark: SparkSession, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
-    """Options that can't be carried out are one clear error before any work."""
-    write_films(tmp_path / "in", 1)
+    """Invalid options are one clear error before any work."""
+    write_images(tmp_path / "in", 1)
     (tmp_path / "empty").mkdir()
     options = {key: str(tmp_path / value) if key in ("images", "output") else value for key, value in options.items()}
     with pytest.raises(ConfigError, match=message):
@@ -186,19 +186,17 @@ def test_unusable_options_are_refused(
 
 def test_an_unknown_error_fails_the_job_in_one_line(spark: SparkSession, tmp_path: Path) -> None:
     """An error that is not a file's own stops the job with the worker's last line; the next run completes."""
-    write_films(tmp_path / "in", 3)
+    write_images(tmp_path / "in", 3)
     with pytest.raises(WorkerError, match="a task failed: RuntimeError: the GPU is on fire"):
         extract(spark, samples.config(tmp_path), fakes.make_failing)
     assert run(spark, tmp_path)["images"]["ok"] == 3
 
 
 def test_a_gpu_that_is_not_there_is_one_line(spark: SparkSession, tmp_path: Path) -> None:
-    """``--device cuda`` on a machine without a GPU fails in the first task and says so; it never falls back to the CPU."""
+    """``--device cuda`` without a GPU fails in the first task with one line; it never falls back to the CPU."""
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    write_films(tmp_path / "in", 2)
-    with pytest.raises(
-        WorkerError, match=r"a task failed: cxrfeat\.errors\.DeviceError: device 'cuda:0' was asked for"
-    ):
+    write_images(tmp_path / "in", 2)
+    with pytest.raises(WorkerError, match=r"a task failed: cxrfeat\.errors\.DeviceError: device 'cuda:0'"):
         extract(spark, samples.config(tmp_path, device=Device.CUDA))
     assert not list((tmp_path / "out" / "embeddings").rglob("*.parquet"))

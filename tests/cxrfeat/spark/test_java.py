@@ -1,4 +1,4 @@
-"""What the check for Java promises: the version, or in one message what is wrong and how to fix it."""
+"""The check for Java returns the version, or raises one message with the problem and its fix."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _no_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_java_on_the_path_is_found(
     answer: str, version: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Java 17 and newer is found whoever made it, and main prints its version and returns 0."""
+    """Java 17 and newer of any vendor is found, and main prints its version and returns 0."""
     install(tmp_path / "path", answer)
     assert find_java() == version
     assert main() == 0
@@ -87,7 +87,7 @@ def test_an_older_java_is_refused(
 
 def test_no_java_at_all_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """Without Java the message says where it was looked for."""
-    assert "no java on PATH and JAVA_HOME is not set" in refused(capsys)
+    assert "JAVA_HOME is not set and PATH has no java" in refused(capsys)
 
 
 def test_a_java_home_without_java_is_refused(
@@ -96,7 +96,7 @@ def test_a_java_home_without_java_is_refused(
     """A stale JAVA_HOME is named, even where PATH has a good Java: Spark would not look there."""
     install(tmp_path / "path", OPENJDK_17)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "gone"))
-    assert f"JAVA_HOME={tmp_path / 'gone'} holds no bin/java" in refused(capsys)
+    assert f"JAVA_HOME={tmp_path / 'gone'} has no bin/java" in refused(capsys)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_java_home_without_java_is_refused(
 def test_a_broken_java_is_refused(
     answer: str, exit_code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A Java that fails, or is macOS's placeholder, is refused with what it said."""
+    """A Java that fails, or is macOS's placeholder, is refused with its own output."""
     java = install(tmp_path / "path", answer, exit_code)
     assert f"{java} does not run ({answer})" in refused(capsys)
 

@@ -27,8 +27,8 @@ def test_a_failing_job_leaves_the_bar_where_it_was(spark: SparkSession, capsys: 
     assert "4/10" in capsys.readouterr().err
 
 
-def test_the_clock_of_a_job_at_work_goes_on(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
-    """Until the first task ends there is nothing to count, with a total or without."""
+def test_the_clock_of_a_running_job_is_updated(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
+    """The bar is redrawn before the first task ends, with a total or without."""
     for total in (10, None):
         with JobProgress(spark.sparkContext, total=total) as progress:
             before = capsys.readouterr().err.count("\r")

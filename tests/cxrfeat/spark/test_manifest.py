@@ -46,7 +46,8 @@ def test_each_setting_counts(tmp_path: Path, field: str, value: Any) -> None:
     """A run that differs in any one setting is refused, with both values, and changes nothing."""
     check_manifest(str(tmp_path), SETTINGS)
     before = (tmp_path / "dataset.json").read_text()
-    with pytest.raises(DatasetMismatchError, match=f"was made with other settings.*\n  {field}\\S*: .* there, .* now"):
+    found = f"was written with other settings.*\n  {field}\\S*: .* in dataset.json, .* in this run"
+    with pytest.raises(DatasetMismatchError, match=found):
         check_manifest(str(tmp_path), {**SETTINGS, field: value})
     assert (tmp_path / "dataset.json").read_text() == before
 
@@ -63,7 +64,7 @@ def test_an_output_that_cannot_be_is_refused(tmp_path: Path, bucket: str) -> Non
     """Below a file, or in a bucket that is not there: one line that names the output and the cause, before any work."""
     (tmp_path / "file").write_text("")
     for output, cause in ((str(tmp_path / "file" / "out"), "Not a directory"), (f"{bucket}-other/out", "not found")):
-        with pytest.raises(ConfigError, match=f"'{output}' can't be used: .*{cause}"):
+        with pytest.raises(ConfigError, match=f"cannot use '{output}': .*{cause}"):
             check_manifest(output, SETTINGS)
     check_manifest(f"{bucket}/out", SETTINGS)
     with pytest.raises(DatasetMismatchError, match="/xrays"):

@@ -81,7 +81,7 @@ def test_unusable_tables_are_refused(spark: SparkSession, tmp_path: Path) -> Non
     empty.write_text("")
     with pytest.raises(MetadataError, match="is empty; expected a header"):
         read_metadata(spark, str(empty))
-    with pytest.raises(MetadataError, match=r"no column \['Patient ID', 'Patient Gender or Patient Sex'\]"):
+    with pytest.raises(MetadataError, match=r"lacks the columns Patient ID, Patient Gender or Patient Sex;"):
         read(spark, tmp_path, [], "Image Index,Finding Labels,Follow-up #,Patient Age,View Position")
 
 

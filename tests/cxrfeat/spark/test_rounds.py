@@ -111,7 +111,7 @@ def test_the_log_is_read_across_its_compactions(spark: SparkSession, tmp_path: P
 
 
 def test_a_stream_that_cannot_go_on_is_one_line(spark: SparkSession, tmp_path: Path) -> None:
-    """What stops the stream itself, here a damaged file of its own, is told by its innermost cause."""
+    """An error of the stream itself, here a damaged checkpoint file, is reported by its innermost cause."""
     make_files(tmp_path, ["0.png"])
     run(spark, rounds_of(tmp_path))
     (tmp_path / "checkpoint" / "metadata").write_text("{}")
@@ -148,7 +148,7 @@ def test_watching_goes_on_until_stopped(spark: SparkSession, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("size", "watch", "message"), [(0, None, "round size 0"), (1, 0.0, "watch interval 0.0")])
 def test_impossible_rounds_are_refused(size: int, watch: float | None, message: str) -> None:
-    """A round without files or a watch without a pause is an error at once."""
+    """A round without files or a watch without a pause is an error before any work."""
     with pytest.raises(ConfigError, match=message):
         Rounds("in", (".png",), "checkpoint", size, watch)
 
@@ -156,7 +156,7 @@ def test_impossible_rounds_are_refused(size: int, watch: float | None, message: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "offsets/0 is not there"),
+        (None, "offsets/0 does not exist"),
         ("", "offsets/0 starts with ''; expected 'v1'"),
         ("v1\n", "offsets/0 starts with 'v1'; expected 'v1' and at least one line"),
         ("v2\n{}", "offsets/0 starts with 'v2'; expected 'v1'"),

@@ -157,7 +157,7 @@ def test_two_heads_side_by_side_do_not_disturb_each_other(spark: SparkSession, t
     assert a.equals(alone)
     assert len(a) == len(b) == 94
     assert set(a["head"].to_pylist()).isdisjoint(b["head"].to_pylist())
-    with pytest.raises(DatasetMismatchError, match=r"head: 'mlp-5-4:\w+' there, 'mlp-5-4:\w+' now"):
+    with pytest.raises(DatasetMismatchError, match=r"head: 'mlp-5-4:\w+' in dataset.json, 'mlp-5-4:\w+' in this run"):
         run(spark, tmp_path, other, output=str(tmp_path / "a"))
 
 
@@ -173,20 +173,20 @@ def test_the_operating_point_decides_what_is_positive(spark: SparkSession, tmp_p
 
 
 def test_images_are_scored_as_their_embeddings_are(spark: SparkSession, tmp_path: Path) -> None:
-    """Straight from films: the same probabilities as extraction and scoring, films in quarantine too, in fewer steps."""
+    """Scoring images directly gives the same probabilities and quarantine as extraction followed by scoring."""
     bundle = fakes.bundle(DIM, extractor="resnet50:random:pillow-224")
-    samples.write_films(tmp_path / "in", 9)
-    (tmp_path / "in" / "bad.png").write_text("not a film")
+    samples.write_images(tmp_path / "in", 9)
+    (tmp_path / "in" / "bad.png").write_text("not an image")
     metadata = samples.write_metadata(tmp_path / "metadata.csv", list(range(6)))
     samples.run(spark, tmp_path, metadata=metadata, output=str(tmp_path / "features"))
     embeddings = pads.dataset(str(tmp_path / "features" / "embeddings"), partitioning="hive").to_table()
     made_by = ok(embeddings)["extractor"][0].as_py()
     save_bundle(replace(bundle, extractor=made_by), tmp_path / "head")
     config = EmbeddingConfig(str(tmp_path / "in"), metadata, weights="random")
-    output = str(tmp_path / "films")
+    output = str(tmp_path / "images")
     direct = run(spark, tmp_path, tmp_path / "head", source=config.images, output=output, embedding=config)
     stored = run(spark, tmp_path, tmp_path / "head", source=str(tmp_path / "features" / "embeddings"))
-    left, right = (predictions(folder) for folder in (tmp_path / "films", tmp_path / "out"))
+    left, right = (predictions(folder) for folder in (tmp_path / "images", tmp_path / "out"))
     np.testing.assert_allclose(probabilities(ok(left)), probabilities(ok(right)), rtol=0, atol=1e-5)
     for name in ("image_index", "patient_id", "augmentation", "extractor", "positives", "imputed"):
         assert ok(left)[name].to_pylist() == ok(right)[name].to_pylist(), name
@@ -199,22 +199,22 @@ def test_images_are_scored_as_their_embeddings_are(spark: SparkSession, tmp_path
 
 
 def test_what_cannot_be_scored_is_refused_before_any_work(spark: SparkSession, tmp_path: Path, head: Path) -> None:
-    """One line each: nothing there, not within reach, no bundle or operating point, output among drops, another extractor."""
+    """One line each: no files, no connector, no bundle or operating point, output among drops, another extractor."""
     (tmp_path / "drops").mkdir()
-    with pytest.raises(ConfigError, match=r"nothing to score below .*drops; looked for \.parquet"):
+    with pytest.raises(ConfigError, match=r"nothing to score in .*drops; expected \.parquet"):
         run(spark, tmp_path, head)
     with pytest.raises(ConfigError, match="no connector for gopher://"):
         run(spark, tmp_path, head, source="gopher://host/drops")
     write_drops(tmp_path / "drops")
-    with pytest.raises(BundleError, match=r"nowhere is no bundle: there is no bundle\.json in it"):
+    with pytest.raises(BundleError, match=r"nowhere is not a bundle: bundle\.json is missing"):
         run(spark, tmp_path, tmp_path / "nowhere")
-    with pytest.raises(BundleError, match=r"no operating point 'best'; it has \['f1', 'youden'\]"):
+    with pytest.raises(BundleError, match=r"no operating point 'best'; it has f1, youden"):
         run(spark, tmp_path, head, operating_point="best")
     with pytest.raises(ConfigError, match="round size 0; expected at least 1"):
         run(spark, tmp_path, head, round_size=0)
-    with pytest.raises(ConfigError, match="lies inside the folder that is scored"):
+    with pytest.raises(ConfigError, match="is inside the folder to score"):
         run(spark, tmp_path, head, output=str(tmp_path / "drops" / "out"))
-    samples.write_films(tmp_path / "in", 1)
+    samples.write_images(tmp_path / "in", 1)
     config = EmbeddingConfig(str(tmp_path / "in"), weights="random")
     with pytest.raises(BundleError, match="'fake:0:fake': it needs --backbone fake, not resnet50, and weights"):
         run(spark, tmp_path, head, source=config.images, embedding=config)
@@ -224,14 +224,14 @@ def test_what_cannot_be_scored_is_refused_before_any_work(spark: SparkSession, t
     assert not (tmp_path / "out").exists()
 
 
-def test_broken_promises_are_found(spark: SparkSession, tmp_path: Path, head: Path) -> None:
-    """A file that was listed and has no row, and one that is in two rounds, are errors that name it."""
+def test_violations_are_found(spark: SparkSession, tmp_path: Path, head: Path) -> None:
+    """A listed file without a row, and a file in two rounds, are errors that name it."""
     write_drops(tmp_path / "drops")
     run(spark, tmp_path, head)
     table = PredictionsTable(spark, str(tmp_path / "out"))
-    with pytest.raises(DatasetIntegrityError, match=r"1 files were listed and have no row.*: \['lost.parquet'\]"):
+    with pytest.raises(DatasetIntegrityError, match=r"1 listed files have no row; the first: lost\.parquet"):
         check(table.count(), ["ward0/0.parquet", "lost.parquet"])
     folder = tmp_path / "out" / "predictions"
     shutil.copytree(folder / "round=0", folder / "round=9")
-    with pytest.raises(DatasetIntegrityError, match=r"2 files are in two rounds.*ward0/0.parquet"):
+    with pytest.raises(DatasetIntegrityError, match=r"2 files are in more than one round.*ward0/0.parquet"):
         check(table.count(), [])

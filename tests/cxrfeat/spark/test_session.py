@@ -1,4 +1,4 @@
-"""The session's defaults, and who may override them."""
+"""The session has the project's defaults, and spark-submit overrides them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cxrfeat.spark.session import WORKER_ENVIRONMENT, check_connectors, configur
 
 
 def test_defaults_fill_gaps_and_override_nothing() -> None:
-    """What spark-submit has set stays; what nobody has set is ours, the workers' allocator included."""
+    """Settings of spark-submit stay; all others get our defaults, including the workers' allocator."""
     given = SparkConf(loadDefaults=False).set("spark.speculation", "true").set("spark.master", "spark://host:7077")
     conf = configure(given, "extract")
     assert conf.get("spark.speculation") == "true"
@@ -31,7 +31,7 @@ def test_defaults_fill_gaps_and_override_nothing() -> None:
 def test_without_java_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing Java is our one-line error, before Spark can print a stack trace."""
     monkeypatch.setenv("JAVA_HOME", "nowhere")
-    with pytest.raises(JavaError, match="JAVA_HOME=nowhere holds no bin/java"):
+    with pytest.raises(JavaError, match="JAVA_HOME=nowhere has no bin/java"):
         open_session("extract")
 
 
@@ -51,7 +51,7 @@ def submit(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_spark_submit_has_the_last_word(tmp_path: Path) -> None:
-    """Master and settings of the command line hold in a real submission, where they are known to the JVM alone at first."""
+    """Master and settings of the command line apply in a real submission, where only the JVM has them at first."""
     script = tmp_path / "say.py"
     script.write_text(
         "from cxrfeat.spark.session import open_session\n"
@@ -65,14 +65,14 @@ def test_spark_submit_has_the_last_word(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_cluster_that_cannot_be_had_is_one_line(pytestconfig: pytest.Config, tmp_path: Path) -> None:
-    """The last line names the master and the cause, and the exit code is that of a failure on the way."""
+def test_an_unavailable_cluster_is_one_line(pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    """The last line names the master and the cause, and the exit code is 1."""
     job = str(pytestconfig.rootpath / "spark_jobs" / "extract.py")
     folders = ("--images", str(tmp_path / "in"), "--output", str(tmp_path / "out"))
     result = submit("--master", "local[x]", job, *folders)
     printed = result.stdout + result.stderr
     assert result.returncode == 1, printed
-    assert "error: Spark can't be started with master local[x]: Could not parse Master URL" in printed
+    assert "error: cannot start Spark with master local[x]: Could not parse Master URL" in printed
     assert "Traceback" not in printed
 
 
@@ -93,7 +93,7 @@ AWS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REG
 def test_where_s3_is_comes_from_the_environment(
     environment: dict[str, str], endpoint: str | None, region: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As pyarrow reads it: for Spark's connector, and for workers on other machines; credentials stay where they are."""
+    """Endpoint and region reach Spark's connector and remote workers as pyarrow reads them; credentials do not."""
     for name in AWS:
         monkeypatch.delenv(name, raising=False)
     for name, value in {**environment, "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "secret"}.items():

@@ -1,4 +1,4 @@
-"""A folder of a round: by status, in place of what was there, floats without a dictionary and their bytes apart."""
+"""A round's folder is replaced, partitioned by status, and has byte-split floats without a dictionary."""
 
 from __future__ import annotations
 

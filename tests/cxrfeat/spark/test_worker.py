@@ -59,7 +59,7 @@ def test_partitions_and_batch_sizes_do_not_change_embeddings(spark: SparkSession
     """The real network in fp32 gives the same vectors under 1, 2 and 7 partitions and any batch size (atol 1e-4)."""
     files = [str(tmp_path / f"{index}.png") for index in range(6)]
     for index, file in enumerate(files):
-        Path(file).write_bytes(fakes.png(fakes.film(seed=index)))
+        Path(file).write_bytes(fakes.png(fakes.gray_image(seed=index)))
     expected = embeddings(spark, files, task(spark, tmp_path, 4), 1)
     for partitions, batch_size in ((2, 4), (7, 1), (2, 3)):
         found = embeddings(spark, files, task(spark, tmp_path, batch_size), partitions)
@@ -67,11 +67,11 @@ def test_partitions_and_batch_sizes_do_not_change_embeddings(spark: SparkSession
             np.testing.assert_allclose(found[path], vector, atol=1e-4)
 
 
-def test_films_are_counted(spark: SparkSession, tmp_path: Path) -> None:
-    """The counters behind the progress bar add up over tasks: all films, and those in quarantine."""
+def test_images_are_counted(spark: SparkSession, tmp_path: Path) -> None:
+    """The counters behind the progress bar add up over tasks: all images, and those in quarantine."""
     files = [str(tmp_path / f"{index}.png") for index in range(6)]
     for index, file in enumerate(files):
-        Path(file).write_bytes(fakes.png(fakes.film(seed=index)) if index % 3 else b"")
+        Path(file).write_bytes(fakes.png(fakes.gray_image(seed=index)) if index % 3 else b"")
     work = task(spark, tmp_path, 4, fakes.make_fake)
     to_handles(spark, files).repartition(3).mapInArrow(work, from_arrow_schema(EMBEDDED)).collect()
     assert (work.images.value, work.quarantined.value) == (6, 2)
@@ -88,7 +88,7 @@ class GpuTask:
 
 
 @pytest.mark.parametrize(
-    ("asked", "visible", "expected"),
+    ("requested", "visible", "expected"),
     [
         (Device.AUTO, None, "cuda:3"),
         (Device.CUDA, None, "cuda:3"),
@@ -98,30 +98,30 @@ class GpuTask:
     ],
 )
 def test_a_task_takes_the_gpu_that_it_was_given(
-    monkeypatch: pytest.MonkeyPatch, asked: Device, visible: str | None, expected: str
+    monkeypatch: pytest.MonkeyPatch, requested: Device, visible: str | None, expected: str
 ) -> None:
     """The address comes from Spark, unless CUDA_VISIBLE_DEVICES has renumbered what the process sees."""
     monkeypatch.setattr(TaskContext, "get", lambda: GpuTask("3"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert task_device(asked) == expected
+    assert task_device(requested) == expected
 
 
 @pytest.mark.parametrize(
-    ("asked", "present", "expected"),
+    ("requested", "present", "expected"),
     [
         (Device.AUTO, True, "cuda:0"),
         (Device.AUTO, False, "cpu"),
         (Device.CUDA, False, "cuda:0"),  # the encoder refuses it: never a silent CPU
     ],
 )
-def test_without_a_gpu_of_its_own_a_task_takes_what_there_is(
-    monkeypatch: pytest.MonkeyPatch, asked: Device, present: bool, expected: str
+def test_without_an_assigned_gpu_a_task_takes_the_first_device(
+    monkeypatch: pytest.MonkeyPatch, requested: Device, present: bool, expected: str
 ) -> None:
     """Where Spark schedules no GPUs, auto uses the first one or the CPU, and cuda insists."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: present)
-    assert task_device(asked) == expected
+    assert task_device(requested) == expected
 
 
 class Tally:
@@ -143,14 +143,14 @@ class Sent:
 
 @pytest.fixture
 def fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[Any]]]:
-    """Let the worker's caches be those of a new process; return what it asks of gc and torch."""
-    asked: dict[str, list[Any]] = {"freeze": [], "threads": []}
-    monkeypatch.setattr(gc, "freeze", lambda: asked["freeze"].append(None))
-    monkeypatch.setattr(torch, "set_num_threads", asked["threads"].append)
-    caches: tuple[Any, ...] = (worker._spare_from_collection, worker._load_predictor)
+    """Clear the worker's caches, as in a new process; return its calls to gc and torch."""
+    calls: dict[str, list[Any]] = {"freeze": [], "threads": []}
+    monkeypatch.setattr(gc, "freeze", lambda: calls["freeze"].append(None))
+    monkeypatch.setattr(torch, "set_num_threads", calls["threads"].append)
+    caches: tuple[Any, ...] = (worker._freeze_loaded_objects, worker._load_predictor)
     for cache in caches:
         cache.cache_clear()
-    yield asked
+    yield calls
     for cache in caches:
         cache.cache_clear()
 
@@ -163,7 +163,7 @@ def head(tmp_path: Path) -> ShippedHead:
 
 
 def give_cpus(monkeypatch: pytest.MonkeyPatch, count: int | None) -> int:
-    """Run in a task of so many CPUs, or, with None, in none; return the threads to be had."""
+    """Simulate a task with so many CPUs, or no task for None; return the number of available threads."""
     context = type("Task", (), {"cpus": lambda _: count, "resources": lambda _: {}})()
     monkeypatch.setattr(TaskContext, "get", lambda: None if count is None else context)
     return count or 1
@@ -188,12 +188,12 @@ def test_a_task_embeds_what_it_is_handed(
     driver: Weights,
     here: Weights,
 ) -> None:
-    """The rows of embed_batches by an encoder with this machine's weights and the task's CPUs; films are counted, not rows."""
+    """The rows are those of embed_batches with local weights and the task's CPUs; images are counted, not rows."""
     threads = give_cpus(monkeypatch, cpus)
     monkeypatch.setattr(SparkFiles, "get", lambda name: f"worker/{name}")
     names = [f"{index}.png" for index in range(7)]
     for index, name in enumerate(names):
-        (tmp_path / name).write_bytes(fakes.png(fakes.film(seed=index)) if index % 3 else b"")
+        (tmp_path / name).write_bytes(fakes.png(fakes.gray_image(seed=index)) if index % 3 else b"")
     built: list[Any] = []
 
     def factory(*options: Any) -> Encoder:
@@ -262,14 +262,14 @@ def test_row_groups_are_scored_and_counted(
 
 
 @pytest.mark.usefixtures("fresh_process")
-def test_films_are_scored_batch_by_batch(head: ShippedHead) -> None:
-    """The rows of score_films for every batch: films that were embedded, and those in quarantine."""
-    films: list[dict[str, Any]] = [
+def test_images_are_scored_batch_by_batch(head: ShippedHead) -> None:
+    """The rows of score_images for every batch: images that were embedded, and those in quarantine."""
+    images: list[dict[str, Any]] = [
         {"image_path": "a.png", "status": "ok", "embedding": [1.0, 2.0, 3.0, 4.0]},
         {"image_path": "b.png", "status": "quarantined", "reason": "empty"},
         {"image_path": "c.png", "status": "ok", "embedding": [4.0, 3.0, 2.0, 1.0], "age_years": 50.0, "sex": "F"},
     ]
-    parts = [films[:2], films[2:]]
+    parts = [images[:2], images[2:]]
     found = list(ScoreImagesTask(head)(batches_of(EMBEDDINGS, parts)))
     assert found == [part for batch in batches_of(EMBEDDINGS, parts) for part in score_images(batch, head.load())]
     assert [batch.column("drop_file").to_pylist() for batch in found] == [["a.png"], ["b.png"], ["c.png"]]

@@ -1,4 +1,4 @@
-"""What the tests of the page share: a small service, and a real server on a port of its own."""
+"""Fixtures of the web tests: a small service, and a real server on a free port."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cxrfeat.web.service import Service, ServiceSettings, open_service
 from tests import fakes
 
 PATIENCE_S = 600
-"""After which something never comes. Nothing here is timed: a busy machine may take long, and the tests wait."""
+"""Timeout in seconds. No test measures time, so that slow machines pass."""
 
 TRAINING = {
     "rows": {"train": 1000, "val": 200, "test": 300},
@@ -39,12 +39,12 @@ TRAINING = {
         },
     },
 }
-"""As head_training.training.run records it."""
+"""Training record in the format of head_training.training.run."""
 
 
 @pytest.fixture(scope="package")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceSettings]:
-    """Return settings of a service with a small random network and a head that fits it, on disk."""
+    """Return settings of a service with a small random network and a matching head on disk."""
     BACKBONES["small"] = fakes.SMALL
     spec = EncoderSpec("small", find_weights(fakes.SMALL, RANDOM))
     folder = tmp_path_factory.mktemp("web") / "head"
@@ -60,7 +60,7 @@ def service(settings: ServiceSettings) -> Service:
 
 @contextmanager
 def serve(service: Service, limits: RequestLimits | None = None) -> Iterator[httpx.Client]:
-    """Run a server in a thread and yield a client of it."""
+    """Run a server in a thread and yield a connected client."""
     server = uvicorn.Server(uvicorn.Config(create_app(service, limits), port=0, access_log=False, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -75,10 +75,10 @@ def serve(service: Service, limits: RequestLimits | None = None) -> Iterator[htt
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until something is so, or fail."""
+    """Wait until the condition holds, or fail after the timeout."""
     end = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.01)
 
 
@@ -90,4 +90,4 @@ def client(service: Service) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def png() -> bytes:
-    return fakes.png(fakes.film(80, 64))
+    return fakes.png(fakes.gray_image(80, 64))

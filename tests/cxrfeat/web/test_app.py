@@ -1,4 +1,4 @@
-"""What visitors get over HTTP: answers, refusals in words, and limits that hold."""
+"""HTTP API: predictions, error responses and request limits."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ def colour_photograph() -> bytes:
 REFUSED = {
     "empty": b"",
     "not-png-or-jpeg": b"this is text, whatever its name is",
-    "corrupt": fakes.png(fakes.film())[:200],
-    "too-small": fakes.png(fakes.film(31, 64)),
+    "corrupt": fakes.png(fakes.gray_image())[:200],
+    "too-small": fakes.png(fakes.gray_image(31, 64)),
     "too-large": fakes.raw_png(9000, 9000),
     "unsupported-mode": fakes.encode(Image.new("CMYK", (64, 64)), "JPEG"),
     "colour": colour_photograph(),
 }
 
 
-def test_the_answer_is_the_services(client: httpx.Client, service: Service, png: bytes) -> None:
-    """HTTP adds nothing and loses nothing."""
+def test_the_response_is_the_services_prediction(client: httpx.Client, service: Service, png: bytes) -> None:
+    """HTTP neither adds nor loses anything."""
     response = predict(client, png, age=58, sex="F")
     assert response.status_code == HTTPStatus.OK
     assert response.headers["cache-control"] == "no-store"
-    assert Answer.model_validate(response.json()) == service.answer(png, age=58, sex="F")
+    assert Answer.model_validate(response.json()) == service.predict(png, age=58, sex="F")
 
 
 @pytest.mark.parametrize("reason", REFUSED)
-def test_a_refused_film_is_told_why(reason: str, client: httpx.Client, png: bytes) -> None:
-    """With the quarantine's code and a sentence; the next film is answered."""
+def test_a_refused_image_gets_a_reason(reason: str, client: httpx.Client, png: bytes) -> None:
+    """The response has the quarantine code and a sentence; the next image is scored."""
     response = predict(client, REFUSED[reason])
     assert response.headers["content-type"] == MEDIA_TYPE
     problem = response.json()
@@ -66,7 +66,7 @@ def test_a_refused_film_is_told_why(reason: str, client: httpx.Client, png: byte
 
 
 def test_every_refusal_is_tried() -> None:
-    """The table above and the words for visitors are about the same reasons."""
+    """The table above covers every reason that has a sentence."""
     assert set(REFUSED) == set(REFUSALS)
 
 
@@ -74,21 +74,21 @@ def test_every_refusal_is_tried() -> None:
     "query", [{"age": -1}, {"age": 124}, {"age": "nan"}, {"age": "old"}, {"sex": "X"}, {"sex": "m"}, {"age": ""}]
 )
 def test_impossible_ages_and_sexes_are_refused(query: dict[str, Any], client: httpx.Client, png: bytes) -> None:
-    """Never guessed at; the parameter is named."""
+    """The error names the parameter."""
     response = predict(client, png, **query)
     assert (response.status_code, response.json()["reason"]) == (422, "invalid-request")
     assert next(iter(query)) in response.json()["detail"]
 
 
-def test_other_sites_cannot_send_films(client: httpx.Client, png: bytes) -> None:
-    """A type that a foreign page may send without asking is refused."""
+def test_other_sites_cannot_send_images(client: httpx.Client, png: bytes) -> None:
+    """Content types that a foreign page may send without a CORS preflight are refused."""
     for media_type in ("text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded", ""):
         response = client.post("/api/predict", content=png, headers={"Content-Type": media_type})
         assert (response.status_code, response.json()["reason"]) == (415, "unsupported-media-type")
 
 
-def test_an_upload_is_limited_whether_or_not_it_says_its_size(service: Service, png: bytes) -> None:
-    """One byte too many is refused, announced or in chunks; the limit itself is not."""
+def test_an_upload_is_limited_with_and_without_a_content_length(service: Service, png: bytes) -> None:
+    """One byte more than the limit is refused, declared or in chunks; the limit itself is accepted."""
 
     def in_chunks() -> Iterator[bytes]:
         yield png
@@ -102,19 +102,17 @@ def test_an_upload_is_limited_whether_or_not_it_says_its_size(service: Service, 
         assert client.get("/healthz").json()["in_flight"] == 0
 
 
-def test_beyond_the_limit_visitors_are_asked_to_come_back(
-    service: Service, png: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """503 with Retry-After at once, while those who are in get their answers; then there is room again."""
+def test_requests_beyond_the_limit_get_503(service: Service, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503 with Retry-After immediately; running requests complete, then new ones are accepted."""
     gate = threading.Event()
-    answer = service.answer
+    predict_image = service.predict
 
-    def wait_and_answer(data: bytes, **given: Any) -> Answer:
+    def wait_and_predict(data: bytes, **given: Any) -> Answer:
         gate.wait(PATIENCE_S)
-        return answer(data, **given)
+        return predict_image(data, **given)
 
     with serve(service, RequestLimits(in_flight=2)) as client, ThreadPoolExecutor(2) as pool:
-        monkeypatch.setattr(service, "answer", wait_and_answer)
+        monkeypatch.setattr(service, "predict", wait_and_predict)
         waiting = [pool.submit(predict, client, png) for _ in range(2)]
         wait_for(lambda: client.get("/healthz").json()["in_flight"] == 2)
         refused = predict(client, png)
@@ -126,8 +124,8 @@ def test_beyond_the_limit_visitors_are_asked_to_come_back(
         assert client.get("/healthz").json()["answered"] == 3
 
 
-def test_slow_and_broken_uploads_give_their_place_back(service: Service, png: bytes) -> None:
-    """One that takes too long is ended with 408; one that is cut off leaves nothing behind."""
+def test_slow_and_broken_uploads_free_their_slot(service: Service, png: bytes) -> None:
+    """An upload that takes too long ends with 408; one that is cut off leaves no request in progress."""
 
     def slowly() -> Iterator[bytes]:
         yield png[:10]
@@ -145,17 +143,17 @@ def test_slow_and_broken_uploads_give_their_place_back(service: Service, png: by
 
 
 @pytest.mark.parametrize("error", [RuntimeError("secret"), MemoryError()])
-def test_our_own_errors_take_one_request_and_not_the_server(
+def test_an_internal_error_fails_one_request_and_not_the_server(
     error: Exception, service: Service, png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """500 without a word about the inside, and the next film is answered."""
+    """500 without internal details, and the next image is scored."""
 
     def fail(*_: object, **__: object) -> Answer:
         raise error
 
     with serve(service) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(service, "answer", fail)
+            patch.setattr(service, "predict", fail)
             response = predict(client, png)
         assert (response.status_code, response.json()["reason"]) == (500, "internal-error")
         assert "secret" not in response.text
@@ -163,8 +161,8 @@ def test_our_own_errors_take_one_request_and_not_the_server(
         assert predict(client, png).status_code == HTTPStatus.OK
 
 
-def test_what_is_not_there_is_a_problem_too(client: httpx.Client) -> None:
-    """Unknown addresses and methods; nothing outside the static folder can be asked for."""
+def test_an_unknown_address_or_method_is_a_problem_response(client: httpx.Client) -> None:
+    """Files outside the static folder are unknown addresses, too."""
     for path in ("/none", "/examples/none.png", "/static/none.js", "/static/../app.py", "/static/%2e%2e/app.py"):
         response = client.get(path)
         assert (response.status_code, response.headers["content-type"]) == (404, MEDIA_TYPE)

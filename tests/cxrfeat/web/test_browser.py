@@ -1,4 +1,4 @@
-"""The page in a real browser: what a visitor sees, with mouse, keyboard, on a phone, and what axe has to say about it."""
+"""The page in a real browser: content, mouse, keyboard, phone layout and accessibility (axe)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.cxrfeat.web.conftest import PATIENCE_S
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path")
 
-DESK, PHONE = (1440, 1000), (390, 844)
+DESKTOP, PHONE = (1440, 1000), (390, 844)
 REFUSED = tuple(f"Failed to load resource: the server responded with a status of {status}" for status in (422, 503))
-"""What Chromium writes to the console of any page whose request was refused; not the page's own."""
+"""Messages that Chromium itself writes to the console when a request fails."""
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, client: httpx.Client) -> Iterator[Page]:
-    """Open the page; at its end the console must have been silent."""
+    """Open the page; check at the end that its console is empty."""
     complaints: list[str] = []
-    context = browser.new_context(viewport={"width": DESK[0], "height": DESK[1]}, base_url=str(client.base_url))
+    context = browser.new_context(viewport={"width": DESKTOP[0], "height": DESKTOP[1]}, base_url=str(client.base_url))
     context.set_default_timeout(1000 * PATIENCE_S)
     page = context.new_page()
     page.on("console", lambda message: complaints.append(message.text))
@@ -69,10 +69,10 @@ def heat(page: Page) -> tuple[float, str]:
     return float(opacity), str(picture)
 
 
-def look(page: Page, path: Path, service: Service) -> None:
-    """Upload a film and look at all that there is to see of it."""
+def check_prediction(page: Page, path: Path, service: Service) -> None:
+    """Upload an image and compare the page with the service's prediction."""
     upload(page, path)
-    answer = service.answer(path.read_bytes())
+    answer = service.predict(path.read_bytes())
     rows = page.locator(".finding")
     expect(rows).to_have_count(14)
     assert page.locator("#picture").evaluate("e => e.naturalWidth") == answer.film.width
@@ -87,19 +87,19 @@ def look(page: Page, path: Path, service: Service) -> None:
     expect(page.locator("#assumptions p")).to_have_text([entry.text for entry in answer.assumptions])
 
 
-def test_a_visitor_sees_the_findings_of_a_film(page: Page, phantom: Path, service: Service) -> None:
-    """All 14, sorted, with thresholds, the positive ones marked, the score on top, and what was assumed."""
-    look(page, phantom, service)
+def test_a_visitor_sees_the_findings_of_an_image(page: Page, phantom: Path, service: Service) -> None:
+    """All 14, sorted, with thresholds, positive ones marked, the overall score, and the assumptions."""
+    check_prediction(page, phantom, service)
 
 
 @pytest.mark.shared
-def test_a_visitor_sees_the_findings_of_a_real_film(page: Page, shared: Path, service: Service) -> None:
-    """A film of the NIH's, from its archive."""
-    look(page, min((shared / "nih").rglob("*.png")), service)
+def test_a_visitor_sees_the_findings_of_a_real_image(page: Page, shared: Path, service: Service) -> None:
+    """An image of the NIH archive."""
+    check_prediction(page, min((shared / "nih").rglob("*.png")), service)
 
 
-def test_the_heat_map_is_off_until_asked_for_and_follows_the_finding(page: Page, phantom: Path) -> None:
-    """A slider shows it; another finding has another map, and asks the server nothing."""
+def test_the_heat_map_is_off_by_default_and_follows_the_finding(page: Page, phantom: Path) -> None:
+    """A slider shows it; another finding has another map and sends no request."""
     upload(page, phantom)
     assert heat(page)[0] == 0
     expect(page.locator("#legend")).to_be_hidden()
@@ -109,8 +109,8 @@ def test_the_heat_map_is_off_until_asked_for_and_follows_the_finding(page: Page,
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     page.get_by_role("radio", name="Hernia").check()
-    expect(page.locator("#legend")).to_contain_text("speaks for Hernia")
-    expect(page.locator("#legend-place")).to_contain_text("of the picture.")
+    expect(page.locator("#legend")).to_contain_text("evidence for Hernia")
+    expect(page.locator("#legend-place")).to_contain_text("of the image.")
     seen.append(heat(page))
     page.keyboard.press("ArrowUp")  # the finding above it
     expect(page.get_by_role("radio", name="Hernia")).not_to_be_checked()
@@ -119,8 +119,8 @@ def test_the_heat_map_is_off_until_asked_for_and_follows_the_finding(page: Page,
     assert requests == []
 
 
-def test_a_text_file_is_refused_in_words(page: Page, phantom: Path, tmp_path: Path) -> None:
-    """Under the name of a picture: a sentence and the code; what was shown before is gone, and the next film is answered."""
+def test_a_text_file_gets_an_error_message(page: Page, phantom: Path, tmp_path: Path) -> None:
+    """A sentence and a code replace the previous prediction, and the next image is scored."""
     upload(page, phantom)
     fake = tmp_path / "notes.png"
     fake.write_text("these are notes")
@@ -135,8 +135,8 @@ def test_a_text_file_is_refused_in_words(page: Page, phantom: Path, tmp_path: Pa
     expect(page.locator(".finding")).to_have_count(14)
 
 
-def test_a_busy_server_is_asked_again(page: Page, phantom: Path) -> None:
-    """After the time that it asks for; a visitor sees why it takes longer."""
+def test_a_busy_server_gets_a_retry(page: Page, phantom: Path) -> None:
+    """The page waits for Retry-After and shows the reason."""
     busy = {"status": 503, "headers": {"Retry-After": "1"}, "body": "{}"}
     page.route("**/api/predict*", lambda route: route.fulfill(**busy), times=2)
     page.set_input_files("#file", phantom)
@@ -144,8 +144,8 @@ def test_a_busy_server_is_asked_again(page: Page, phantom: Path) -> None:
     expect(page.locator("#status")).to_contain_text("of 14 findings")
 
 
-def test_age_and_sex_are_asked_again(page: Page, phantom: Path) -> None:
-    """A change is answered at once; an impossible age is refused, and the film stays."""
+def test_a_change_of_age_or_sex_updates_the_prediction(page: Page, phantom: Path) -> None:
+    """An impossible age is refused, and the image stays."""
     upload(page, phantom)
     expect(page.locator("#assumptions p")).to_have_count(2)
     page.get_by_label("Age").fill("58")
@@ -153,20 +153,20 @@ def test_age_and_sex_are_asked_again(page: Page, phantom: Path) -> None:
     expect(page.locator("#assumptions p")).to_have_count(0)
     page.get_by_label("Age").fill("400")
     page.keyboard.press("Tab")
-    expect(page.get_by_role("alert")).to_contain_text("Age is 0 to 123 years")
+    expect(page.get_by_role("alert")).to_contain_text("Age must be 0 to 123 years")
     expect(page.locator("#viewer")).to_be_visible()
 
 
 def test_an_example_is_one_click(page: Page) -> None:
-    """A phantom with its age and sex."""
+    """The phantom is scored with its age and sex."""
     page.get_by_role("button", name="Pneumothorax").click()
     expect(page.locator("#status")).to_contain_text("Phantom “Pneumothorax”: ")
     assert page.get_by_label("Age").input_value() == "26"
     expect(page.locator("#assumptions p")).to_have_count(0)
 
 
-def test_a_film_is_dropped_anywhere_on_the_page(page: Page, phantom: Path) -> None:
-    """It is taken as if it had been chosen, and does not replace the page."""
+def test_an_image_is_dropped_anywhere_on_the_page(page: Page, phantom: Path) -> None:
+    """It is scored like a chosen file and does not replace the page."""
     dropped = page.evaluate_handle(
         """bytes => {
             const data = new DataTransfer();
@@ -180,24 +180,24 @@ def test_a_film_is_dropped_anywhere_on_the_page(page: Page, phantom: Path) -> No
     expect(page.locator(".finding")).to_have_count(14)
 
 
-def test_a_film_is_shown_as_the_model_sees_it(page: Page, tmp_path: Path) -> None:
-    """A camera's note that the picture is to be turned is followed by neither, or the heat map would lie wrong."""
+def test_an_image_is_shown_as_the_model_sees_it(page: Page, tmp_path: Path) -> None:
+    """Neither applies the EXIF orientation, so the heat map matches."""
     path = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    path.write_bytes(fakes.encode(Image.fromarray(fakes.film(100, 300)), "JPEG", exif=exif))
+    path.write_bytes(fakes.encode(Image.fromarray(fakes.gray_image(100, 300)), "JPEG", exif=exif))
     upload(page, path)
     box = page.locator("#picture").bounding_box()
     assert box is not None
     assert box["width"] == pytest.approx(3 * box["height"], abs=1)
     shown = np.asarray(Image.open(io.BytesIO(page.locator("#picture").screenshot())).convert("L"), dtype=float)
-    assert shown[:, -100:].mean() > shown[:, :100].mean() + 20, "bright on the right, as it is stored"
+    assert shown[:, -100:].mean() > shown[:, :100].mean() + 20, "expected the bright side on the right, as stored"
 
 
-def test_a_film_is_zoomed_by_keys_and_buttons(page: Page, tmp_path: Path) -> None:
-    """In, out and back; a film that is not square keeps its shape, and the heat map lies on it exactly."""
+def test_an_image_is_zoomed_by_keys_and_buttons(page: Page, tmp_path: Path) -> None:
+    """In, out and back; an image that is not square keeps its shape, and the heat map covers it exactly."""
     path = tmp_path / "wide.png"
-    path.write_bytes(fakes.png(fakes.film(200, 400)))
+    path.write_bytes(fakes.png(fakes.gray_image(200, 400)))
     upload(page, path)
     boxes = [page.locator(name).bounding_box() for name in ("#picture", "#heat")]
     assert boxes[0] == boxes[1]
@@ -220,10 +220,10 @@ def refuse_age(page: Page) -> None:
     expect(page.get_by_role("alert")).to_be_visible()
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_is_accessible(page: Page, size: tuple[int, int], scheme: str, phantom: Path) -> None:
-    """Before, with an answer and heat map, and refused: nothing serious for axe, and nothing beyond the edge of the window."""
+    """In every state, axe finds no serious violation and nothing overflows the window."""
     page.set_viewport_size({"width": size[0], "height": size[1]})
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     states: list[Callable[[], object]] = [

@@ -1,4 +1,4 @@
-"""python -m cxrfeat.web: bound to this machine, one process or several, errors in one line."""
+"""python -m cxrfeat.web: local address by default, one or several processes, one-line errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_option_arrives(tmp_path: Path) -> None:
-    """And what is not given is safe: this machine alone, one process, all its cores."""
+    """The defaults are safe: this machine only, one process, all its cores."""
     settings, limits, options = command.parse(["--head", "h"])
     assert (options.host, options.port, options.workers, limits) == ("127.0.0.1", 8000, 1, RequestLimits())
     assert (settings.head, settings.backbone, settings.precision, settings.threads) == (
@@ -51,19 +51,19 @@ def test_every_option_arrives(tmp_path: Path) -> None:
     assert (settings.operating_point, settings.threads, settings.evaluation) == ("f1", 3, tmp_path)
     assert limits == replace(RequestLimits(), in_flight=2, upload_bytes=2**19)
     assert options.workers == 2
-    assert command.parse(["--head", "h", "--port", "0"])[2].port == 0  # any free one
+    assert command.parse(["--head", "h", "--port", "0"])[2].port == 0
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--head", "none"], "none is no bundle: there is no bundle.json in it"),
+        (["--head", "none"], "none is not a bundle: bundle.json is missing"),
         (["--operating-point", "f3"], "no operating point 'f3'"),
         (["--backbone", "resnet50-v1"], "the head was trained on"),
-        (["--weights", __file__], "test_main.py can't be read as plain tensors"),
-        (["--evaluation", "none.json"], "the evaluation none.json can't be read"),
-        (["--port", "99999"], "--port 99999; expected 0 (any free one) to 65535"),
+        (["--weights", __file__], "test_main.py as plain tensors"),
+        (["--evaluation", "none.json"], "cannot read the evaluation none.json"),
+        (["--port", "99999"], "--port 99999; expected 0 (any free port) to 65535"),
         (["--in-flight", "0"], "--in-flight 0; expected more than 0"),
         (["--max-upload-mb", "-1"], "--max-upload-mb -1.0; expected more than 0"),
     ],
@@ -81,17 +81,15 @@ def test_what_cannot_be_served_is_one_line(
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_an_address_that_cannot_be_had_is_one_line(
-    workers: str, head: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A port in use, a host that is not here: exit code 1, before anything is loaded."""
+def test_an_unavailable_address_is_one_line(workers: str, head: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A port in use, an address of another host: exit code 1, before anything is loaded."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for host, cause in (("127.0.0.1", "in use"), ("192.0.2.1", "ssign requested address")):
             given = ["--head", str(head), "--weights", RANDOM, "--workers", workers, "--host", host, "--port", port]
             assert command.main(given) == 1
             error = capsys.readouterr().err
-            assert error.startswith(f"error: --host {host} --port {port} can't be listened on: ")
+            assert error.startswith(f"error: cannot listen on --host {host} --port {port}: ")
             assert cause in error
             assert error.count("\n") == 1
 
@@ -104,11 +102,11 @@ def free_port() -> int:
 
 @contextmanager
 def running(head: Path, log: Path, *options: str) -> Iterator[httpx.Client]:
-    """Run the command and yield a client; Ctrl-C must end it in order."""
+    """Run the command and yield a client; Ctrl-C must stop it cleanly."""
     port = free_port()
-    words = [sys.executable, "-m", "cxrfeat.web", "--head", str(head), "--weights", RANDOM, "--port", str(port)]
-    words += ["--threads", "1", "--precision", "fp32", *options]
-    with log.open("wb") as output, subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT) as process:
+    command_line = [sys.executable, "-m", "cxrfeat.web", "--head", str(head), "--weights", RANDOM, "--port", str(port)]
+    command_line += ["--threads", "1", "--precision", "fp32", *options]
+    with log.open("wb") as output, subprocess.Popen(command_line, stdout=output, stderr=subprocess.STDOUT) as process:
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
                 wait_for(lambda: process.poll() is not None or is_up(client))
@@ -129,15 +127,15 @@ def is_up(client: httpx.Client) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_it_serves_until_stopped(workers: int, head: Path, tmp_path: Path) -> None:
-    """Answers agree whoever gives them, the log holds nothing of a visitor, and Ctrl-C ends it with exit code 0."""
+    """All workers return the same prediction, the log contains no patient data, and Ctrl-C gives exit code 0."""
     log = tmp_path / "log"
-    person: dict[str, str | int] = {"age": 41, "sex": "M"}
+    patient: dict[str, str | int] = {"age": 41, "sex": "M"}
     with running(head, log, "--workers", str(workers)) as client:
         answers = []
         for _ in range(4):
-            with httpx.Client(base_url=client.base_url, timeout=PATIENCE_S) as visitor:  # a connection of its own
+            with httpx.Client(base_url=client.base_url, timeout=PATIENCE_S) as visitor:  # a new connection each time
                 headers = {"Content-Type": "image/png"}
-                response = visitor.post("/api/predict", content=draw_example("mass"), params=person, headers=headers)
+                response = visitor.post("/api/predict", content=draw_example("mass"), params=patient, headers=headers)
                 answers.append(response.json())
         assert all(answer == answers[0] for answer in answers)
         assert answers[0]["assumptions"] == []

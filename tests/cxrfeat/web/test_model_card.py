@@ -1,4 +1,4 @@
-"""The model card: the bundle's record, an evaluation's intervals, and nothing made up."""
+"""Model card: the training record, the intervals of an evaluation, and null for the rest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.cxrfeat.web.conftest import TRAINING
 
 
 def evaluation() -> dict[str, Any]:
-    """Return as much of metrics.json as the card reads, with rows that it must not take."""
+    """Return the parts of metrics.json that the card reads, with additional rows that it must ignore."""
     wanted = {"split": "test", "group": "all", "model": "predictions", "metric": "auroc", "scale": "probability"}
     others = [{name: "other"} for name in wanted]
     scopes = [*FINDINGS[:-1], "macro"]
@@ -45,7 +45,7 @@ def write(folder: Path, content: Any) -> Path:
 
 
 def test_the_record_is_on_the_card() -> None:
-    """Films and patients by split, prevalence in training, AUROC without intervals, thresholds."""
+    """Images and patients by split, prevalence in training, AUROC without intervals, thresholds."""
     bundle = replace(fakes.bundle(4), training=TRAINING)
     card = make_card(bundle, "fp32", "youden")
     assert (card.head, card.extractor, card.backbone) == (bundle.fingerprint, "fake:0:fake", "fake")
@@ -61,7 +61,7 @@ def test_the_record_is_on_the_card() -> None:
 
 
 def test_a_bundle_without_a_record_says_so() -> None:
-    """Older bundles, and those of other programs: null, never a guess."""
+    """Older bundles and those of other programs: null, never a guess."""
     card = make_card(fakes.bundle(4), "bf16", "f1")
     assert (card.films, card.mean.auroc, card.precision) == ({}, None, "bf16")
     assert {(row.prevalence, row.train_positives, row.test.auroc) for row in card.findings} == {(None, None, None)}
@@ -73,19 +73,19 @@ def test_a_bundle_without_a_record_says_so() -> None:
     [{"rows": []}, {"test": {}}, {"rows": {"train": "many"}}, {"rows": {"train": 1}, "train_positives": {"Mass": 2}}],
 )
 def test_a_record_that_cannot_be_read_is_refused(record: dict[str, Any]) -> None:
-    """Somebody else's bundle may hold anything there; shares above 1 are no shares."""
-    with pytest.raises(BundleError, match=r"the training record of head mlp-5-4:.* can't be read"):
+    """A bundle of another program may hold anything there, such as a share above 1."""
+    with pytest.raises(BundleError, match=r"the training record of head mlp-5-4:.* is invalid"):
         make_card(replace(fakes.bundle(4), training=record), "fp32", "youden")
 
 
 @pytest.mark.parametrize("name", ["", "metrics.json"])
 def test_an_evaluation_gives_intervals(name: str, tmp_path: Path, settings: ServiceSettings) -> None:
-    """Of the evaluated predictions on all of test, and of nothing else, from the folder or the file."""
+    """Only those of the predictions on the whole test split, from the folder or the file."""
     card = open_service(replace(settings, evaluation=write(tmp_path, evaluation()) / name)).card
     assert card.findings[0].test == AurocInterval(auroc=0.8, low=0.7, high=0.9, positives=7)
     assert card.findings[-1].test == AurocInterval(auroc=None, low=None, high=None, positives=0)
     assert card.mean.low == 0.7
-    for part in ("25,596 test films", "2,797 patients", "official list", "95\u00a0% intervals", "1,000 resamples"):
+    for part in ("25,596 test X-rays", "2,797 patients", "official list", "95\u00a0% intervals", "1,000 resamples"):
         assert part in card.source
 
 
@@ -94,28 +94,28 @@ def test_an_evaluation_gives_intervals(name: str, tmp_path: Path, settings: Serv
     [
         ({"format": 2}, "format 2; expected 1"),
         ([], "format None"),
-        ({"format": 1}, "lacks what the model card needs: KeyError"),
-        (evaluation() | {"numbers": [{}]}, "lacks what the model card needs"),
+        ({"format": 1}, "lacks an entry that the model card needs: KeyError"),
+        (evaluation() | {"numbers": [{}]}, "lacks an entry that the model card needs"),
     ],
 )
 def test_an_evaluation_that_cannot_be_read_is_named(content: Any, message: str, tmp_path: Path) -> None:
-    """Before anything is served."""
+    """The error names the file and the problem."""
     with pytest.raises(ConfigError, match=message):
         read_evaluation(write(tmp_path, content))
-    with pytest.raises(ConfigError, match=r"none.* can't be read"):
+    with pytest.raises(ConfigError, match=r"cannot read the evaluation .*none"):
         read_evaluation(tmp_path / "none")
     (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(ConfigError, match="can't be read"):
+    with pytest.raises(ConfigError, match="cannot read the evaluation"):
         read_evaluation(tmp_path)
 
 
 def test_an_evaluation_of_another_head_is_refused(tmp_path: Path) -> None:
-    """A card must not show how good something else is; an evaluation that names no head is taken at the user's word."""
+    """A card must not show the AUROC of another head; an evaluation without a head fingerprint is accepted."""
     bundle = fakes.bundle(4)
     for head in (bundle.fingerprint, None):
         metrics = evaluation()
         metrics["predictions"]["head"] = head
         assert make_card(bundle, "fp32", "youden", read_evaluation(write(tmp_path, metrics))).mean.auroc == 0.8
     metrics["predictions"]["head"] = "mlp-1:other"
-    with pytest.raises(ConfigError, match=rf"measured head 'mlp-1:other'; expected one of '{bundle.fingerprint}'"):
+    with pytest.raises(ConfigError, match=rf"measured head 'mlp-1:other'; expected '{bundle.fingerprint}'"):
         make_card(bundle, "fp32", "youden", read_evaluation(write(tmp_path, metrics)))

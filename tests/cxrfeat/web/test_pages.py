@@ -1,4 +1,4 @@
-"""The pages as they leave the server: nothing from elsewhere, nothing inline, all that they refer to is there."""
+"""HTML of the pages: no external resources, nothing inline, no dead links."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAGES = ("/", "/docs")
 
 @pytest.mark.parametrize("path", [*PAGES, "/healthz", "/api/model", "/static/page.js", "/none", "/openapi.json"])
 def test_every_response_is_locked_down(path: str, client: httpx.Client) -> None:
-    """A strict policy on all of them, errors included."""
+    """All responses have a strict policy, including errors."""
     headers = client.get(path).headers
     policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
     assert (policy["default-src"], policy["script-src"], policy["style-src"]) == ("'none'", "'self'", "'self'")
@@ -33,7 +33,7 @@ def test_every_response_is_locked_down(path: str, client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_a_page_needs_nothing_but_this_server(path: str, client: httpx.Client) -> None:
-    """No inline script, style or handler; every address is local, and answers."""
+    """No inline script, style or handler; every address is local and exists."""
     html = client.get(path).text
     assert re.findall(r"<script(?![^>]*\ssrc=)|<style|\sstyle=|\son\w+=", html) == []
     references = re.findall(r'\s(?:src|href|data-url)="([^"]+)"', html)
@@ -48,12 +48,12 @@ def test_a_page_needs_nothing_but_this_server(path: str, client: httpx.Client) -
 
 
 def test_the_page_shows_the_model_card(client: httpx.Client) -> None:
-    """Without any script: fingerprints, data, and for each finding AUROC, prevalence and threshold."""
+    """Fingerprints, data, and AUROC, prevalence and threshold of each finding, without any script."""
     html, card = client.get("/").text, client.get("/api/model").json()
     for text in (
         card["head"],
         card["extractor"],
-        "1,000 films of 400 patients",
+        "1,000 X-rays of 400 patients",
         "Research software",
         "0.750",
         "14.0 %",
@@ -63,7 +63,7 @@ def test_the_page_shows_the_model_card(client: httpx.Client) -> None:
 
 
 def test_a_head_without_age_sex_and_record_has_a_page(settings: ServiceSettings, tmp_path: Path) -> None:
-    """It asks for nothing that it does not use, and says that nothing is recorded."""
+    """The form lacks unused inputs, and the card shows that nothing is recorded."""
     extractor = load_bundle(settings.head).extractor
     save_bundle(fakes.bundle(2048, covariates=(), extractor=extractor), tmp_path / "head")
     with serve(open_service(replace(settings, head=str(tmp_path / "head")))) as bare:
@@ -88,8 +88,8 @@ def test_the_documentation_is_the_openapi_document(client: httpx.Client) -> None
     assert [name for name in names if name not in html] == []
 
 
-def test_examples_are_films(client: httpx.Client) -> None:
-    """Each is there, legal, answered, and the same bytes each time; the API lists what the page shows."""
+def test_examples_are_valid_images(client: httpx.Client) -> None:
+    """Each is available, legal, scored, and has the same bytes every time; the API lists the same examples."""
     listed = client.get("/api/examples").json()
     assert [entry["name"] for entry in listed] == [entry.name for entry in list_examples()]
     contents = [client.get(entry["url"]).content for entry in listed]

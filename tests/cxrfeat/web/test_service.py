@@ -1,4 +1,4 @@
-"""One film's answer is the batch jobs' answer, with what was assumed."""
+"""Predictions of the service equal those of the batch jobs, with a list of assumptions."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from cxrfeat.web.schemas import Answer
 from cxrfeat.web.service import Service, ServiceSettings, open_service
 from tests import fakes
 
-People = list[tuple[float | None, str | None]]
+Patients = list[tuple[float | None, str | None]]
 
 
-def batch_score(settings: ServiceSettings, root: Path, names: list[str], people: People) -> list[dict[str, object]]:
-    """Score films as the jobs do: in batches of eight, by way of Arrow."""
+def batch_score(settings: ServiceSettings, root: Path, names: list[str], patients: Patients) -> list[dict[str, object]]:
+    """Score images as the jobs do: in batches of eight, through Arrow."""
     weights = find_weights(get_backbone(settings.backbone), settings.weights)
     encoder = FrozenEncoder(EncoderSpec(settings.backbone, weights, settings.precision))
     embedded = pa.Table.from_batches(embed_batches(fakes.handles(str(root), names), encoder=encoder, root=str(root)))
-    ages, sexes = zip(*people, strict=True)
+    ages, sexes = zip(*patients, strict=True)
     table = embedded.append_column("age_years", pa.array(ages, pa.float32()))
     (batch,) = table.append_column("sex", pa.array(sexes, pa.string())).combine_chunks().to_batches()
     return list(score_rows(batch, {}, Predictor(load_bundle(settings.head), settings.operating_point)).to_pylist())
@@ -50,23 +50,23 @@ def assert_same(answer: Answer, row: dict[str, object]) -> None:
     assert (answer.extractor, answer.head) == (row["extractor"], row["head"])
 
 
-def test_an_answer_is_the_batch_score(settings: ServiceSettings, service: Service, tmp_path: Path) -> None:
+def test_a_prediction_equals_the_batch_score(settings: ServiceSettings, service: Service, tmp_path: Path) -> None:
     """Every pixel format, with and without age and sex, to 1e-5."""
-    people: People = [(58.0, "F"), (None, "M"), (0.5, None), (None, None)]
-    people = (people * len(fakes.LEGAL))[: len(fakes.LEGAL)]
+    patients: Patients = [(58.0, "F"), (None, "M"), (0.5, None), (None, None)]
+    patients = (patients * len(fakes.LEGAL))[: len(fakes.LEGAL)]
     names = [f"{number}.png" for number in range(len(fakes.LEGAL))]
     for seed, (name, (_, write)) in enumerate(zip(names, fakes.LEGAL.values(), strict=True)):
-        (tmp_path / name).write_bytes(write(fakes.film(90, 70, seed=seed)))
-    rows = batch_score(settings, tmp_path, names, people)
-    for name, (age, sex), row, (kind, _) in zip(names, people, rows, fakes.LEGAL.values(), strict=True):
-        answer = service.answer((tmp_path / name).read_bytes(), age=age, sex=sex)
+        (tmp_path / name).write_bytes(write(fakes.gray_image(90, 70, seed=seed)))
+    rows = batch_score(settings, tmp_path, names, patients)
+    for name, (age, sex), row, (kind, _) in zip(names, patients, rows, fakes.LEGAL.values(), strict=True):
+        answer = service.predict((tmp_path / name).read_bytes(), age=age, sex=sex)
         assert_same(answer, row)
         assert (answer.film.width, answer.film.height, answer.film.pixel_format) == (70, 90, kind)
 
 
 @pytest.mark.shared
-def test_real_films_get_their_batch_score(shared: Path, tmp_path: Path) -> None:
-    """Real NIH films, gray and RGBA, with their ages and sexes, under real weights in fp32: to 1e-5."""
+def test_real_images_get_their_batch_score(shared: Path, tmp_path: Path) -> None:
+    """Real NIH images, gray and RGBA, with their ages and sexes, under real weights in fp32: to 1e-5."""
     weights = next((shared / "weights").glob("resnet50_v1*.pth"))
     backbone = get_backbone("resnet50-v1")
     extractor = EncoderSpec(backbone.name, find_weights(backbone, str(weights))).fingerprint
@@ -76,45 +76,45 @@ def test_real_films_get_their_batch_score(shared: Path, tmp_path: Path) -> None:
     with gzip.open(shared / "nih" / "Data_Entry_2017_v2020.csv.gz", "rt") as lines:
         known = {line["Image Index"]: line for line in csv.DictReader(lines)}
     lines_of = [known[path.name] for path in paths]
-    people: People = [(float(line["Patient Age"].rstrip("Y")), line["Patient Gender"]) for line in lines_of]
-    rows = batch_score(settings, shared / "nih", [str(path.relative_to(shared / "nih")) for path in paths], people)
+    patients: Patients = [(float(line["Patient Age"].rstrip("Y")), line["Patient Gender"]) for line in lines_of]
+    rows = batch_score(settings, shared / "nih", [str(path.relative_to(shared / "nih")) for path in paths], patients)
     service = open_service(settings)
-    for path, (age, sex), row in zip(paths, people, rows, strict=True):
-        assert_same(service.answer(path.read_bytes(), age=age, sex=sex), row)
+    for path, (age, sex), row in zip(paths, patients, rows, strict=True):
+        assert_same(service.predict(path.read_bytes(), age=age, sex=sex), row)
 
 
-def test_what_was_assumed_is_said(service: Service, png: bytes) -> None:
-    """What stood in for age and sex, in numbers and in words; nothing where both are given."""
-    age, sex = service.answer(png).assumptions
+def test_assumptions_are_listed(service: Service, png: bytes) -> None:
+    """Imputed age and sex, as numbers and as text; none if both are given."""
+    age, sex = service.predict(png).assumptions
     assert (age.input, age.value, sex.input, sex.value) == ("age", 46.875, "sex", 0.5625)
     assert "47 years" in age.text
     assert "56\u00a0%" in sex.text
-    assert service.answer(png, age=30, sex="F").assumptions == []
-    assert [entry.input for entry in service.answer(png, sex="F").assumptions] == ["age"]
+    assert service.predict(png, age=30, sex="F").assumptions == []
+    assert [entry.input for entry in service.predict(png, sex="F").assumptions] == ["age"]
 
 
-def test_age_and_sex_change_the_answer(service: Service, png: bytes) -> None:
+def test_age_and_sex_change_the_prediction(service: Service, png: bytes) -> None:
     """They reach the head."""
-    answers = [service.answer(png, age=age, sex=sex) for age, sex in ((20, "F"), (90, "F"), (20, "M"))]
+    answers = [service.predict(png, age=age, sex=sex) for age, sex in ((20, "F"), (90, "F"), (20, "M"))]
     probabilities = [[entry.probability for entry in answer.findings] for answer in answers]
     assert probabilities[0] != probabilities[1]
     assert probabilities[0] != probabilities[2]
 
 
-def test_a_head_without_age_says_that_it_ignores_one(settings: ServiceSettings, tmp_path: Path, png: bytes) -> None:
-    """What is given and not used is said; what is not given and not used is no assumption."""
+def test_an_age_that_the_head_ignores_is_an_assumption(settings: ServiceSettings, tmp_path: Path, png: bytes) -> None:
+    """An input that is neither given nor used is not."""
     extractor = load_bundle(settings.head).extractor
     save_bundle(fakes.bundle(2048, covariates=(), extractor=extractor), tmp_path / "head")
     service = open_service(replace(settings, head=str(tmp_path / "head")))
-    assert service.answer(png).assumptions == []
-    (only,) = service.answer(png, age=50).assumptions
+    assert service.predict(png).assumptions == []
+    (only,) = service.predict(png, age=50).assumptions
     assert (only.input, only.value) == ("age", None)
     assert "does not use age" in only.text
 
 
 def test_thresholds_are_those_of_the_operating_point(settings: ServiceSettings, png: bytes) -> None:
-    """Another rule, other thresholds; a finding without one is never positive."""
-    youden, f1 = (open_service(replace(settings, operating_point=rule)).answer(png) for rule in ("youden", "f1"))
+    """Each rule has its thresholds; a finding without one is never positive."""
+    youden, f1 = (open_service(replace(settings, operating_point=rule)).predict(png) for rule in ("youden", "f1"))
     assert {entry.threshold for entry in f1.findings} == {0.25}
     assert (f1.operating_point, f1.any_finding.threshold) == ("f1", 0.25)
     hernia = youden.findings[-1]
@@ -122,19 +122,19 @@ def test_thresholds_are_those_of_the_operating_point(settings: ServiceSettings, 
     assert all(entry.positive == (entry.probability >= 0.25) for entry in f1.findings)
 
 
-def test_heat_maps_are_cells_of_the_film(service: Service) -> None:
-    """Seven by seven, and mirrored pixels give another map."""
-    film = fakes.film(224, 224)
+def test_heat_maps_are_cells_of_the_image(service: Service) -> None:
+    """The maps are 7 × 7, and mirrored pixels give another map."""
+    image = fakes.gray_image(224, 224)
     maps = [
-        np.array([entry.heat_map for entry in service.answer(fakes.png(pixels)).findings])
-        for pixels in (film, np.ascontiguousarray(film[:, ::-1]))
+        np.array([entry.heat_map for entry in service.predict(fakes.png(pixels)).findings])
+        for pixels in (image, np.ascontiguousarray(image[:, ::-1]))
     ]
     assert maps[0].shape == (14, 7, 7)
     assert not np.allclose(maps[0], maps[1])
 
 
 def test_a_head_of_another_extractor_is_refused(settings: ServiceSettings, tmp_path: Path) -> None:
-    """Another backbone before its weights are looked for, other weights with both fingerprints."""
+    """Another backbone fails before its weights are looked up; other weights fail with both fingerprints."""
     save_bundle(fakes.bundle(2048, extractor="other:0:fake"), tmp_path / "other")
     with pytest.raises(BundleError, match="'other:0:fake': it needs --backbone other, not small"):
         open_service(replace(settings, head=str(tmp_path / "other"), weights="nowhere.pth"))
@@ -143,8 +143,8 @@ def test_a_head_of_another_extractor_is_refused(settings: ServiceSettings, tmp_p
         open_service(replace(settings, head=str(tmp_path / "head")))
 
 
-def test_a_refused_film_keeps_its_reason(service: Service) -> None:
-    """The same error as in the jobs."""
+def test_a_refused_image_keeps_its_reason(service: Service) -> None:
+    """The reason is the same as in the jobs."""
     with pytest.raises(ImageError) as caught:
-        service.answer(b"plain text")
+        service.predict(b"plain text")
     assert caught.value.reason == "not-png-or-jpeg"

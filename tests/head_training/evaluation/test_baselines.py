@@ -1,4 +1,4 @@
-"""What the baselines promise: what metadata can tell, learnt from training images alone."""
+"""Tests of the baselines: what metadata predicts, learnt from training images only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from head_training.evaluation.ground_truth import COLUMNS
 
 
 def metadata(count: int, seed: int) -> tuple[pa.Table, np.ndarray]:
-    """Make images of which finding 0 follows the view, finding 1 the age, finding 2 the sex and the others nothing."""
+    """Make images whose finding 0 depends on the view, 1 on the age, 2 on the sex, and the others on nothing."""
     random = np.random.default_rng(seed)
     views, sexes = random.choice(["AP", "PA"], size=count), random.choice(["M", "F"], size=count)
     ages = random.uniform(1, 95, size=count)
@@ -34,7 +34,7 @@ def metadata(count: int, seed: int) -> tuple[pa.Table, np.ndarray]:
 
 
 def test_each_model_sees_its_columns_and_no_others() -> None:
-    """View, age and sex are found by those that see them; the others are at chance."""
+    """Baselines with a column detect its finding; the others are at chance."""
     train, _ = metadata(3000, 0)
     test, labels = metadata(3000, 1)
     aurocs = {
@@ -64,7 +64,7 @@ def test_missing_and_new_values_are_no_obstacle() -> None:
 
 
 def test_no_age_at_all_is_no_obstacle() -> None:
-    """A file without ages leaves sex to tell."""
+    """A file without ages leaves the sex as the only input."""
     train, _ = metadata(300, 4)
     train = train.set_column(2, COHORT.field("age_years"), pa.nulls(300, pa.float32()))
     assert fit_baselines(train, FINDINGS[:1])["age+sex"].predict(train).shape == (300, 1)

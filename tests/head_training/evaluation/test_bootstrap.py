@@ -1,4 +1,4 @@
-"""What the bootstrap promises: what drawing patients one by one and asking scikit-learn gives, and honest coverage."""
+"""Tests of the bootstrap: the same numbers as a loop over resamples with scikit-learn, and correct coverage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from head_training.evaluation import bootstrap
-from head_training.evaluation.bootstrap import Interval, PatientBootstrap, interval
+from head_training.evaluation.bootstrap import Interval, PatientBootstrap, percentile_interval
 
 
 def sample(seed: int, *, images: int = 60, patients: int = 12, decimals: int = 1) -> tuple[np.ndarray, ...]:
@@ -52,11 +52,11 @@ def test_each_replicate_is_scikit_learns_number_of_the_drawn_images(seed: int, d
 
 
 def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One resample at a time or all at once: the same numbers, but for the order of sums."""
+    """One resample at a time or all together: the same numbers, except for the order of sums."""
     patients, labels, scores = sample(3)
     resamples = PatientBootstrap(patients, resamples=30)
     whole = resamples.rank(labels[:, 0], scores[:, 0])
-    monkeypatch.setattr(bootstrap, "_CELLS", 1)
+    monkeypatch.setattr(bootstrap, "_BLOCK_SIZE", 1)
     np.testing.assert_allclose(resamples.rank(labels[:, 0], scores[:, 0]), whole, rtol=1e-14)
 
 
@@ -98,7 +98,7 @@ def test_the_seed_decides() -> None:
     ],
 )
 def test_edges(labels: list[int], scores: list[float], expected: tuple[float, float]) -> None:
-    """No positive, no negative, all scores equal, perfect, upside down: one patient, so every resample is the sample."""
+    """No positive, no negative, equal scores, perfect, reversed: one patient, so every resample is the sample."""
     found = PatientBootstrap(["a"] * 3, resamples=5).rank(labels, scores)
     np.testing.assert_allclose(found, np.transpose([expected] * 5), rtol=0, atol=1e-12)
 
@@ -108,12 +108,12 @@ def test_an_interval_is_that_of_the_defined_replicates() -> None:
     values = np.arange(100.0)
     for undefined in (0, 5):
         values[:undefined] = np.nan
-        found = interval(values)
+        found = percentile_interval(values)
         low, high = np.percentile(values[undefined:], [2.5, 97.5])
         assert (found.low, found.high, found.resamples) == pytest.approx((low, high, 100 - undefined))
     values[5] = np.nan
-    assert interval(values) == Interval(None, None, 94)
-    assert interval(np.full(3, np.nan)) == Interval(None, None, 0)
+    assert percentile_interval(values) == Interval(None, None, 94)
+    assert percentile_interval(np.full(3, np.nan)) == Interval(None, None, 0)
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -135,26 +135,26 @@ def test_what_does_not_fit_is_refused() -> None:
 
 @pytest.mark.slow
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
-    """500 trials of 120 patients with 1 to 8 films alike: 93–97 % by patient; drawing images instead covers far less.
+    """500 trials of 120 patients with 1 to 8 similar images: 93–97 % by patient; drawing images covers far less.
 
-    A film's score is its patient's effect + noise, and positive patients are shifted: AUROC is Φ(shift / √(2 variance)).
+    Scores are patient effect + noise, and positive patients are shifted: AUROC is Φ(shift / √(2 variance)).
     """
     random = np.random.default_rng(20)
-    shift, patient_sd, film_sd = 1.2, 1.0, 0.5
-    truth = 0.5 * (1 + math.erf(shift / math.sqrt(2 * (patient_sd**2 + film_sd**2)) / math.sqrt(2)))
+    shift, patient_sd, image_sd = 1.2, 1.0, 0.5
+    ground_truth = 0.5 * (1 + math.erf(shift / math.sqrt(2 * (patient_sd**2 + image_sd**2)) / math.sqrt(2)))
     covered = np.zeros(2)
     for trial in range(500):
-        films = random.integers(1, 9, size=120)
-        patients = np.repeat(np.arange(120), films)
+        images = random.integers(1, 9, size=120)
+        patients = np.repeat(np.arange(120), images)
         positive = random.uniform(size=120) < 0.4
-        scores = np.repeat(shift * positive + random.normal(scale=patient_sd, size=120), films)
-        scores += random.normal(scale=film_sd, size=len(scores))
+        scores = np.repeat(shift * positive + random.normal(scale=patient_sd, size=120), images)
+        scores += random.normal(scale=image_sd, size=len(scores))
         for unit, groups in enumerate((patients, np.arange(len(patients)))):
             auroc, _ = PatientBootstrap(groups, resamples=400, seed=trial).rank(positive[patients], scores)
-            found = interval(auroc)
+            found = percentile_interval(auroc)
             assert found.low is not None
             assert found.high is not None
-            covered[unit] += found.low <= truth <= found.high
+            covered[unit] += found.low <= ground_truth <= found.high
     by_patient, by_image = covered / 500
     assert 0.93 <= by_patient <= 0.97
     assert by_image < 0.75

@@ -1,4 +1,4 @@
-"""What curves promise: scikit-learn's, thinner than a line; and bins whose error a loop over images would find."""
+"""Tests of the curves: scikit-learn's points, thinned; and the calibration error of a loop over images."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_calibrated_probabilities_have_no_error() -> None:
 
 
 def test_a_float32_probability_falls_into_its_own_bin() -> None:
-    """float32 0.2 is a little above 3/15 and float32 0.6 a little above 9/15; both count as they are."""
+    """float32 0.2 is a little above 3/15 and float32 0.6 a little above 9/15; neither is rounded."""
     np.testing.assert_array_equal(to_bins(np.array([0, 0.2, 0.6, 1], np.float32)), [0, 3, 9, 14])
 
 

@@ -1,4 +1,4 @@
-"""What reading predictions promises: any system's table, under any of the usual names, and nothing lost or guessed."""
+"""Tests of reading predictions: tables of any system with any of the usual names, and nothing lost or guessed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from cxrfeat.errors import PredictionsError
 from cxrfeat.io.schema import Split
 from cxrfeat.labels.findings import FINDINGS
 from head_training.evaluation.ground_truth import read_ground_truth
-from head_training.evaluation.labelled_predictions import PredictionTable, assign, join, read_predictions
+from head_training.evaluation.labelled_predictions import (
+    PredictionTable,
+    join_ground_truth,
+    read_predictions,
+    splits_from_lists,
+)
 from tests.head_training.evaluations import Case
 from tests.head_training.samples import change
 
@@ -81,12 +86,12 @@ def test_some_findings_are_enough(case: Case) -> None:
     ("change_table", "message"),
     [
         (lambda t: t.drop_columns(["image_index"]), "has no column image_index; it has"),
-        (lambda t: t.select(["image_index"]), r"no column of a finding, such as Atelectasis; it has \['image_index'\]"),
+        (lambda t: t.select(["image_index"]), "no column of a finding, such as Atelectasis; it has image_index"),
         (lambda t: change(t, "score_Mass", 3, math.nan), r"1 values of 'score_Mass' .* the first: 003\.png: nan"),
         (lambda t: change(t, "score_Mass", 3, None), r"1 values of 'score_Mass' are missing"),
         (lambda t: change(t, "score_Mass", 3, 1.01), r"outside \[0, 1\]; the first: 003\.png: 1\.01"),
         (lambda t: change(t, "score_Mass", 3, -0.01), r"003\.png: -0\.01"),
-        (lambda t: change(t, "image_index", 3, "004.png"), r"1 images are there more than once; the first: \['004.png'\]"),
+        (lambda t: change(t, "image_index", 3, "004.png"), "1 images have several rows; the first: 004.png"),
         (lambda t: change(t, "image_index", 3, None), "1 of 120 rows have no image name"),
         (lambda t: t.slice(0, 0), "0 of 0 rows"),
         (lambda t: t.append_column("score_Pleural Thickening", t["score_Mass"]), "are both Pleural_Thickening"),
@@ -104,10 +109,10 @@ def test_a_choice_of_prefixes_is_the_users(case: Case) -> None:
     table = renamed(case.table(), "a_")
     table = pa.table({**{name: table[name] for name in table.column_names}, "b_Mass": table["a_Mass"]})
     path = case.write_predictions(table)
-    with pytest.raises(PredictionsError, match=r"prefixes \['a_', 'b_'\]; choose one with --prefix"):
+    with pytest.raises(PredictionsError, match="prefixes 'a_', 'b_'; choose one with --prefix"):
         read_predictions(path)
     assert read_predictions(path, "b_").findings == ("Mass",)
-    with pytest.raises(PredictionsError, match="no finding under the prefix 'c_'"):
+    with pytest.raises(PredictionsError, match="no finding with the prefix 'c_'"):
         read_predictions(path, "c_")
 
 
@@ -115,26 +120,26 @@ def test_a_choice_of_prefixes_is_the_users(case: Case) -> None:
 def test_files_that_are_none_are_refused(tmp_path: Path, name: str) -> None:
     """Missing, a folder, empty, or of another kind."""
     path = tmp_path / name
-    with pytest.raises(PredictionsError, match="is no file"):
+    with pytest.raises(PredictionsError, match="does not exist or is not a file"):
         read_predictions(path)
-    with pytest.raises(PredictionsError, match=r"is a folder; expected one file\..*pandas\.read_parquet"):
+    with pytest.raises(PredictionsError, match=r"is a folder; expected a file\..*pandas\.read_parquet"):
         read_predictions(tmp_path)
     path.touch()
-    with pytest.raises(PredictionsError, match=r"can't be read|is neither \.parquet nor \.csv"):
+    with pytest.raises(PredictionsError, match=r"cannot read|is neither \.parquet nor \.csv"):
         read_predictions(path)
 
 
-def test_rows_meet_their_truth(case: Case) -> None:
+def test_rows_are_joined_with_their_ground_truth(case: Case) -> None:
     """Labels, patients and scores of each row are those of its image, whatever the order of either file."""
     order = np.random.default_rng(1).permutation(120)
     predictions = read_predictions(case.write_predictions(case.table().take(order)))
     names = case.images
-    splits = assign(predictions.images, {Split.TEST: names[:90], Split.VAL: names[90:110]})
+    splits = splits_from_lists(predictions.images, {Split.TEST: names[:90], Split.VAL: names[90:110]})
     assert splits.null_count == 10
-    judged = join(predictions, read_ground_truth(case.truth), splits, {Split.TEST: 95})
-    assert {split: len(rows.table) for split, rows in judged.items()} == {Split.TEST: 90, Split.VAL: 20}
-    assert [rows.without_prediction for rows in judged.values()] == [0, 5]
-    for rows in judged.values():
+    labelled = join_ground_truth(predictions, read_ground_truth(case.truth), splits, {Split.TEST: 95})
+    assert {split: len(rows.table) for split, rows in labelled.items()} == {Split.TEST: 90, Split.VAL: 20}
+    assert [rows.without_prediction for rows in labelled.values()] == [0, 5]
+    for rows in labelled.values():
         places = [names.index(name) for name in rows.table["image_index"].to_pylist()]
         np.testing.assert_array_equal(rows.labels, case.labels[places])
         np.testing.assert_array_equal(rows.scales["score"], case.scores[places])
@@ -143,36 +148,38 @@ def test_rows_meet_their_truth(case: Case) -> None:
 
 
 def test_no_finding_is_none_of_all_fourteen(case: Case) -> None:
-    """A system of one finding does not turn films with others into normal ones."""
+    """With one predicted finding, images with other findings are still not normal."""
     predictions = read_predictions(case.write_predictions(case.table().select(["image_index", "score_Mass"])))
-    rows = join(predictions, read_ground_truth(case.truth), assign(predictions.images, {Split.TEST: case.images}), {})[
-        Split.TEST
-    ]
+    rows = join_ground_truth(
+        predictions, read_ground_truth(case.truth), splits_from_lists(predictions.images, {Split.TEST: case.images}), {}
+    )[Split.TEST]
     assert rows.labels.shape == (120, 1)
     np.testing.assert_array_equal(rows.no_finding, ~case.labels[:120].any(axis=1))
 
 
-def test_images_that_the_truth_lacks_are_refused(case: Case) -> None:
+def test_images_without_ground_truth_are_refused(case: Case) -> None:
     """With their number and names; no image of the test at all is refused too."""
     predictions = read_predictions(case.predictions)
-    truth = read_ground_truth(case.truth)
+    ground_truth = read_ground_truth(case.truth)
     strange = PredictionTable(pa.array(["x.png", *case.images[1:120]]), predictions.findings, predictions.scales, None)
     with pytest.raises(
-        PredictionsError, match=r"1 of 120 predicted images are not in the truth; the first: \['x.png'\]"
+        PredictionsError, match="1 of 120 predicted images are not in the ground truth; the first: x.png"
     ):
-        join(strange, truth, assign(strange.images, {Split.TEST: case.images}), {})
-    with pytest.raises(PredictionsError, match="none of 120 predictions is of an image of the test split"):
-        join(predictions, truth, assign(predictions.images, {Split.VAL: case.images}), {})
+        join_ground_truth(strange, ground_truth, splits_from_lists(strange.images, {Split.TEST: case.images}), {})
+    with pytest.raises(PredictionsError, match="none of 120 predictions is in the test split"):
+        join_ground_truth(
+            predictions, ground_truth, splits_from_lists(predictions.images, {Split.VAL: case.images}), {}
+        )
 
 
 def test_an_image_is_in_the_list_of_one_split() -> None:
     """What is in two is refused by name."""
-    with pytest.raises(PredictionsError, match=r"1 images are in the lists of two splits; the first: \['a'\]"):
-        assign(pa.array(["a"]), {Split.TEST: ["a", "b"], Split.VAL: ["a"]})
+    with pytest.raises(PredictionsError, match="1 images are in the lists of two splits; the first: a"):
+        splits_from_lists(pa.array(["a"]), {Split.TEST: ["a", "b"], Split.VAL: ["a"]})
 
 
 def test_a_parquet_file_below_a_hive_folder_keeps_its_own_columns(case: Case) -> None:
-    """``split=test/`` in the path is no column of the table."""
+    """``split=test/`` in the path does not become a column of the table."""
     folder = case.folder / "split=test"
     folder.mkdir()
     pq.write_table(case.table(), folder / "p.parquet")

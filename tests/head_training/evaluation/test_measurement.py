@@ -1,4 +1,4 @@
-"""What an evaluation promises: every number where its documentation says."""
+"""Tests of an evaluation: every number is where its documentation states."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.head_training.evaluations import Case, find, read
 from tests.head_training.runs import FAST, fit
 
 FEW = ("Mass", "Hernia")
-"""Findings of a system that is measured in no time."""
+"""Findings of a system that is evaluated quickly."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def metrics(case: Case) -> dict[str, Any]:
     return case.evaluate("whole")
 
 
-def test_the_two_files_tell_the_same(case: Case, metrics: dict[str, Any]) -> None:
+def test_both_files_hold_the_same_rows(case: Case, metrics: dict[str, Any]) -> None:
     """The table has the schema and the rows of the JSON; no NaN, every top-level entry is documented."""
     table = pq.read_table(case.folder / "whole" / "metrics.parquet")
     assert table.schema == METRICS
@@ -86,7 +86,7 @@ def test_thresholds_are_chosen_on_val_and_used_on_test(case: Case, metrics: dict
 
 
 def test_triage_sets_normal_studies_aside(case: Case, metrics: dict[str, Any]) -> None:
-    """Any finding against none, as if findings were independent: threshold from val, share of normal studies on test."""
+    """Any finding against none, assuming independence: threshold from val, share of normal studies on test."""
     scores = 1 - np.prod(1 - case.scores[:120], axis=1)
     ill = np.asarray(case.labels[:120].any(axis=1))
     assert find(metrics, scope="any_finding", metric="auroc")["value"] == pytest.approx(
@@ -107,7 +107,8 @@ def test_triage_sets_normal_studies_aside(case: Case, metrics: dict[str, Any]) -
 
 def test_subgroups_are_counted_and_complete(case: Case, metrics: dict[str, Any]) -> None:
     """Sex, age bands and view each divide the test images; each group's AUROC is that of its images."""
-    rows = {row["group"]: row for row in metrics["numbers"] if (row["split"], row["scope"], row["metric"], row["model"]) == ("test", "macro", "auroc", "predictions")}  # fmt: skip
+    wanted = {"split": "test", "scope": "macro", "metric": "auroc", "model": "predictions"}
+    rows = {row["group"]: row for row in metrics["numbers"] if wanted.items() <= row.items()}
     for prefix in ("sex=", "age=", "view="):
         assert sum(row["images"] for group, row in rows.items() if group.startswith(prefix)) == 90
     women = np.flatnonzero(case.sexes[:90] == "F")
@@ -166,7 +167,7 @@ def test_without_val_only_fixed_thresholds_are_left(tmp_path: Path) -> None:
     assert list(metrics["splits"]) == ["test"]
     assert set(metrics["thresholds"]["youden"].values()) == {None}
     row = find(metrics, scope="Mass", metric="f1", point="youden")
-    assert (row["value"], row["note"]) == (None, "no threshold: val is not there or lacks a class")
+    assert (row["value"], row["note"]) == (None, "no threshold: val is missing or lacks a class")
     assert find(metrics, scope="Mass", metric="f1", point="fixed_0.20")["value"] > 0
 
 
@@ -194,19 +195,19 @@ def test_some_findings_are_measured_and_the_missing_are_named(
     assert "not predicted: Atelectasis, Cardiomegaly" in capsys.readouterr().out
 
 
-def test_baselines_that_cannot_be_had_are_missed_aloud(tmp_path: Path) -> None:
-    """Their heading stands above them, or the reason in their place."""
+def test_missing_baselines_are_printed_with_their_reason(tmp_path: Path) -> None:
+    """Baselines are printed below their heading; without them the reason is printed."""
     metrics = Case(tmp_path, FEW).evaluate()
-    assert "baselines, mean AUROC of what does not see the film" in format_evaluation(Evaluation(metrics))
+    assert "baselines (metadata only, or untrained head), mean AUROC" in format_evaluation(Evaluation(metrics))
     alone = [row for row in metrics["numbers"] if row["model"] == "predictions"]
-    without = {**metrics, "numbers": alone, "baselines": {**metrics["baselines"], "note": "nobody to learn from"}}
+    without = {**metrics, "numbers": alone, "baselines": {**metrics["baselines"], "note": "no training images"}}
     printed = format_evaluation(Evaluation(without))
-    assert "no baselines: nobody to learn from" in printed
-    assert "baselines, mean" not in printed
+    assert "no baselines: no training images" in printed
+    assert "mean AUROC" not in printed
 
 
 def test_the_order_of_lines_does_not_matter(tmp_path: Path) -> None:
-    """Shuffled predictions and truth give the same numbers, intervals included, and the same digest of labels."""
+    """Shuffled predictions and ground truth give the same numbers, intervals and digest of labels."""
     case = Case(tmp_path, FEW)
     first = case.evaluate("first")
     case.write_predictions(case.table().take(np.random.default_rng(0).permutation(120)))

@@ -1,4 +1,4 @@
-"""What the measures promise: values of scikit-learn, and replicates that are the same measure of the drawn images."""
+"""Tests of the metrics: values of scikit-learn, and replicates equal to the same metric on the drawn images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sklearn.metrics import (
 )  # fmt: skip
 
 from cxrfeat.io.schema import METRICS
-from head_training.evaluation.bootstrap import PatientBootstrap, interval
+from head_training.evaluation.bootstrap import PatientBootstrap, percentile_interval
 from head_training.evaluation.metrics import (
     NO_CLASS,
     NO_DENOMINATOR,
@@ -26,13 +26,13 @@ from head_training.evaluation.metrics import (
     MetricRow,
     Sample,
     SampleKey,
-    at_point,
-    calibration,
-    ranking,
+    calibration_metrics,
+    ranking_metrics,
+    threshold_metrics,
 )
 
 FINDINGS = ("Mass", "Edema", "Hernia")
-NAME = SampleKey("test", scale="score")
+KEY = SampleKey("test", scale="score")
 
 
 def make(seed: int = 0, *, images: int = 80, resamples: int = 40, rare: float = 0.3) -> tuple[Sample, np.ndarray]:
@@ -41,39 +41,39 @@ def make(seed: int = 0, *, images: int = 80, resamples: int = 40, rare: float = 
     labels = random.uniform(size=(images, 3)) < [0.4, 0.3, rare]
     probabilities = (0.3 * labels + random.uniform(0, 0.7, size=labels.shape)).round(1)
     patients = random.integers(25, size=images)
-    return Sample(NAME, FINDINGS, labels, probabilities, PatientBootstrap(patients, resamples=resamples)), patients
+    return Sample(KEY, FINDINGS, labels, probabilities, PatientBootstrap(patients, resamples=resamples)), patients
 
 
 def resampled(sample: Sample, patients: np.ndarray) -> Iterator[Sample]:
     """Yield the images of each resample as a sample of their own, drawn one by one."""
-    for counts in sample.resamples.counts.T:
+    for counts in sample.bootstrap.counts.T:
         drawn = [np.flatnonzero(patients == name) for name in np.unique(patients)]
         rows = np.concatenate([np.tile(found, int(count)) for found, count in zip(drawn, counts, strict=True)])
         own = PatientBootstrap(rows, resamples=1)
-        yield Sample(NAME, FINDINGS, sample.labels[rows], sample.probabilities[rows], own)
+        yield Sample(KEY, FINDINGS, sample.labels[rows], sample.probabilities[rows], own)
 
 
-Measure = Callable[[Sample], Iterator[MetricRow]]
+Metrics = Callable[[Sample], Iterator[MetricRow]]
 THRESHOLDS = {"Mass": 0.5, "Edema": 0.3, "Hernia": 0.4}
 
 
 @pytest.mark.parametrize(
-    "measure",
-    [ranking, calibration, lambda sample: at_point(sample, "youden", THRESHOLDS)],
+    "metrics",
+    [ranking_metrics, calibration_metrics, lambda sample: threshold_metrics(sample, "youden", THRESHOLDS)],
     ids=["rank", "calibration", "point"],
 )
-def test_each_interval_is_that_of_the_measure_over_resamples(measure: Measure) -> None:
+def test_each_interval_is_that_of_the_metric_over_resamples(metrics: Metrics) -> None:
     """Every number that has an interval: drawing the images and measuring again gives it, to 1e-12."""
     sample, patients = make(resamples=20)
     replicates: dict[tuple[str, str], list[float]] = {}
     for drawn in resampled(sample, patients):
-        for number in measure(drawn):
+        for number in metrics(drawn):
             value = np.nan if number.value is None else number.value
             replicates.setdefault((number.scope, number.metric), []).append(value)
-    numbers = [number for number in measure(sample) if number.resamples is not None]
+    numbers = [number for number in metrics(sample) if number.resamples is not None]
     assert len(numbers) >= 8
     for number in numbers:
-        expected = interval(replicates[number.scope, number.metric])
+        expected = percentile_interval(replicates[number.scope, number.metric])
         assert (number.low, number.high, number.resamples) == pytest.approx(
             (expected.low, expected.high, expected.resamples), abs=1e-12
         )
@@ -87,7 +87,7 @@ def values(numbers: Iterator[MetricRow]) -> dict[tuple[str, str], float | None]:
 def test_ranking_is_scikit_learns(seed: int) -> None:
     """AUROC and average precision of findings, macro and micro, to 1e-12."""
     sample, _ = make(seed)
-    found = values(ranking(sample))
+    found = values(ranking_metrics(sample))
     for metric, score in (("auroc", roc_auc_score), ("average_precision", average_precision_score)):
         for column, finding in enumerate(FINDINGS):
             expected = score(sample.labels[:, column], sample.probabilities[:, column])
@@ -101,27 +101,27 @@ def test_ranking_is_scikit_learns(seed: int) -> None:
 def test_operating_points_are_scikit_learns(seed: int) -> None:
     """Rates of each finding and every average of precision, recall and F1, to 1e-12."""
     sample, _ = make(seed)
-    found = values(at_point(sample, "youden", THRESHOLDS))
-    called = sample.probabilities >= [THRESHOLDS[finding] for finding in FINDINGS]
+    found = values(threshold_metrics(sample, "youden", THRESHOLDS))
+    predicted_positive = sample.probabilities >= [THRESHOLDS[finding] for finding in FINDINGS]
     for column, finding in enumerate(FINDINGS):
-        pair = (sample.labels[:, column], called[:, column])
+        pair = (sample.labels[:, column], predicted_positive[:, column])
         inverse = (~pair[0], ~pair[1])
         for metric, expected in {
             "sensitivity": recall_score(*pair), "ppv": precision_score(*pair), "f1": f1_score(*pair),
             "specificity": recall_score(*inverse), "npv": precision_score(*inverse), "accuracy": accuracy_score(*pair),
         }.items():  # fmt: skip
             assert found[finding, metric] == pytest.approx(expected, abs=1e-12)
-        assert sum(found[finding, cell] or 0 for cell in ("tp", "fp", "tn", "fn")) == len(called)
+        assert sum(found[finding, cell] or 0 for cell in ("tp", "fp", "tn", "fn")) == len(predicted_positive)
     for average in ("micro", "macro", "weighted", "samples"):
         for metric, score in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
-            expected = score(sample.labels, called, average=average, zero_division=0)
+            expected = score(sample.labels, predicted_positive, average=average, zero_division=0)
             assert found[average, metric] == pytest.approx(expected, abs=1e-12)
 
 
 def test_calibration_is_scikit_learns_brier_and_a_loop_over_bins() -> None:
     """And their means over findings."""
     sample, _ = make(3)
-    found = values(calibration(sample))
+    found = values(calibration_metrics(sample))
     errors = []
     for column, finding in enumerate(FINDINGS):
         labels, probabilities = sample.labels[:, column], sample.probabilities[:, column]
@@ -139,16 +139,16 @@ def test_calibration_is_scikit_learns_brier_and_a_loop_over_bins() -> None:
 def test_a_finding_without_a_class_is_null_and_says_so() -> None:
     """No AUROC, no threshold; the mean and the averages say over how many findings they are."""
     sample, _ = make(rare=0.0)
-    numbers = {(number.scope, number.metric): number for number in ranking(sample)}
+    numbers = {(number.scope, number.metric): number for number in ranking_metrics(sample)}
     hernia = numbers["Hernia", "auroc"]
     assert (hernia.value, hernia.low, hernia.positives, hernia.images, hernia.note) == (None, None, 0, 80, NO_CLASS)
     assert numbers["macro", "auroc"].note == "mean over 2 of 3 findings"
     both = [numbers[finding, "auroc"].value for finding in ("Mass", "Edema")]
     assert numbers["macro", "auroc"].value == pytest.approx(np.mean([value for value in both if value is not None]))
-    points = {(n.scope, n.metric): n for n in at_point(sample, "f1", {**THRESHOLDS, "Hernia": None})}
+    points = {(n.scope, n.metric): n for n in threshold_metrics(sample, "f1", {**THRESHOLDS, "Hernia": None})}
     assert (points["Hernia", "ppv"].value, points["Hernia", "ppv"].note) == (None, NO_THRESHOLD)
     assert points["macro", "f1"].note == "over 2 of 3 findings"
-    fixed = {(n.scope, n.metric): n for n in at_point(sample, "fixed_0.20", dict.fromkeys(FINDINGS, 0.2))}
+    fixed = {(n.scope, n.metric): n for n in threshold_metrics(sample, "fixed_0.20", dict.fromkeys(FINDINGS, 0.2))}
     assert (fixed["Hernia", "sensitivity"].value, fixed["Hernia", "sensitivity"].note) == (None, NO_DENOMINATOR)
     assert fixed["Hernia", "specificity"].value is not None
 
@@ -156,7 +156,7 @@ def test_a_finding_without_a_class_is_null_and_says_so() -> None:
 def test_nothing_can_be_said_without_thresholds() -> None:
     """Null rows for each finding, and no average."""
     sample, _ = make()
-    numbers = list(at_point(sample, "youden", dict.fromkeys(FINDINGS)))
+    numbers = list(threshold_metrics(sample, "youden", dict.fromkeys(FINDINGS)))
     assert {number.scope for number in numbers} == set(FINDINGS)
     assert all((number.value, number.note) == (None, NO_THRESHOLD) for number in numbers)
 
@@ -164,8 +164,8 @@ def test_nothing_can_be_said_without_thresholds() -> None:
 def test_equal_scores_are_chance() -> None:
     """AUROC one half and average precision the prevalence, with intervals that say the same."""
     sample, _ = make()
-    flat = Sample(NAME, FINDINGS, sample.labels, np.full_like(sample.probabilities, 0.5), sample.resamples)
-    numbers = {(number.scope, number.metric): number for number in ranking(flat)}
+    flat = Sample(KEY, FINDINGS, sample.labels, np.full_like(sample.probabilities, 0.5), sample.bootstrap)
+    numbers = {(number.scope, number.metric): number for number in ranking_metrics(flat)}
     auroc, precision = numbers["Mass", "auroc"], numbers["Mass", "average_precision"]
     assert (auroc.value, auroc.low, auroc.high) == (0.5, 0.5, 0.5)
     assert precision.value == pytest.approx(sample.labels[:, 0].mean())
@@ -174,15 +174,19 @@ def test_equal_scores_are_chance() -> None:
 def test_a_single_finding_has_no_averages() -> None:
     """As for triage: only its own rows."""
     sample, _ = make()
-    single = Sample(NAME, FINDINGS[:1], sample.labels[:, :1], sample.probabilities[:, :1], sample.resamples)
-    for numbers in (ranking(single), at_point(single, "youden", THRESHOLDS), calibration(single)):
+    single = Sample(KEY, FINDINGS[:1], sample.labels[:, :1], sample.probabilities[:, :1], sample.bootstrap)
+    for numbers in (
+        ranking_metrics(single),
+        threshold_metrics(single, "youden", THRESHOLDS),
+        calibration_metrics(single),
+    ):
         assert {number.scope for number in numbers} == {"Mass"}
 
 
 def test_a_number_is_a_row_of_the_table() -> None:
     """Fields and columns have the same names, and each number carries its counts."""
     sample, patients = make()
-    number = next(ranking(sample))
+    number = next(ranking_metrics(sample))
     assert set(asdict(number)) == set(METRICS.names)
     expected = (80, len(np.unique(patients)), sample.labels[:, 0].sum())
     assert (number.images, number.patients, number.positives) == expected

@@ -1,4 +1,4 @@
-"""What the sources promise: who is val, test and neither, which labels they have, and how that is known."""
+"""Tests of the sources: splits, labels, and the evidence for the split protocol."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def open_case(case: Case, **changes: Path | None) -> Sources:
     return open_files(case.predictions, case.truth, prefix=None, **given)
 
 
-def test_lists_decide_who_is_test_val_and_training(case: Case) -> None:
+def test_lists_determine_test_val_and_training(case: Case) -> None:
     """Patients of neither list are what the baselines may see; predictions of them are left out."""
     case.predictions = case.write_predictions(case.table().slice(30))
     found = open_case(case, val_list=case.write_list("val.txt", range(90, 99)))
-    assert {split: len(rows.table) for split, rows in found.judged.items()} == {Split.TEST: 60, Split.VAL: 9}
-    assert found.judged[Split.TEST].without_prediction == 30
+    assert {split: len(rows.table) for split, rows in found.labelled.items()} == {Split.TEST: 60, Split.VAL: 9}
+    assert found.labelled[Split.TEST].without_prediction == 30
     assert set(found.train["patient_id"].to_pylist()) == set(map(str, range(33, 60)))
     assert found.describe()["predictions"]["left_out"] == 90 - 69
 
@@ -43,29 +43,30 @@ def test_a_column_split_will_do(case: Case) -> None:
     splits = ["test"] * 60 + ["val"] * 30 + ["train"] * 30
     case.predictions = case.write_predictions(case.table().append_column("split", pa.array(splits)))
     found = open_case(case, test_list=None, val_list=None)
-    assert {split: len(rows.table) for split, rows in found.judged.items()} == {Split.TEST: 60, Split.VAL: 30}
+    assert {split: len(rows.table) for split, rows in found.labelled.items()} == {Split.TEST: 60, Split.VAL: 30}
     assert set(found.train["patient_id"].to_pylist()) == set(map(str, range(30, 60)))
     assert found.describe()["predictions"]["left_out"] == 30
 
 
-def test_without_list_or_column_nobody_guesses(case: Case) -> None:
-    """The error asks for the list; a list for val alone is no help."""
-    for val_list in (None, case.val_list):
-        with pytest.raises(ConfigError, match=r"predictions\.parquet has no column split: give --split-list"):
-            open_case(case, test_list=None, val_list=val_list)
+def test_without_list_or_column_the_split_is_not_guessed(case: Case) -> None:
+    """The error asks for the list of test images, also beside a list of val images."""
+    with pytest.raises(ConfigError, match=r"predictions\.parquet has no column split; name .* with --split-list"):
+        open_case(case, test_list=None, val_list=None)
+    with pytest.raises(ConfigError, match="--val-list without --split-list"):
+        open_case(case, test_list=None)
 
 
-def test_names_that_the_truth_lacks_are_refused(case: Case) -> None:
+def test_listed_images_without_ground_truth_are_refused(case: Case) -> None:
     """A list of another data set is an error, with the first names."""
     path = case.folder / "other.txt"
     path.write_text("000.png\nx.png\n")
     with pytest.raises(
-        PredictionsError, match=r"1 of 2 images in other\.txt are not in the truth; the first: \['x\.png'\]"
+        PredictionsError, match=r"1 of 2 images in other\.txt are not in the ground truth; the first: x\.png"
     ):
         open_case(case, test_list=path)
 
 
-def test_the_label_version_is_told(case: Case) -> None:
+def test_the_label_version_is_described(case: Case) -> None:
     """Name, sha256 and counts of the file; a digest that follows the labels, not the order of lines."""
     found = open_case(case).describe()["labels"]
     assert found["file"] == "truth.csv"
@@ -82,7 +83,7 @@ def test_the_label_version_is_told(case: Case) -> None:
 
 
 def test_the_official_list_is_known_by_its_names(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a digest of the whole list, though films lack a prediction; not if val has some of its images."""
+    """By a digest of the whole list, even if images lack a prediction; not if val has some of its images."""
     assert open_case(case).protocol["name"] == "unknown"
     monkeypatch.setattr(sources, "OFFICIAL_TEST_DIGEST", digest_names(case.images[:90]))
     case.predictions = case.write_predictions(case.table().slice(30))
@@ -109,7 +110,7 @@ def test_the_patient_hash_is_known_by_its_patients(case: Case) -> None:
 
 
 def test_patients_in_both_splits_are_counted(case: Case) -> None:
-    """A leak between val and test is told with every result."""
+    """A leak between val and test is reported with every result."""
     assert open_case(case).protocol["patients_in_both"] == 0
     found = open_case(
         case, val_list=case.write_list("val.txt", range(90, 100)), test_list=case.write_list("t", range(91)[1:90])
@@ -121,27 +122,27 @@ def test_patients_in_both_splits_are_counted(case: Case) -> None:
     assert leaking.protocol["patients_in_both"] == 1
 
 
-def test_a_run_brings_its_own_truth(features: Path, tmp_path: Path) -> None:
+def test_a_run_has_its_own_ground_truth(features: Path, tmp_path: Path) -> None:
     """Labels and metadata of its cohort, its training rows, and how its head ranked before training."""
     assert fit(features, tmp_path / "run", *FAST) == 0
     found = open_run(tmp_path / "run")
-    assert {split: len(rows.table) for split, rows in found.judged.items()} == {Split.VAL: 40, Split.TEST: 80}
+    assert {split: len(rows.table) for split, rows in found.labelled.items()} == {Split.VAL: 40, Split.TEST: 80}
     assert len(found.train) == 280
     assert set(found.untrained) == {"val", "test"}
     cohort = pq.read_table(tmp_path / "run" / "cohort.parquet")
     expected = {row["image_index"]: row["findings"] for row in cohort.to_pylist()}
-    rows = found.judged[Split.TEST].table.to_pylist()
+    rows = found.labelled[Split.TEST].table.to_pylist()
     assert [row["findings"] for row in rows] == [expected[row["image_index"]] for row in rows]
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
     """With the files that it lacks."""
-    with pytest.raises(ConfigError, match=r"lacks \['predictions.parquet', 'cohort.parquet', 'config.json'\]"):
+    with pytest.raises(ConfigError, match="lacks predictions.parquet, cohort.parquet, config.json"):
         open_run(tmp_path)
 
 
 def test_a_run_is_checked_against_the_list(features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that lacks films of the official test is recognised with the list at hand, and says how many it lacks."""
+    """A run that lacks images of the official test is recognised with the list, and the missing ones are counted."""
     assert fit(features, tmp_path / "run", *FAST) == 0
     cohort = pq.read_table(tmp_path / "run" / "cohort.parquet").to_pylist()
     names = [row["image_index"] for row in cohort if row["split"] == "test"] + ["gone.png"]
@@ -151,4 +152,4 @@ def test_a_run_is_checked_against_the_list(features: Path, tmp_path: Path, monke
     assert open_run(tmp_path / "run").protocol["name"] == "unknown"
     found = open_run(tmp_path / "run", test_list=path)
     assert found.protocol["why"] == "the test images are 80 of the 81 in NIH's test_list.txt"
-    assert found.judged[Split.TEST].without_prediction == 1
+    assert found.labelled[Split.TEST].without_prediction == 1

@@ -1,4 +1,4 @@
-"""What views promise: every image in one subgroup of each kind, and triage only where all findings are known."""
+"""Tests of the samples: every image in one subgroup of each kind, and triage only if all findings are predicted."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cxrfeat.io.schema import METADATA, Split
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
 from head_training.evaluation.ground_truth import COLUMNS
 from head_training.evaluation.labelled_predictions import LabelledPredictions
-from head_training.evaluation.subgroups import SplitSubgroups
+from head_training.evaluation.subgroups import SplitSamples
 
 AGES = (0.5, 17.9, 18.0, 39.0, 40.0, 60.0, 79.99, 80.0, None)
 SEXES = ("M", "F", None, "M", "F", "M", "F", "M", "F")
 VIEWS = ("PA", "AP", "PA", None, "PA", "PA", "AP", "PA", "PA")
 
 
-def view(findings: tuple[str, ...] = FINDINGS) -> SplitSubgroups:
+def view(findings: tuple[str, ...] = FINDINGS) -> SplitSamples:
     """Return nine images of nine patients, the first two without a finding."""
     random = np.random.default_rng(0)
     count, width = len(AGES), len(findings)
@@ -35,13 +35,13 @@ def view(findings: tuple[str, ...] = FINDINGS) -> SplitSubgroups:
     labels = random.uniform(size=(count, width)) < 0.5
     scales = {"probability": random.uniform(size=(count, width)), "score": random.uniform(size=(count, width))}
     rows = LabelledPredictions(table, labels, scales, no_finding=np.arange(count) < 2, without_prediction=0)
-    return SplitSubgroups(Split.TEST, rows, findings, resamples=5, seed=0)
+    return SplitSamples(Split.TEST, rows, findings, resamples=5, seed=0)
 
 
 def test_subgroups_divide_the_images() -> None:
     """Bands hold their first year and not the next band's; missing values are a group of their own, not dropped."""
     whole = view()
-    found = {sample.name.group: sample for sample in whole.subgroups()}
+    found = {sample.key.group: sample for sample in whole.subgroups()}
     assert {group: len(sample.labels) for group, sample in found.items()} == {
         "age=0-17": 2, "age=18-39": 2, "age=40-59": 1, "age=60-79": 2, "age=80+": 1, "age=unknown": 1,
         "sex=F": 4, "sex=M": 4, "sex=unknown": 1, "view=AP": 2, "view=PA": 6, "view=unknown": 1,
@@ -49,8 +49,8 @@ def test_subgroups_divide_the_images() -> None:
     women = [row for row, sex in enumerate(SEXES) if sex == "F"]
     np.testing.assert_array_equal(found["sex=F"].labels, whole.rows.labels[women])
     np.testing.assert_array_equal(found["sex=F"].probabilities, whole.rows.scales["probability"][women])
-    assert found["sex=F"].resamples.counts.shape == (4, 5)
-    assert {(sample.name.split, sample.name.scale) for sample in found.values()} == {("test", "probability")}
+    assert found["sex=F"].bootstrap.counts.shape == (4, 5)
+    assert {(sample.key.split, sample.key.scale) for sample in found.values()} == {("test", "probability")}
 
 
 def test_triage_is_any_finding_against_none() -> None:
@@ -67,10 +67,10 @@ def test_triage_is_any_finding_against_none() -> None:
 
 @pytest.mark.parametrize("scale", ["probability", "score"])
 def test_a_sample_is_all_images_on_a_scale(scale: str) -> None:
-    """The first scale is the evaluated one; another model's numbers have none."""
+    """The first scale is the evaluated one; the numbers of a baseline have none."""
     whole = view()
     assert whole.scale == "probability"
     np.testing.assert_array_equal(whole.sample(scale).probabilities, whole.rows.scales[scale])
-    assert whole.sample(scale).name.scale == scale
-    other = whole.other("view", np.zeros((9, 14)))
-    assert (other.name.model, other.name.scale, other.name.group) == ("view", None, "all")
+    assert whole.sample(scale).key.scale == scale
+    baseline = whole.baseline("view", np.zeros((9, 14)))
+    assert (baseline.key.model, baseline.key.scale, baseline.key.group) == ("view", None, "all")

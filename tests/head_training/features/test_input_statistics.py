@@ -1,4 +1,4 @@
-"""What the training statistics promise: exact where float32 sums drift, and kind to columns without information."""
+"""Tests of the training statistics: exact where float32 sums drift, and safe for constant columns."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_without_standardisation_the_embedding_stays() -> None:
     np.testing.assert_allclose(rows, [[3, 4, 0.5], [5, 6, 0.5]])
 
 
-def test_an_input_that_nobody_has_is_refused() -> None:
-    """There is nothing to impute from; the error says how to go on."""
+def test_a_covariate_without_values_is_refused() -> None:
+    """No value can be imputed; the error names the option that helps."""
     with pytest.raises(FeaturesError, match="none of the 2 training rows has sex; train --without sex"):
         measure_inputs(np.array([[1, np.nan], [2, np.nan]], dtype=np.float32), ("sex",), standardise=True)

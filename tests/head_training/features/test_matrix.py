@@ -1,4 +1,4 @@
-"""What loading promises: every usable row once, in one order however it was cut, and a clear refusal of the rest."""
+"""Tests of loading: every usable row once, in one order for any number of files, and clear errors for the rest."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_every_arrow_list_of_float32_is_read(tmp_path: Path, kind: pa.DataType) 
     np.testing.assert_array_equal(found, expected)
 
 
-def test_the_way_the_files_are_cut_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_files_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any order, number of files, row groups and read batches give the same matrix, labels and index."""
     rows = random_table(200)
     expected = load_features(str(write(rows, tmp_path / "one")), COVARIATES)
@@ -115,8 +115,8 @@ def test_nothing_is_read_through_python_objects(tmp_path: Path, monkeypatch: pyt
     assert seen == [True]
 
 
-def test_rows_that_are_no_use_are_left_out_and_counted(tmp_path: Path) -> None:
-    """Quarantined, unlabelled, and mirrored films of val and test are not in the matrix; mirrored training films are."""
+def test_unusable_rows_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Quarantined, unlabelled, and mirrored val and test rows are left out; mirrored training rows are not."""
     rows = random_table()
     rows = append(append(rows, 0, augmentation="hflip"), 7, augmentation="hflip")
     rows = append(append(rows, 1, image_index="x", findings=None), 2, image_index="y", split=None)
@@ -145,26 +145,26 @@ BASE = random_table()
     ("rows", "message"),
     [
         (BASE.slice(0, 0), "none of the 0 rows"),
-        (BASE.drop_columns(["split", "embedding"]), r"lacks the columns \['embedding', 'split'\]"),
+        (BASE.drop_columns(["split", "embedding"]), "lacks the columns embedding, split; it has"),
         (change(BASE, "extractor", 5, "b"), r"'b' \(1 rows\), 'fake:0:fake' \(59 rows\)"),
         (change(BASE, "extractor", 5, None), "several extractors"),
-        (change(BASE, "embedding", 5, [1.0] * 5), r"1 embeddings have another length than 6, such as 5; rows \[5\]"),
-        (change(BASE, "embedding", 5, None), r"such as 0; rows \[5\]"),
+        (change(BASE, "embedding", 5, [1.0] * 5), r"1 embeddings have the wrong length, .* 5; expected 6; rows 5$"),
+        (change(BASE, "embedding", 5, None), r"for example 0; expected 6; rows 5$"),
         (change(BASE, "embedding", 0, None), "row 0: the embedding is empty"),
-        (change(BASE, "embedding", 5, [1.0] * 5 + [np.nan]), r"hold NaN.*rows \[5\]"),
-        (change(BASE, "embedding", 6, [1.0] * 5 + [-np.inf]), r"infinity; rows \[6\]"),
-        (change(BASE, "embedding", 8, [1.0] * 5 + [None]), r"null or infinity; rows \[8\]"),
+        (change(BASE, "embedding", 5, [1.0] * 5 + [np.nan]), "contain NaN.*rows 5$"),
+        (change(BASE, "embedding", 6, [1.0] * 5 + [-np.inf]), "infinity; rows 6$"),
+        (change(BASE, "embedding", 8, [1.0] * 5 + [None]), "null or infinity; rows 8$"),
         (retype(BASE, pa.list_(pa.float16())), "halffloat.*expected lists of float32"),
-        (append(BASE, 5), "more than once.*000005.png"),
-        (append(BASE, 5, image_index="new", split="val"), "'5': .'train', 'val'"),
+        (append(BASE, 5), "several rows with the same augmentation; the first: 000005.png"),
+        (append(BASE, 5, image_index="new", split="val"), r"the first: 5 \(train, val\)"),
         (change(BASE, "patient_id", 5, None), "1 labelled rows have no patient_id"),
         (change(BASE, "image_index", 5, None), "1 labelled rows have no image_index"),
-        (change(BASE, "split", 5, "dev"), "split holds .'dev'.*known are .'train'"),
-        (change(BASE, "sex", 5, "X"), "sex holds .'X'"),
-        (change(BASE, "augmentation", 5, "rot"), "augmentation holds .'rot'"),
-        (change(BASE, "findings", 5, ["Cold"]), "findings holds .'Cold'"),
+        (change(BASE, "split", 5, "dev"), "split has unknown values: dev; expected one of train, val, test"),
+        (change(BASE, "sex", 5, "X"), "sex has unknown values: X; expected one of null, M, F"),
+        (change(BASE, "augmentation", 5, "rot"), "augmentation has unknown values: rot; expected one of none, hflip"),
+        (change(BASE, "findings", 5, ["Cold"]), "findings has unknown values: Cold"),
         (change(BASE, "age_years", 5, np.inf), "age that is not finite; the first: 000005.png"),
-        (BASE.slice(0, 7), r"no labelled row in \['val', 'test'\]; rows by split: .'train': 7"),
+        (BASE.slice(0, 7), "no labelled row in val, test; found 7 in train"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(tmp_path: Path, rows: pa.Table, message: str) -> None:
@@ -177,13 +177,13 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path, rows: pa.Table, me
 def test_a_row_is_named_by_its_place_in_its_file(tmp_path: Path) -> None:
     """Second file, third row group: the error says which file and the row in it."""
     rows = change(BASE, "embedding", 30 + 25, [np.nan] * DIM)
-    with pytest.raises(FeaturesError, match=r"round=1/status=ok/part-0.parquet: 1 emb.*rows \[25\]"):
+    with pytest.raises(FeaturesError, match=r"round=1/status=ok/part-0.parquet: 1 emb.*rows 25$"):
         load_features(str(write(rows, tmp_path, files=2, row_group_size=10)), ())
 
 
 def test_folders_without_embeddings_are_refused(tmp_path: Path) -> None:
-    """No folder, an empty one, and a file that is no Parquet are told apart."""
-    with pytest.raises(ConfigError, match="not there"):
+    """No folder, an empty one, and a file that is not Parquet give different errors."""
+    with pytest.raises(ConfigError, match="does not exist; expected a folder"):
         load_features(str(tmp_path / "none"), ())
     with pytest.raises(FeaturesError, match="no Parquet file with status=ok"):
         load_features(str(tmp_path), ())
@@ -191,5 +191,5 @@ def test_folders_without_embeddings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FeaturesError, match=r"did you mean .*/out/embeddings\?"):
         load_features(str(tmp_path / "out"), ())
     (tmp_path / "part.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(FeaturesError, match=r"part.parquet .*can't be read"):
+    with pytest.raises(FeaturesError, match="cannot read part.parquet"):
         load_features(str(tmp_path), ())

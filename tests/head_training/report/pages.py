@@ -1,4 +1,4 @@
-"""Reading a page as a browser would: its texts, its figures, and what it refers to."""
+"""Parser for report pages, and a headless browser to open them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Page(HTMLParser):
     """A parsed page.
 
     Attributes:
-        titles: of its figures, in order.
-        sections: names of its sections.
-        ids: of all elements.
-        references: what attributes refer to: addresses, and url(#…) in styles.
-        tags: how often each is there.
-        text: all of it.
+        titles: titles of the figures, in order.
+        sections: names of the sections.
+        ids: ids of all elements.
+        references: addresses in attributes, and url(#…) in styles.
+        tags: number of elements by tag.
+        text: all text.
     """
 
     def __init__(self, html: str) -> None:
@@ -69,7 +69,7 @@ class Page(HTMLParser):
 
 
 def browse(path: Path) -> tuple[str, str]:
-    """Open a page in a headless browser and return its document after loading, and what it complained about."""
+    """Open a page in a headless browser and return the loaded document and the console messages."""
     assert BROWSER is not None
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0", "--dump-dom"]
     profile = f"--user-data-dir={path.parent / 'profile'}"

@@ -1,4 +1,4 @@
-"""The data section: every number is a count of the file, and odd files break nothing."""
+"""The data section: every number is a count of the file, and unusual files break nothing."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from head_training.report.style import count, percent
 from tests.nih_lines import BAD, GOOD, HEADER_V2020
 
 
-def dataset(labels: list[str | None], **columns: list[object]) -> ReportImages:
-    """Return a data set of one film a patient; all but the labels may be given."""
+def cohort(labels: list[str | None], **columns: list[object]) -> ReportImages:
+    """Return images of one patient each, with default columns unless given."""
     size = len(labels)
     images = pd.DataFrame(
         {
@@ -65,25 +65,25 @@ def test_every_count_is_that_of_the_file(shared: Path, published: ReportImages) 
         rows = list(csv.DictReader(stream))
     section = data_section(published)
     patients = {row["Patient ID"] for row in rows}
-    assert section.facts[:2] == [(count(len(rows)), "films"), (count(len(patients)), "patients")]
-    assert "All 112,120 lines of the metadata are used; none was rejected." in section.lead
+    assert section.facts[:2] == [(count(len(rows)), "images"), (count(len(patients)), "patients")]
+    assert "All 112,120 metadata lines are used; none was rejected." in section.lead
     tested = set((shared / "nih" / "test_list.txt").read_text().split())
-    found = {line[0]: line[1:] for line in table(section, "Every finding").rows}
+    found = {line[0]: line[1:] for line in table(section, "with each finding").rows}
     for label in (*FINDINGS, NO_FINDING):
         having = [row for row in rows if label in row["Finding Labels"].split("|")]
-        share, films, alone, people, *splits = found[label.replace("_", " ")]
+        share, images, alone, patients_with_label, *splits = found[label.replace("_", " ")]
         assert share == percent(len(having) / len(rows))
-        assert films == count(len(having))
+        assert images == count(len(having))
         assert alone == count(sum(row["Finding Labels"] == label for row in having))
-        assert people == count(len({row["Patient ID"] for row in having}))
+        assert patients_with_label == count(len({row["Patient ID"] for row in having}))
         numbers = [int(number.replace(",", "")) for number in splits]
         assert sum(numbers) == len(having)
         assert numbers[2] == sum(row["Image Index"] in tested for row in having)
-    halves = {line[0]: line[1] for line in table(section, "for the test").rows}
-    assert halves == {"train": "76,193", "val": "10,331", "test": "25,596"}
-    assert titles(section)[0] == "Infiltration is on 17.7\u00a0% of films, Hernia on 0.20\u00a0%"
+    images_of = {line[0]: line[1] for line in table(section, "in the test set").rows}
+    assert images_of == {"train": "76,193", "val": "10,331", "test": "25,596"}
+    assert titles(section)[0] == "Infiltration occurs in 17.7\u00a0% of images, Hernia in 0.20\u00a0%"
     views = Counter(row["View Position"] for row in rows)
-    assert f"{percent(views['PA'] / len(rows), 0)} of films are PA" in titles(section)
+    assert f"{percent(views['PA'] / len(rows), 0)} of images are PA views" in titles(section)
 
 
 @pytest.mark.shared
@@ -118,55 +118,61 @@ def test_rejected_lines_are_counted_and_explained(tmp_path: Path) -> None:
     lines = [line + ",1,1,1,1" if line.count(",") >= 6 else line for line in (*BAD, *GOOD)]
     path.write_text("\n".join([HEADER_V2020, *lines]))
     section = data_section(read_report_images(str(path)))
-    found = {row[0]: (row[1], row[3]) for row in table(section, "Rejected lines of the metadata: 13").rows}
+    found = {row[0]: (row[1], row[3]) for row in table(section, "Rejected metadata lines: 13").rows}
     reasons = Counter(reason for reason, _ in BAD.values())
     assert {reason: number for reason, (number, _) in found.items()} == {
         reason: str(number) for reason, number in reasons.items()
     }
     assert found["age-out-of-range"][1] == "age '414Y' is outside 0–123 years"
-    assert section.facts[0] == (str(len(GOOD)), "films")
-    assert (str(len(BAD)), "lines rejected") in section.facts
+    assert section.facts[0] == (str(len(GOOD)), "images")
+    assert (str(len(BAD)), "rejected lines") in section.facts
 
 
 def test_a_file_without_a_usable_line_is_refused(tmp_path: Path) -> None:
-    """Nothing to show: an error with the reasons, not an empty page."""
+    """Without usable lines: an error with the reasons, not an empty page."""
     path = tmp_path / "metadata.csv"
     path.write_text(HEADER_V2020 + "\na.png,Mass,0,1,414Y,M,PA,1,1,1,1\n")
-    with pytest.raises(MetadataError, match=r"none of 1 lines .* rejected: \{'age-out-of-range': 1\}"):
+    with pytest.raises(MetadataError, match="none of the 1 metadata lines is usable; rejected: 1 age-out-of-range"):
         read_report_images(str(path))
 
 
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (dataset([NO_FINDING]), "No film has any finding"),
-        (dataset([None, None]), "No film has any finding"),
-        (dataset(["|".join(FINDINGS)] * 3), "No two findings can be correlated"),
-        (dataset(["Mass", NO_FINDING], sex=[None, None]), "No film has both age and sex"),
-        (dataset(["Mass", NO_FINDING], view_position=[None, None]), "The view of 100\u00a0% of films is not given"),
-        (dataset(["Mass", "Mass", NO_FINDING], view_position=["PA", "$AP$", "$AP$"]), "67\u00a0% of films are $AP$"),
-        (dataset(["Mass"] * 8, view_position=list("ABCDEFGH")), "12\u00a0% of films are A"),
-        (dataset(["Mass", "Edema"], patient_id=["1", "1"]), "0\u00a0% of patients have a single film; one has 2"),
+        (cohort([NO_FINDING]), "No image has a finding"),
+        (cohort([None, None]), "No image has a finding"),
+        (cohort(["|".join(FINDINGS)] * 3), "No correlation between findings is defined"),
+        (cohort(["Mass", NO_FINDING], sex=[None, None]), "No image has both age and sex"),
+        (cohort(["Mass", NO_FINDING], view_position=[None, None]), "The view is unknown for 100\u00a0% of images"),
+        (
+            cohort(["Mass", "Mass", NO_FINDING], view_position=["PA", "$AP$", "$AP$"]),
+            "67\u00a0% of images are $AP$ views",
+        ),
+        (cohort(["Mass"] * 8, view_position=list("ABCDEFGH")), "12\u00a0% of images are A views"),
+        (
+            cohort(["Mass", "Edema"], patient_id=["1", "1"]),
+            "0\u00a0% of patients have a single image; the maximum is 2",
+        ),
     ],
 )
-def test_odd_data_break_no_figure(data: ReportImages, expected: str) -> None:
-    """Nothing labelled, nothing positive, everything positive, nobody known: each figure is drawn and says so."""
+def test_unusual_data_break_no_figure(data: ReportImages, expected: str) -> None:
+    """No label, no positives, only positives, unknown sex or view: each figure is drawn, with a title about it."""
     section = data_section(data)
     assert expected in titles(section)
     assert sum(isinstance(block, Plot) for block in section.blocks) >= 6
 
 
 def test_titles_say_what_the_figures_show() -> None:
-    """The strongest pair, and the finding that is most of one view, are named in the title."""
+    """Titles name the strongest pair, and the finding that differs most between views."""
     random = np.random.default_rng(0)
     labels = (random.uniform(size=(400, 14)) < 0.1).astype(float)
     labels[:, 13] = np.where(random.uniform(size=400) < 0.8, labels[:, 2], labels[:, 13])
     views = np.where(labels[:, 2] + (random.uniform(size=400) < 0.3) > 0, "AP", "PA").tolist()
-    section = data_section(dataset([format_findings(names) for names in from_multi_hot(labels)], view_position=views))
+    section = data_section(cohort([format_findings(names) for names in from_multi_hot(labels)], view_position=views))
     r = np.corrcoef(labels[:, 2], labels[:, 13])[0, 1]
     assert f"Effusion and Hernia occur together (r\u00a0=\u00a0{r:.2f})" in titles(section)
     both = (labels[:, 2] * labels[:, 13]).sum()
     pair = ("Effusion", "Hernia") if labels[:, 2].sum() < labels[:, 13].sum() else ("Hernia", "Effusion")
     share = percent(both / min(labels[:, 2].sum(), labels[:, 13].sum()), 0)
-    assert f"{share} of films with {pair[0]} also have {pair[1]}" in titles(section)
-    assert any(title.endswith("times as frequent on AP as on PA") for title in titles(section))
+    assert f"{share} of images with {pair[0]} also have {pair[1]}" in titles(section)
+    assert any(title.endswith("times as frequent in AP as in PA images") for title in titles(section))

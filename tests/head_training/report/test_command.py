@@ -1,4 +1,4 @@
-"""What the command promises: each option with its effect, clear refusals, and a page that a browser shows without complaint."""
+"""The command: the effect of each option, clear errors, and a page that a browser shows without console messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.head_training.runs import FAST, fit
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory, features: Path) -> Case:
-    """Return an evaluation with a run, two lists and a film beside it."""
+    """Return an evaluation with a run, two lists and images."""
     case = Case(tmp_path_factory.mktemp("case"))
     case.evaluate("eval", "--resamples", "5")
     case.write_list("rest.txt", range(90, 180))
@@ -34,7 +34,7 @@ def case(tmp_path_factory: pytest.TempPathFactory, features: Path) -> Case:
 
 
 def options_of(case: Case, *names: str) -> list[str]:
-    """Return the options by these names, with the case's files."""
+    """Return the options with these names, with the files of the case."""
     files = {"metadata": "truth.csv", "train-val-list": "rest.txt", "test-list": "test.txt", "images": "xrays",
              "run": "run", "evaluation": "eval", "predictions": "predictions.parquet", "output": "out"}  # fmt: skip
     return [part for name in names for part in (f"--{name}", str(case.folder / files[name]))]
@@ -60,36 +60,36 @@ NUMBERS = ["Test", "Operating points", "Calibration", "Triage", "Baselines", "Su
     ],
 )
 def test_each_part_brings_its_sections(case: Case, names: Sequence[str], sections: list[str]) -> None:
-    """What is given is on the page, and nothing else; the page is about files, not about folders."""
+    """The page has the sections of the given inputs and no others, and no folder names."""
     page = write(case, *names)
     assert page.sections == sections
     assert str(case.folder) not in page.text
 
 
-def test_lists_and_films_change_the_page(case: Case) -> None:
-    """The split is that of the lists instead of the hash, and a folder of films adds a contact sheet."""
+def test_lists_and_images_change_the_page(case: Case) -> None:
+    """The split is that of the lists instead of the hash, and a folder of images adds a contact sheet."""
     plain, listed = write(case, "metadata"), write(case, "metadata", "train-val-list", "test-list")
     assert "By a hash of the patient" in plain.text
     assert "Official lists" in listed.text
-    assert "50\u00a0% of films are for the test" in listed.titles
+    assert "50\u00a0% of images are in the test set" in listed.titles
     assert "img" not in plain.tags
-    with_films = write(case, "metadata", "images")
-    assert with_films.tags["img"] > 1
-    assert len(with_films.titles) == len(plain.titles) + 1
+    with_images = write(case, "metadata", "images")
+    assert with_images.tags["img"] > 1
+    assert len(with_images.titles) == len(plain.titles) + 1
 
 
 @pytest.mark.parametrize(
     ("names", "folder"), [(["run", "evaluation"], "eval"), (["run", "metadata"], "run"), (["metadata"], None)]
 )
 def test_the_report_lies_beside_what_it_is_about(case: Case, names: Sequence[str], folder: str | None) -> None:
-    """Without --output: with the evaluation, else with the run, else in a folder of its own; with it, there."""
+    """Without --output, it is beside the evaluation, else beside the run, else in a folder named report."""
     expected = Path("report") if folder is None else case.folder / folder
     assert report.parse(options_of(case, *names)).output == expected
     assert report.parse(options_of(case, *names, "output")).output == case.folder / "out"
 
 
 def test_an_evaluation_is_a_folder_or_its_file(case: Case) -> None:
-    """metrics.json itself says the same, and its folder is where the report goes."""
+    """metrics.json itself is accepted too, and its folder is the default output."""
     config = report.parse(["--evaluation", str(case.folder / "eval" / "metrics.json")])
     assert config.output == case.folder / "eval"
     assert report.main(["--evaluation", str(config.evaluation), "--output", str(case.folder / "single")]) == 0
@@ -101,8 +101,8 @@ def test_an_evaluation_is_a_folder_or_its_file(case: Case) -> None:
     [
         ([], "nothing to report on; give --metadata, --run or --evaluation"),
         (["run", "test-list", "train-val-list"], "give --metadata too"),
-        (["metadata", "test-list"], "one official list without the other"),
-        (["evaluation", "images"], "--images needs to know what the films show"),
+        (["metadata", "test-list"], "only one official list is given"),
+        (["evaluation", "images"], "--images needs the labels of the images"),
         (["metadata", "predictions"], "give --evaluation and --images too"),
     ],
 )
@@ -118,33 +118,33 @@ def test_options_that_do_not_go_together_end_with_code_2(
 def test_files_that_cannot_be_used_end_with_code_2(
     case: Case, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """The reader's refusal is one line that names the file."""
+    """The error is one line that names the file."""
     for option, message in (
-        ("--metadata", "is not there"),
-        ("--run", "cohort.parquet is not there"),
-        ("--evaluation", "is not there"),
+        ("--metadata", str(tmp_path / "none")),
+        ("--run", "cohort.parquet does not exist"),
+        ("--evaluation", "does not exist"),
     ):
         assert report.main([option, str(tmp_path / "none"), "--output", str(tmp_path)]) == 2
         assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
     assert report.main([*options_of(case, "metadata"), "--output", str(tmp_path / "file")]) == 2
-    assert "report.html can't be written" in capsys.readouterr().err
+    assert f"cannot write {tmp_path / 'file' / 'report.html'}" in capsys.readouterr().err
 
 
-def test_a_folder_with_other_films_is_refused(case: Case, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Else the page would show fifteen empty frames, and say so to nobody."""
-    (tmp_path / "films").mkdir()
-    (tmp_path / "films" / "other.png").write_bytes(b"")
-    options = [*options_of(case, "metadata"), "--images", str(tmp_path / "films"), "--output", str(tmp_path / "out")]
+def test_a_folder_with_other_images_is_refused(case: Case, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """An error, instead of a page with fifteen empty frames."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "other.png").write_bytes(b"")
+    options = [*options_of(case, "metadata"), "--images", str(tmp_path / "other"), "--output", str(tmp_path / "out")]
     assert report.main(options) == 2
-    assert "none of the 1 films below" in capsys.readouterr().err
+    assert "none of the 1 images in" in capsys.readouterr().err
 
 
 def test_ctrl_c_is_a_line_and_a_code(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both commands end with 130, say what is not there, and leave no folder."""
+    """Both commands end with code 130 and one line on what is missing, and leave no folder."""
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -153,14 +153,14 @@ def test_ctrl_c_is_a_line_and_a_code(
     monkeypatch.setattr(report, "write_report", interrupt)
     output = ["--output", str(tmp_path / "out")]
     assert evaluate.main([*options_of(case, "run"), *output]) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "interrupted: there is no metrics.json"
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted: metrics.json was not written"
     assert report.main([*options_of(case, "run"), *output]) == 130
     assert capsys.readouterr().err == "interrupted: no report was written\n"
     assert not (tmp_path / "out").exists()
 
 
 def test_fit_and_evaluate_write_their_own_report(features: Path, tmp_path: Path) -> None:
-    """RUN/report.html, with an evaluation of its own, and EVAL/report.html are there, unless they are not wanted."""
+    """By default, fit writes RUN/evaluation and RUN/report.html, and evaluate EVAL/report.html."""
     run, evaluation = tmp_path / "run", tmp_path / "eval"
     assert fit(features, run, *FAST, report=True) == 0
     assert Page((run / "report.html").read_text()).sections == ["Data", "Training", *NUMBERS]
@@ -179,18 +179,18 @@ parent.document.body.setAttribute("data-probe-" + innerWidth, JSON.stringify([in
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path")
-def test_a_browser_shows_every_figure_without_complaint(case: Case, tmp_path: Path) -> None:
-    """On wide and narrow windows: every figure has a size, nothing sticks out of the page, and the console is silent."""
+def test_a_browser_shows_every_figure_without_console_messages(case: Case, tmp_path: Path) -> None:
+    """In wide and narrow windows, every figure has a size, nothing overflows the page, and the console is empty."""
     write(case, "metadata", "train-val-list", "test-list", "images", "run", "evaluation", "predictions")
     html = (case.folder / "out" / "report.html").read_text()
     tags = Page(html).tags
     page = tmp_path / "page.html"
-    # In frames: the window of a headless browser is never narrower than 500 pixels.
+    # In frames, because the window of a headless browser is never narrower than 500 pixels.
     inside = escape(html.replace("</body>", PROBE + "</body>"), quote=True)
     frames = "".join(f'<iframe width="{width}" height="900" srcdoc="{inside}"></iframe>' for width in (1440, 390))
     page.write_text(f"<!doctype html><body>{frames}</body>")
-    document, complaints = browse(page)
-    assert complaints == ""
+    document, messages = browse(page)
+    assert messages == ""
     probes = [
         [int(number) for number in probe.split(",")] for probe in re.findall(r'data-probe-\d+="\[(.*?)\]"', document)
     ]
@@ -201,7 +201,7 @@ def test_a_browser_shows_every_figure_without_complaint(case: Case, tmp_path: Pa
 
 
 def test_a_report_needs_neither_torch_nor_spark() -> None:
-    """It starts at once, and where a head was trained is no matter."""
+    """The report starts quickly, and does not need the software that trained the head."""
     code = "import sys, head_training.report.__main__; print(sorted({'torch', 'pyspark'} & set(sys.modules)))"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "[]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

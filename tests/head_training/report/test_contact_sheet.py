@@ -1,4 +1,4 @@
-"""Films on the page: chosen by a rule, decoded by the library, and judged as the thresholds say."""
+"""Images on the page: chosen by a fixed rule, decoded by the library, and compared with the thresholds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.head_training.evaluations import Case
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Return predictions whose films, but for every tenth, lie in the folder xrays; the first of all is damaged."""
+    """Return predictions with images in xrays, except every tenth; the first in hash order is damaged."""
     case = Case(tmp_path_factory.mktemp("case"))
     case.labels[0], case.labels[1], case.labels[2] = False, False, False
     case.scores[:3] = 0.0
@@ -61,31 +61,31 @@ def gray_of(uri: str | None) -> tuple[tuple[int, int], int]:
         return image.size, round(float(np.asarray(image).mean()))
 
 
-def test_a_thumbnail_is_the_film_made_small(tmp_path: Path) -> None:
-    """Same picture, 320 pixels at most; 16 bits by their full range; a damaged one is noted, not shown."""
+def test_a_thumbnail_is_the_image_made_small(tmp_path: Path) -> None:
+    """At most 320 pixels; 16 bits scaled from their full range; the error of a damaged image is recorded."""
     Image.fromarray(np.full((400, 800), 200, dtype=np.uint8)).save(tmp_path / "a.png")
     Image.fromarray(np.full((64, 64), 100 * 257, dtype=np.uint16)).save(tmp_path / "b.png")
     (tmp_path / "c.png").write_bytes(b"")
-    films = ImageFolder(str(tmp_path))
-    assert gray_of(films.thumbnail("a.png")) == ((THUMBNAIL, THUMBNAIL // 2), 200)
-    assert gray_of(films.thumbnail("b.png")) == ((64, 64), 100)
-    assert films.thumbnail("c.png") is None
+    folder = ImageFolder(str(tmp_path))
+    assert gray_of(folder.thumbnail("a.png")) == ((THUMBNAIL, THUMBNAIL // 2), 200)
+    assert gray_of(folder.thumbnail("b.png")) == ((64, 64), 100)
+    assert folder.thumbnail("c.png") is None
     (tmp_path / "a.png").unlink()
-    assert films.thumbnail("a.png") is None
-    assert films.unreadable["c.png"] == "the file has 0 bytes"
-    assert "No such file" in films.unreadable["a.png"]
-    with pytest.raises(ConfigError, match="is not there"):
+    assert folder.thumbnail("a.png") is None
+    assert folder.unreadable["c.png"] == "the file has 0 bytes"
+    assert "No such file" in folder.unreadable["a.png"]
+    with pytest.raises(ConfigError, match=str(tmp_path / "none")):
         ImageFolder(str(tmp_path / "none"))
 
 
-def test_the_contact_sheet_shows_the_first_film_that_has_a_label_alone(case: Case) -> None:
-    """By name, decodable, in the folder; a label without such a film has none."""
-    films = ImageFolder(str(case.folder / "xrays"))
-    sheet = contact_sheet(data_of(case).images, films)
-    shown = {film.title: film for film in sheet.films}
+def test_the_contact_sheet_shows_the_first_image_that_has_a_label_alone(case: Case) -> None:
+    """The first by name that is decodable and in the folder; a label without such an image has none."""
+    folder = ImageFolder(str(case.folder / "xrays"))
+    sheet = contact_sheet(data_of(case).images, folder)
+    shown = {tile.title: tile for tile in sheet.tiles}
     assert list(shown) == [*map(spell, FINDINGS), NO_FINDING]
     names = from_multi_hot(case.labels)
-    damaged = set(films.unreadable)
+    damaged = set(folder.unreadable)
     for label, finding in zip((*FINDINGS, NO_FINDING), shown, strict=True):
         wanted = [] if label == NO_FINDING else [label]
         having = [
@@ -93,36 +93,36 @@ def test_the_contact_sheet_shows_the_first_film_that_has_a_label_alone(case: Cas
             for number, found in enumerate(names)
             if found == wanted and number % 10 != 9 and case.images[number] not in damaged
         ]
-        film = shown[finding]
-        assert (film.image is None) == (not having)
+        tile = shown[finding]
+        assert (tile.image is None) == (not having)
         if having:
-            assert film.lines[0][0].startswith(case.images[having[0]])
-            assert gray_of(film.image)[1] == having[0]
-    assert sum(film.image is not None for film in sheet.films) >= 2
+            assert tile.lines[0][0].startswith(case.images[having[0]])
+            assert gray_of(tile.image)[1] == having[0]
+    assert sum(tile.image is not None for tile in sheet.tiles) >= 2
 
 
-def test_predictions_are_judged_by_their_thresholds(case: Case) -> None:
-    """Right and wrong as a count by hand says, the first ones in the order of the names' SHA-256, each with its errors."""
-    metrics, films = metrics_of(case), ImageFolder(str(case.folder / "xrays"))
-    section = predictions_section(metrics, case.predictions, data_of(case), films)
+def test_predictions_are_compared_with_labels_by_threshold(case: Case) -> None:
+    """Correct and wrong images as counted here, the first in SHA-256 order of the names, each with its errors."""
+    metrics, folder = metrics_of(case), ImageFolder(str(case.folder / "xrays"))
+    section = predictions_section(metrics, case.predictions, data_of(case), folder)
     thresholds = np.array([metrics.content["thresholds"]["f1"][finding] for finding in FINDINGS])
     errors = (case.scores[:90] >= thresholds) != case.labels[:90]
-    there = [number for number in range(90) if number % 10 != 9]
-    there.sort(key=lambda number: hashlib.sha256(case.images[number].encode()).hexdigest())
-    right = [number for number in there if not errors[number].any()]
-    wrong = [number for number in there if errors[number].any()]
-    kinds = ((right, "exactly right"), (wrong, "wrong in at least one finding"))
+    available = [number for number in range(90) if number % 10 != 9]
+    available.sort(key=lambda number: hashlib.sha256(case.images[number].encode()).hexdigest())
+    correct = [number for number in available if not errors[number].any()]
+    wrong = [number for number in available if errors[number].any()]
+    kinds = ((correct, "correct in every finding"), (wrong, "wrong in at least one finding"))
     parts = [(part, kind) for part, kind in kinds if part]
-    assert len(right) >= 2
+    assert len(correct) >= 2
     assert [sheet.title for sheet in sheets(section)] == [
-        f"{len(part)} of {len(there)} test films in the folder are {kind}" for part, kind in parts
+        f"{len(part)} of {len(available)} test images in the folder are {kind}" for part, kind in parts
     ]
-    damaged = there[0]
+    damaged = available[0]
     for sheet, (part, _) in zip(sheets(section), parts, strict=True):
         expected = [number for number in part if number != damaged][:EXAMPLES]
-        assert [film.lines[-1][0].split(",")[0] for film in sheet.films] == [case.images[number] for number in expected]
-        for film, number in zip(sheet.films, expected, strict=True):
-            bad = [text for text, tone in film.lines if tone == "bad"]
+        assert [tile.lines[-1][0].split(",")[0] for tile in sheet.tiles] == [case.images[number] for number in expected]
+        for tile, number in zip(sheet.tiles, expected, strict=True):
+            bad = [text for text, tone in tile.lines if tone == "bad"]
             assert len(bad) == errors[number].sum()
             for column in np.flatnonzero(errors[number]):
                 word = "missed" if case.labels[number, column] else "not labelled"
@@ -132,13 +132,13 @@ def test_predictions_are_judged_by_their_thresholds(case: Case) -> None:
 
 
 def test_predictions_without_thresholds_or_of_something_else_are_refused(case: Case, tmp_path: Path) -> None:
-    """Nothing can be called right without a threshold, nor by a column that was not evaluated."""
-    metrics, films = metrics_of(case), ImageFolder(str(case.folder / "xrays"))
+    """An error without thresholds, and for columns that were not evaluated."""
+    metrics, folder = metrics_of(case), ImageFolder(str(case.folder / "xrays"))
     bare = EvaluationMetrics({**metrics.content, "thresholds": {}}, metrics.numbers)
     with pytest.raises(ReportError, match="has no thresholds"):
-        predictions_section(bare, case.predictions, data_of(case), films)
+        predictions_section(bare, case.predictions, data_of(case), folder)
     other = EvaluationMetrics(
         {**metrics.content, "predictions": {**metrics.content["predictions"], "scale": "q"}}, metrics.numbers
     )
-    with pytest.raises(PredictionsError, match="no finding under the prefix 'q_'"):
-        predictions_section(other, case.predictions, data_of(case), films)
+    with pytest.raises(PredictionsError, match="no finding with the prefix 'q_'"):
+        predictions_section(other, case.predictions, data_of(case), folder)

@@ -1,4 +1,4 @@
-"""The sections about the test: the numbers of metrics.json as they are, and no figure that an odd one breaks."""
+"""The sections on test results: the numbers of metrics.json, unchanged, and no figure broken by unusual ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from cxrfeat.errors import ReportError
 from cxrfeat.labels.findings import FINDINGS
-from head_training.report.build import OF_METRICS
+from head_training.report.build import METRICS_SECTIONS
 from head_training.report.calibration_section import calibration_section
 from head_training.report.comparison_section import literature_section
 from head_training.report.evaluation_section import provenance
@@ -34,9 +34,9 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 def sections_of(folder: Path, *makers: Maker) -> dict[str, Section]:
-    """Return the sections that these functions make, or all, by name."""
+    """Return the sections of these functions, by default all, by name."""
     metrics = read_metrics(folder / "metrics.json")
-    return {section.name: section for section in (make(metrics) for make in makers or OF_METRICS)}
+    return {section.name: section for section in (make(metrics) for make in makers or METRICS_SECTIONS)}
 
 
 def content(case: Case, output: str = "eval") -> dict[str, Any]:
@@ -62,15 +62,15 @@ def written(row: dict[str, Any], digits: int = 3) -> str:
 
 
 def test_numbers_are_those_of_the_file(case: Case) -> None:
-    """Means, AP, operating points, triage, baselines, groups: each is found in the file by its own key."""
+    """Means, AP, operating points, triage, baselines and groups equal the values in the file."""
     metrics, sections = content(case), sections_of(case.folder / "eval")
     value, name = sections["Test"].facts[0]
     assert value == written(find(metrics, scope="macro", metric="auroc"))
-    assert name == f"mean AUROC on test, unknown, labels {metrics['labels']['digest'][:8]}"
+    assert name == f"mean AUROC on test (split: unknown; labels: {metrics['labels']['digest'][:8]})"
     precision = table(sections["Test"], "mean average precision")
     youden = table(sections["Operating points"], "Youden's J")
     groups = table(sections["Subgroups"], "each finding in each group")
-    baselines = table(sections["Baselines"], "beside its baselines")
+    baselines = table(sections["Baselines"], "and of the baselines")
     for finding in FINDINGS:
         name = spell(finding)
         assert precision[name][2] == written(find(metrics, scope=finding, metric="average_precision"))
@@ -81,7 +81,7 @@ def test_numbers_are_those_of_the_file(case: Case) -> None:
         women = find(metrics, scope=finding, metric="auroc", group="sex=F")
         assert f"{women['value']:.3f} ({women['positives']})" in groups[name]
         assert f"{find(metrics, scope=finding, metric='auroc', model='view')['value']:.3f}" in baselines[name]
-    triage = table(sections["Triage"], "What setting aside costs")
+    triage = table(sections["Triage"], "Triage results")
     set_aside = find(metrics, scope="any_finding", metric="specificity", point="sensitivity_0.95")
     assert triage["Sensitivity 0.95"][2] == written(set_aside)
     for section in ("Test", "Literature"):
@@ -90,7 +90,7 @@ def test_numbers_are_those_of_the_file(case: Case) -> None:
 
 
 def test_every_section_has_its_figures(case: Case) -> None:
-    """Forests, 14 panels of ROC, PR and reliability, calibration errors, triage: all are drawn and on the page."""
+    """Forest plots, 14 panels of ROC, PR and reliability, calibration errors and triage are all on the page."""
     sections = sections_of(case.folder / "eval")
     panels = [
         len(block.panels) for section in sections.values() for block in section.blocks if isinstance(block, Multiples)
@@ -102,24 +102,24 @@ def test_every_section_has_its_figures(case: Case) -> None:
 
 
 def test_literature_keeps_the_two_protocols_apart(case: Case, tmp_path: Path) -> None:
-    """Ours stands beside those on the official split if it is that, beside nobody's random split, and nowhere else."""
+    """Ours is listed with the results on the official split if it uses that split, and never with random splits."""
     section = sections_of(case.folder / "eval", literature_section)["Literature"]
     tables = [block for block in section.blocks if isinstance(block, Table)]
-    assert [table.title for table in tables] == ["AUROC on the official split", "AUROC on a random split"]
+    assert [table.title for table in tables] == ["AUROC on the official split", "AUROC on random splits"]
     assert not set(tables[0].header) & (set(tables[1].header) - {""})
     assert not any("this evaluation" in table.header for table in tables)
-    assert any("stands in no table" in text for text in section.lead)
-    assert ["not yet checked" in table.caption for table in tables] == [True, False]
+    assert any("do not include this evaluation" in text for text in section.lead)
+    assert ["not been checked" in table.caption for table in tables] == [True, False]
     changed = rewrite(case, tmp_path, lambda metrics: metrics["protocol"].update(name="official list"))
     official = sections_of(changed, literature_section)["Literature"]
     headers = [block.header for block in official.blocks if isinstance(block, Table)]
     assert ["this evaluation" in header for header in headers] == [True, False]
 
 
-def test_leaking_patients_are_not_passed_over(case: Case, tmp_path: Path) -> None:
-    """Patients on both sides are said beside the mean."""
+def test_leaking_patients_are_reported(case: Case, tmp_path: Path) -> None:
+    """A warning about patients in both sets is beside the mean."""
     changed = rewrite(case, tmp_path, lambda metrics: metrics["protocol"].update(patients_in_both=3))
-    assert any("3 patients are on both sides" in text for text in provenance(read_metrics(changed / "metrics.json")))
+    assert any("3 patients are in both" in text for text in provenance(read_metrics(changed / "metrics.json")))
 
 
 def no_positives(case: Case) -> None:
@@ -143,8 +143,8 @@ def certain(case: Case) -> None:
 
 
 @pytest.mark.parametrize("spoil", [no_positives, all_positive, nothing_at_all, equal_scores, certain])
-def test_odd_labels_and_scores_break_no_figure(tmp_path: Path, spoil: Callable[[Case], None]) -> None:
-    """A finding on no film or on all, no finding on test at all, one score for everybody, and a perfect ranking."""
+def test_unusual_labels_and_scores_break_no_figure(tmp_path: Path, spoil: Callable[[Case], None]) -> None:
+    """A finding in no or every image, no finding in test, equal scores, and a perfect ranking."""
     case = Case(tmp_path)
     spoil(case)
     case.write_truth()
@@ -155,15 +155,15 @@ def test_odd_labels_and_scores_break_no_figure(tmp_path: Path, spoil: Callable[[
     assert "nan" not in page.text.lower().split()
     forest = sections["Test"].blocks[0].title
     if spoil is nothing_at_all:
-        assert forest == "No finding has both classes on test"
+        assert forest == "No finding has both positive and negative test images"
     if spoil is no_positives:
         assert table(sections["Test"], "mean average precision")["Hernia"][2] == "–"
         (roc, *_) = [block for block in sections["Test"].blocks if isinstance(block, Multiples)]
-        assert (len(roc.panels), "a class is absent: Hernia" in roc.caption) == (13, True)
+        assert (len(roc.panels), "negatives: Hernia" in roc.caption) == (13, True)
 
 
 def test_what_was_not_computed_is_a_dash(tmp_path: Path) -> None:
-    """Few findings, no val and nobody to train on: no thresholds, no triage, no baselines, and no error."""
+    """Few findings, no val and no training images: no thresholds, no triage, no baselines, and no error."""
     case = Case(tmp_path)
     case.write_predictions(case.table().select(["image_index", "score_Mass", "score_Edema"]).slice(0, 90))
     case.write_truth()
@@ -180,7 +180,7 @@ def test_what_was_not_computed_is_a_dash(tmp_path: Path) -> None:
 
 
 def test_before_and_after_calibration_are_told_apart(tmp_path: Path) -> None:
-    """Scores beside probabilities: titles go from the mean error before to the one after."""
+    """With scores and probabilities, titles name the mean error before and after."""
     case = Case(tmp_path)
     table_of_both = case.table("probability_")
     for finding in FINDINGS:
@@ -194,26 +194,26 @@ def test_before_and_after_calibration_are_told_apart(tmp_path: Path) -> None:
         for scale in ("score", "probability")
     }
     title = sections_of(tmp_path / "eval", calibration_section)["Calibration"].blocks[0].title
-    assert title == f"Calibration takes the mean ECE from {means['score']:.3f} to {means['probability']:.3f}"
+    assert title == f"Calibration changes the mean ECE from {means['score']:.3f} to {means['probability']:.3f}"
 
 
 def test_a_file_that_cannot_be_read_is_refused(case: Case, tmp_path: Path) -> None:
-    """Missing, no JSON, another format, a part missing, a number twice: each with what is wrong."""
+    """A missing file, invalid JSON, another format, a missing key, a repeated row: each error names the problem."""
     path = tmp_path / "metrics.json"
-    with pytest.raises(ReportError, match="is not there; expected a whole folder"):
+    with pytest.raises(ReportError, match="does not exist; expected a complete output folder"):
         read_metrics(path)
     for text, message in (
-        ("[1]", "holds a list; expected an object"),
-        ("{", "can't be read"),
+        ("[1]", "contains a list; expected a JSON object"),
+        ("{", "cannot read"),
         ('{"format": 2}', "has format 2"),
     ):
         path.write_text(text)
         with pytest.raises(ReportError, match=message):
             read_metrics(path)
     rewrite(case, tmp_path, lambda metrics: metrics.pop("curves"))
-    with pytest.raises(ReportError, match=r"lacks \['curves'\]"):
+    with pytest.raises(ReportError, match="lacks the keys curves; it has"):
         read_metrics(path)
     rewrite(case, tmp_path, lambda metrics: metrics["numbers"].append(metrics["numbers"][0]))
-    with pytest.raises(ReportError, match="is there twice"):
+    with pytest.raises(ReportError, match="repeats an earlier row"):
         read_metrics(path)
     assert read_metrics(case.folder / "eval" / "metrics.json").number("auroc", "nothing") is ABSENT

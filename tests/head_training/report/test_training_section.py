@@ -1,4 +1,4 @@
-"""The training section: what a run left, shown as it is, however odd its end."""
+"""The training section: results of a run, including incomplete ones."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ def table(section: Section, title: str) -> Table:
     return found
 
 
-def test_the_section_says_what_the_tables_say(trained_run: Path) -> None:
-    """Facts, titles and tables are the grid's own numbers, and the best of the grid is first and in bold."""
+def test_the_section_equals_the_tables(trained_run: Path) -> None:
+    """Facts, titles and tables show the numbers of the grid, and the best configuration is first and in bold."""
     section = training_section(read_run(trained_run))
     grid = pq.read_table(trained_run / "grid.parquet").to_pylist()
-    (chosen,) = [row for row in grid if row["selected"]]
+    (selected,) = [row for row in grid if row["selected"]]
     assert ("8", "configurations") in section.facts
-    assert (f"{chosen['val_auroc']:.3f}", "mean AUROC on val, of 14 findings") in section.facts
+    assert (f"{selected['val_auroc']:.3f}", "mean validation AUROC of 14 findings") in section.facts
     best = table(section, "The best 8 of 8")
     assert [row[0] for row in best.rows] == [row["name"] for row in sorted(grid, key=lambda row: -row["val_auroc"])]
-    assert best.rows[best.emphasis[0]][0] == chosen["name"]
-    values = {row[0]: row[1] for row in table(section, "The chosen head on val").rows}
-    assert values["Hernia"] == f"{chosen['val_auroc_Hernia']:.3f}"
-    assert values["mean"] == f"{chosen['val_auroc']:.3f}"
-    settings = {row[0]: row[1] for row in table(section, f"Settings of {chosen['name']}").rows}
+    assert best.rows[best.emphasis[0]][0] == selected["name"]
+    values = {row[0]: row[1] for row in table(section, "Validation AUROC of the selected configuration").rows}
+    assert values["Hernia"] == f"{selected['val_auroc_Hernia']:.3f}"
+    assert values["mean"] == f"{selected['val_auroc']:.3f}"
+    settings = {row[0]: row[1] for row in table(section, f"Settings of configuration {selected['name']}").rows}
     assert (settings["epochs"], settings["monitor"], settings["standardise"]) == ("3", "auroc", "yes")
     assert settings["early stop"] == "none"
-    assert settings["test: films, patients"] == "80, 80"
+    assert settings["test: images, patients"] == "80, 80"
     spread = max(row["val_auroc"] for row in grid) - min(row["val_auroc"] for row in grid)
-    assert f"Settings move the mean AUROC by {spread:.3f}" in titles(section)
+    assert f"The mean AUROC differs by up to {spread:.3f} between configurations" in titles(section)
     lr, decay = (max(grid, key=lambda row: row["val_auroc"])[name] for name in ("lr", "weight_decay"))
-    assert f"Learning rate {lr:g} with weight decay {decay:g}".replace("e-0", "e-") + " ranks best" in titles(section)
+    assert f"Learning rate {lr:g} with weight decay {decay:g}".replace("e-0", "e-") + " is best" in titles(section)
 
 
 def rewrite(run: Path, folder: Path, **changes: Any) -> Path:
@@ -88,14 +88,14 @@ def rewrite(run: Path, folder: Path, **changes: Any) -> Path:
     ],
     ids=["one-ranked", "none-ranked", "all-equal", "diverged", "nan", "nothing-varies"],
 )
-def test_odd_runs_break_no_figure(trained_run: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
-    """Configurations without a rank, equal ones, and losses that are not finite are shown for what they are."""
+def test_unusual_runs_break_no_figure(trained_run: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Undefined AUROCs, ties, and losses that are not finite: all figures are drawn."""
     section = training_section(read_run(rewrite(trained_run, tmp_path / "run", **changes)))
     assert len(section.blocks) >= 5
 
 
 def grow(run: Path, folder: Path, times: int) -> Path:
-    """Copy a run whose configurations are there several times, each copy with settings of its own and a bit worse."""
+    """Copy a run with its configurations repeated, each copy with other settings and a slightly lower AUROC."""
     rewrite(run, folder)
     for name, schema in (("grid", grid_schema(FINDINGS)), ("history", HISTORY)):
         rows = pq.read_table(folder / f"{name}.parquet").to_pylist()
@@ -112,46 +112,46 @@ def grow(run: Path, folder: Path, times: int) -> Path:
 
 
 def test_a_big_grid_is_drawn_in_part(trained_run: Path, tmp_path: Path) -> None:
-    """Of 80 configurations each figure draws the best 24 and says how many there are; a grid of 24 is drawn whole."""
+    """Of 80 configurations, each figure draws the best 24 and gives the total; all of a grid of 24 are drawn."""
     big = training_section(read_run(grow(trained_run, tmp_path / "big", 10)))
     whole = training_section(read_run(grow(trained_run, tmp_path / "whole", 3)))
     for title, of_big, of_whole in (
-        ("at its best in epoch", "gray: the best 23 of the 79 others.", "gray: all others."),
-        ("Settings move", "Drawn are the best 24 of 80.", "blue: the best by AUROC."),
+        ("The best epoch is", "gray: the best 23 of the 79 others.", "gray: all others."),
+        ("mean AUROC differs", "Only the best 24 of 80 are shown.", "Blue: the highest AUROC."),
     ):
         for section, caption in ((big, of_big), (whole, of_whole)):
             (plot,) = [block for block in section.blocks if isinstance(block, Plot) and title in block.title]
             assert plot.caption.endswith(caption)
             assert plot.svg.count(f"stroke: {style.CONTEXT}; stroke-width: 0.9") == 23
-    (heat,) = [block for block in big.blocks if isinstance(block, Plot) and "ranks best" in block.title]
-    assert "Of 19 learning rates and 2 weight decays the best, at most 12 of each." in heat.caption
+    (heat,) = [block for block in big.blocks if isinstance(block, Plot) and " is best" in block.title]
+    assert "Shown: the best of 19 learning rates and 2 weight decays, at most 12 of each." in heat.caption
     assert len(re.findall(r">0\.[1-9]\d\d<", heat.svg)) == 12 * 2
 
 
 def test_one_configuration_has_no_grid(features: Path, tmp_path: Path) -> None:
-    """Nothing to compare: no heat map, no parallel lines; the curves are there."""
+    """A single configuration has learning curves, but no heat map and no parallel lines."""
     assert fit(features, tmp_path / "run", *FAST) == 0
     section = training_section(read_run(tmp_path / "run"))
-    assert not any("ranks best" in title or "Settings move" in title for title in titles(section))
-    assert titles(section)[0].startswith("The chosen configuration is at its best in epoch")
-    assert "The one configuration" in titles(section)
+    assert not any(" is best" in title or "mean AUROC differs" in title for title in titles(section))
+    assert titles(section)[0].startswith("The best epoch is")
+    assert "The only configuration" in titles(section)
 
 
 def test_a_run_that_cannot_be_read_is_refused(trained_run: Path, tmp_path: Path) -> None:
-    """The file, and what is wrong with it."""
-    with pytest.raises(ReportError, match=r"config\.json is not there; expected a whole folder"):
+    """The error names the file and the problem."""
+    with pytest.raises(ReportError, match=r"config\.json does not exist; expected a complete output folder"):
         read_run(tmp_path)
     copy = rewrite(trained_run, tmp_path / "copy")
     (copy / "grid.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ReportError, match=r"grid\.parquet can't be read"):
+    with pytest.raises(ReportError, match=r"cannot read .*grid\.parquet"):
         read_run(copy)
     pq.write_table(pq.read_table(trained_run / "grid.parquet").drop_columns(["lr"]), copy / "grid.parquet")
-    with pytest.raises(ReportError, match=r"grid.parquet lacks the columns \['lr'\]"):
+    with pytest.raises(ReportError, match=r"grid.parquet lacks the columns lr; it has"):
         read_run(copy)
-    unchosen = rewrite(trained_run, tmp_path / "unchosen", selected=lambda _: False)
+    unselected = rewrite(trained_run, tmp_path / "unselected", selected=lambda _: False)
     with pytest.raises(ReportError, match="0 selected rows; expected one"):
-        read_run(unchosen)
+        read_run(unselected)
     other = rewrite(trained_run, tmp_path / "other")
     (other / "config.json").write_text(json.dumps({"settings": {}}))
-    with pytest.raises(ReportError, match=r"config\.json lacks \['configuration', 'rows', 'patients'\]"):
+    with pytest.raises(ReportError, match=r"config\.json lacks the keys configuration, rows, patients; it has"):
         read_run(other)

@@ -1,4 +1,4 @@
-"""What validation adds to a head: probabilities that can be taken at their word, and thresholds by stated rules."""
+"""Calibration and thresholds: probabilities close to the true ones, and thresholds by the rules."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from head_training.training.fit_calibration import MIN_IMAGES, CalibrationMethod
 UNWEIGHTED = np.ones((2, 14), dtype=np.float32)
 
 
-def draw(
+def sample(
     count: int, *, slope: float, shift: float, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return distorted logits, labels, patients with about two films each, and the true probabilities."""
+    """Return distorted logits, labels, patients with about two images each, and the true probabilities."""
     random = np.random.default_rng(seed)
-    truth = random.normal(-1, 1.5, size=(count, 14))
-    probabilities = expit(truth)
-    labels = (random.uniform(size=truth.shape) < probabilities).astype(np.float32)
+    logits = random.normal(-1, 1.5, size=(count, 14))
+    probabilities = expit(logits)
+    labels = (random.uniform(size=logits.shape) < probabilities).astype(np.float32)
     patients = np.array([str(number) for number in random.integers(count // 2, size=count)])
-    return ((truth - shift) / slope).astype(np.float32), labels, patients, probabilities
+    return ((logits - shift) / slope).astype(np.float32), labels, patients, probabilities
 
 
 def test_label_weights_are_undone_exactly() -> None:
-    """The logit that minimises a weighted cross-entropy becomes the probability again, where nothing else is fitted."""
+    """The minimiser of the weighted cross-entropy becomes the share of positives, where no line is fitted."""
     weights = np.stack([np.linspace(1, 2, 14), np.linspace(1, 100, 14)]).astype(np.float32)
     share = np.linspace(0.05, 0.6, 14)
-    # Of positives with share π and weights w⁺, w⁻, the weighted minimiser is w⁺π / (w⁺π + w⁻(1 - π)).
+    # With share π of positives and weights w⁺, w⁻, the minimiser is w⁺π / (w⁺π + w⁻(1 - π)).
     minimiser = weights[1] * share / (weights[1] * share + weights[0] * (1 - share))
     logits = np.log(minimiser / (1 - minimiser))[np.newaxis].repeat(MIN_IMAGES - 1, axis=0).astype(np.float32)
     labels = np.zeros_like(logits)
@@ -39,45 +39,45 @@ def test_label_weights_are_undone_exactly() -> None:
     np.testing.assert_allclose(calibration.apply(torch.from_numpy(logits))[0], share, rtol=1e-5)
 
 
-def test_a_distorted_head_is_set_right_and_a_good_one_left_alone() -> None:
-    """Platt finds slope and shift again; logits that are right already gain nothing from a line and often keep theirs."""
-    logits, labels, patients, truth = draw(4000, slope=0.4, shift=1.0)
+def test_a_distorted_head_is_corrected_and_a_good_one_stays() -> None:
+    """Platt scaling recovers slope and shift; correct logits gain nothing from it, and some keep theirs."""
+    logits, labels, patients, expected = sample(4000, slope=0.4, shift=1.0)
     calibration, methods = fit_calibration(logits, labels, patients, UNWEIGHTED)
     assert methods == [CalibrationMethod.PLATT] * 14
     np.testing.assert_allclose(calibration.slope, 0.4, rtol=0.15)
     np.testing.assert_allclose(calibration.intercept, 1.0, atol=0.25)
     before, after = (
-        np.abs(p - truth).mean() for p in (expit(logits), calibration.apply(torch.from_numpy(logits)).numpy())
+        np.abs(p - expected).mean() for p in (expit(logits), calibration.apply(torch.from_numpy(logits)).numpy())
     )
     assert after < before / 5
-    logits, labels, patients, truth = draw(4000, slope=1.0, shift=0.0)
+    logits, labels, patients, expected = sample(4000, slope=1.0, shift=0.0)
     calibration, methods = fit_calibration(logits, labels, patients, UNWEIGHTED)
     assert CalibrationMethod.NONE in methods
-    np.testing.assert_allclose(calibration.apply(torch.from_numpy(logits)).numpy(), truth, atol=0.04)
+    np.testing.assert_allclose(calibration.apply(torch.from_numpy(logits)).numpy(), expected, atol=0.04)
 
 
-def test_weights_and_line_are_one_after_the_other() -> None:
-    """A head that was trained with weights and is distorted besides: both are undone."""
-    logits, labels, patients, truth = draw(4000, slope=0.5, shift=0.0)
+def test_weights_and_distortion_are_both_undone() -> None:
+    """The head was trained with weights, and its logits are distorted too."""
+    logits, labels, patients, expected = sample(4000, slope=0.5, shift=0.0)
     weights = np.stack([np.ones(14), np.full(14, 20)]).astype(np.float32)
     calibration, _ = fit_calibration(logits + np.float32(np.log(20)), labels, patients, weights)
     np.testing.assert_allclose(
-        calibration.apply(torch.from_numpy(logits) + float(np.log(20))).numpy(), truth, atol=0.05
+        calibration.apply(torch.from_numpy(logits) + float(np.log(20))).numpy(), expected, atol=0.05
     )
 
 
-def test_a_useless_head_is_never_turned_around() -> None:
-    """Logits that fall where they should rise keep a slope of 1: ranks are what was measured."""
-    logits, labels, patients, _ = draw(500, slope=-1.0, shift=0.0)
+def test_a_slope_is_never_negative() -> None:
+    """Logits that fall where they should rise keep slope 1: the calibration must not change the ranks."""
+    logits, labels, patients, _ = sample(500, slope=-1.0, shift=0.0)
     calibration, methods = fit_calibration(logits, labels, patients, UNWEIGHTED)
     assert methods == [CalibrationMethod.NONE] * 14
     assert set(calibration.slope) == {1.0}
 
 
 @pytest.mark.parametrize("rare", [MIN_IMAGES - 1, 0])
-def test_too_few_films_are_not_fitted(rare: int) -> None:
-    """Below the minimum of either class the logits stay."""
-    logits, labels, patients, _ = draw(400, slope=0.4, shift=1.0)
+def test_too_few_images_are_not_fitted(rare: int) -> None:
+    """Below the minimum of either class, the logits stay."""
+    logits, labels, patients, _ = sample(400, slope=0.4, shift=1.0)
     labels[:, 0], labels[:, 1] = 0, 1
     labels[:rare, 0], labels[:rare, 1] = 1, 0
     _, methods = fit_calibration(logits, labels, patients, UNWEIGHTED)
@@ -85,17 +85,17 @@ def test_too_few_films_are_not_fitted(rare: int) -> None:
     assert set(methods[2:]) == {CalibrationMethod.PLATT}
 
 
-def test_a_few_patients_are_no_folds() -> None:
-    """Many films of four patients can't be held out by patient."""
-    logits, labels, _, _ = draw(400, slope=0.4, shift=1.0)
+def test_too_few_patients_are_not_fitted() -> None:
+    """Four patients cannot be divided into five folds, however many images they have."""
+    logits, labels, _, _ = sample(400, slope=0.4, shift=1.0)
     _, methods = fit_calibration(logits, labels, np.array(["1", "2", "3", "4"] * 100), UNWEIGHTED)
     assert methods == [CalibrationMethod.NONE] * 14
 
 
-def test_thresholds_are_the_rules_own_for_each_finding_and_any() -> None:
-    """One for each rule and name; none for a finding without positives."""
-    _, labels, _, truth = draw(300, slope=1, shift=0)
-    probabilities = truth.astype(np.float32)
+def test_thresholds_follow_the_rules_for_each_finding_and_any() -> None:
+    """One per rule and finding; None for a finding without positives."""
+    _, labels, _, expected = sample(300, slope=1, shift=0)
+    probabilities = expected.astype(np.float32)
     labels[:, FINDINGS.index("Hernia")] = 0
     thresholds = choose_thresholds(labels, probabilities)
     assert tuple(thresholds) == RULES

@@ -1,4 +1,4 @@
-"""What the label weights promise: balance by frequency, bounded, or none at all."""
+"""Label weights: balanced by frequency, bounded, or all 1."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from head_training.training.loss import MAX_WEIGHT, LossWeighting, label_weights
 
 
 def labels(*positives: int, count: int = 1000) -> np.ndarray:
-    """Make labels with so many positives in the first columns, 500 in the others."""
+    """Return labels with these numbers of positives in the first columns, and 500 in the others."""
     hot = np.zeros((count, len(FINDINGS)), dtype=np.float32)
     for column in range(len(FINDINGS)):
         hot[: positives[column] if column < len(positives) else 500, column] = 1
@@ -39,21 +39,21 @@ def test_weights_follow_the_frequency(positives: int, negative: float, positive:
     np.testing.assert_allclose(weights[:, 1], [2, 2])
 
 
-def test_both_classes_weigh_the_same_in_sum() -> None:
-    """That is what balanced means."""
+def test_both_classes_get_equal_total_weight() -> None:
+    """The weights of the positives of a finding add up to those of its negatives."""
     hot = labels(300, 20)
     negative, positive = label_weights(hot, LossWeighting.FREQUENCY)
     np.testing.assert_allclose(positive * hot.sum(0), negative * (1 - hot).sum(0), rtol=1e-6)
 
 
-def test_none_weighs_everything_one() -> None:
-    """Without weighting the loss is the plain cross-entropy."""
+def test_none_sets_all_weights_to_one() -> None:
+    """Without weighting, the loss is the plain cross-entropy."""
     np.testing.assert_array_equal(label_weights(labels(3), LossWeighting.NONE), np.ones((2, 14)))
 
 
 @pytest.mark.parametrize("shape", [(14,), (3, 13), (0, 14)])
 def test_labels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
-    """Whatever the weighting, with the shape."""
+    """For every weighting, the error names the shape."""
     for weighting in LossWeighting:
         with pytest.raises(ValueError, match=rf"labels have shape {re.escape(str(shape))}; expected \(N, 14\)"):
             label_weights(np.zeros(shape, dtype=np.float32), weighting)

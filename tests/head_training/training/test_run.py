@@ -1,4 +1,4 @@
-"""What a run promises: a whole folder that agrees with itself, and heads as good as can be."""
+"""Training run: a complete, consistent folder, and heads close to the best possible ones."""
 
 from __future__ import annotations
 
@@ -26,10 +26,8 @@ from tests.head_training.runs import FAST, bundle_bytes, fit, record
 from tests.head_training.samples import random_table, two_gaussians, write
 
 
-def test_a_run_is_whole_and_agrees_with_itself(
-    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """All files are there, and bundle, predictions, grid and printed report tell the same story."""
+def test_a_run_is_complete_and_consistent(features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All files exist, and bundle, predictions, grid and printed summary agree."""
     grid = tmp_path / "grid.toml"
     grid.write_text("hidden = [[8, 4], [6]]\nlr = [1e-2, 1e-3]\n")
     options = ("--quiet", "--epochs", "3", "--batch-size", "32", "--grid", str(grid), "--device", "cpu")
@@ -66,7 +64,7 @@ def test_a_run_is_whole_and_agrees_with_itself(
 
 
 def test_predictions_are_those_of_the_bundle(features: Path, tmp_path: Path) -> None:
-    """The saved head, fed by hand, gives the saved scores, and these the saved AUROC, on test as on val."""
+    """The saved head gives the saved scores, and these give the saved AUROC, on val and test."""
     assert fit(features, tmp_path / "run", *FAST) == 0
     bundle = load_bundle(tmp_path / "run" / "head")
     bundle.check_extractor(samples.EXTRACTOR)
@@ -95,8 +93,8 @@ def test_predictions_are_those_of_the_bundle(features: Path, tmp_path: Path) -> 
         assert (described["mean_auroc"], described["mean_over_findings"]) == (mean, over)
 
 
-def test_the_same_data_gives_the_same_bundle_however_it_is_cut(features: Path, tmp_path: Path) -> None:
-    """Byte for byte, with dropout, in another folder, from other files; another seed gives another."""
+def test_the_bundle_does_not_depend_on_the_files_of_the_data(features: Path, tmp_path: Path) -> None:
+    """Equal bytes, with dropout, in another folder, from other files; another seed gives other bytes."""
     shuffled = pq.read_table(features).drop_columns(["round", "status"]).take(np.random.default_rng(0).permutation(400))
     write(shuffled, tmp_path / "other", files=3)
     options = (*FAST, "--dropout", "0.2")
@@ -106,8 +104,8 @@ def test_the_same_data_gives_the_same_bundle_however_it_is_cut(features: Path, t
     assert bundle_bytes(tmp_path / "a") == bundle_bytes(tmp_path / "b") != bundle_bytes(tmp_path / "c")
 
 
-def test_the_head_is_nearly_as_good_as_can_be(tmp_path: Path) -> None:
-    """On classes whose best possible AUROC is known, the chosen head's mean on test is within 0.01 of it."""
+def test_the_head_is_close_to_the_best_possible(tmp_path: Path) -> None:
+    """The mean AUROC on test is within 0.01 of the best possible one, which is known for two Gaussians."""
     distance = 1.5
     folder = write(two_gaussians(12_000, distance=distance), tmp_path / "features")
     assert fit(folder, tmp_path / "run", "--quiet", "--lr", "1e-3", "--epochs", "25", "--early-stop", "4") == 0
@@ -116,7 +114,7 @@ def test_the_head_is_nearly_as_good_as_can_be(tmp_path: Path) -> None:
 
 
 def test_weighted_heads_are_calibrated_to_frequencies(tmp_path: Path) -> None:
-    """Scores of a weighted head are far above the share of positives; its probabilities are close to it, on test too."""
+    """On test, scores of a weighted head are far above the share of positives; its probabilities are close to it."""
     random = np.random.default_rng(0)
     labels = (random.uniform(size=(4000, 14)) < 0.05).astype(np.float32)
     embeddings = (random.normal(size=(4000, 14)) + labels).astype(np.float32)
@@ -133,8 +131,8 @@ def test_weighted_heads_are_calibrated_to_frequencies(tmp_path: Path) -> None:
     assert set(record(tmp_path / "run")["calibrated_by"]) == set(FINDINGS)
 
 
-def test_age_reaches_the_head_and_can_be_kept_from_it(tmp_path: Path) -> None:
-    """Where age alone predicts, AUROC is above 0.7 with it, and chance without."""
+def test_age_is_an_input_and_can_be_left_out(tmp_path: Path) -> None:
+    """Where age alone is predictive, AUROC is above 0.7 with it and 0.5 without."""
     random = np.random.default_rng(0)
     ages = random.uniform(5, 90, size=6000)
     labels = (random.uniform(size=(6000, 14)) < (1 / (1 + np.exp(-(ages - 50) / 10)))[:, None]).astype(np.float32)
@@ -147,8 +145,8 @@ def test_age_reaches_the_head_and_can_be_kept_from_it(tmp_path: Path) -> None:
     assert record(tmp_path / "without")["test"]["mean_auroc"] == pytest.approx(0.5, abs=0.05)
 
 
-def test_a_finding_that_val_lacks_is_null_with_its_counts(tmp_path: Path) -> None:
-    """No positive in val: no AUROC there, and the mean is over the others."""
+def test_a_finding_without_positives_in_val_has_no_auroc(tmp_path: Path) -> None:
+    """Its AUROC on val is null, its counts are recorded, and the mean is over the others."""
     rows = random_table(300)
     findings = [
         [name for name in names if name != "Edema" or split != "val"]
@@ -165,30 +163,28 @@ def test_a_finding_that_val_lacks_is_null_with_its_counts(tmp_path: Path) -> Non
     assert record(tmp_path / "run")["test"]["mean_over_findings"] == 14
 
 
-def test_the_test_split_is_touched_once_and_last(
-    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Scores of test are computed for the chosen head alone, after the choice; then for the untrained one."""
+def test_the_test_split_is_used_once_and_last(features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the chosen head is applied to test, after the choice; then the untrained one."""
     events: list[object] = []
 
-    def watched_infer(head: Head, inputs: torch.Tensor) -> np.ndarray:
+    def recording_infer(head: Head, inputs: torch.Tensor) -> np.ndarray:
         events.append(len(inputs))
         return selection.infer(head, inputs)
 
-    def watched_choose(*given: Any) -> int:
+    def recording_choose(*given: Any) -> int:
         events.append("chosen")
         return selection.choose(*given)
 
-    monkeypatch.setattr(run_module, "infer", watched_infer)
-    monkeypatch.setattr(run_module, "choose", watched_choose)
+    monkeypatch.setattr(run_module, "infer", recording_infer)
+    monkeypatch.setattr(run_module, "choose", recording_choose)
     grid = tmp_path / "grid.toml"
     grid.write_text("lr = [0.01, 0.001]\n")
     assert fit(features, tmp_path / "run", "--quiet", "--epochs", "1", "--grid", str(grid)) == 0
     assert events == [40, 40, "chosen", 40, 80, 40, 80]
 
 
-def test_the_cohort_is_every_film_of_the_run_once(tmp_path: Path) -> None:
-    """Training rows too, with their metadata; augmented copies are no films."""
+def test_the_cohort_has_every_image_of_the_run_once(tmp_path: Path) -> None:
+    """With metadata, training rows included; augmented copies excluded."""
     rows = random_table(60)
     flipped = rows.slice(0, 5)
     column = flipped.schema.get_field_index("augmentation")
@@ -203,7 +199,7 @@ def test_the_cohort_is_every_film_of_the_run_once(tmp_path: Path) -> None:
 
 
 def test_positives_of_the_training_split_are_recorded(tmp_path: Path) -> None:
-    """Beside the number of its rows: together the prevalence that the head has seen; other splits don't count."""
+    """Next to the number of rows: together, the prevalence in training; other splits are not counted."""
     rows = random_table(60)
     assert fit(write(rows, tmp_path / "features"), tmp_path / "run", *FAST) == 0
     training = [row["findings"] for row in rows.to_pylist() if row["split"] == "train"]
@@ -213,11 +209,13 @@ def test_positives_of_the_training_split_are_recorded(tmp_path: Path) -> None:
 
 
 def test_the_untrained_head_is_recorded(features: Path, tmp_path: Path) -> None:
-    """What training must beat: the seeded initial head knows nothing, and another seed knows nothing else."""
+    """The baseline of the training: AUROCs of the initial weights are near 0.5 and depend on the seed."""
     assert fit(features, tmp_path / "a", *FAST) == 0
     assert fit(features, tmp_path / "b", *FAST, "--seed", "1") == 0
     a, b = (record(tmp_path / name)["untrained"]["test"] for name in "ab")
-    for found in (a, b):
-        assert found["mean_auroc"] == pytest.approx(0.5, abs=0.1)
-        assert found["findings"]["Mass"]["positives"] == record(tmp_path / "a")["test"]["findings"]["Mass"]["positives"]
+    for ranking in (a, b):
+        assert ranking["mean_auroc"] == pytest.approx(0.5, abs=0.1)
+        assert (
+            ranking["findings"]["Mass"]["positives"] == record(tmp_path / "a")["test"]["findings"]["Mass"]["positives"]
+        )
     assert a != b

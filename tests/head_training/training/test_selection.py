@@ -1,4 +1,4 @@
-"""What the choice promises: validation alone, stated ties, and nothing that is not a number."""
+"""Selection: by validation alone, with defined ties, and never by a missing value."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from head_training.training.history import BestEpoch, Epoch, TrainingHistory, Tr
 from head_training.training.selection import Ranking, SelectionMetric, choose, infer, rank
 
 
-def course(index: int, val_loss: float | None) -> TrainingHistory:
-    """Make a finished course whose best epoch has this loss, or one that diverged."""
+def make_history(index: int, val_loss: float | None) -> TrainingHistory:
+    """Return a complete history whose best epoch has this loss, or a diverged one."""
     if val_loss is None:
         return TrainingHistory(index, Configuration(), status=TrainingStatus.DIVERGED)
     return TrainingHistory(
@@ -37,36 +37,36 @@ def course(index: int, val_loss: float | None) -> TrainingHistory:
         ([None, 2.0, 3.0], [None, None, None], SelectionMetric.VAL_LOSS, 1),
     ],
 )
-def test_the_best_is_chosen_and_of_equals_the_first(
+def test_the_best_is_chosen_and_ties_go_to_the_first(
     losses: list[float | None], means: list[float | None], select: SelectionMetric, chosen: int
 ) -> None:
-    """By mean AUROC or by loss; configurations without a value don't take part."""
-    courses = [course(index, loss) for index, loss in enumerate(losses)]
+    """By mean AUROC or by loss; configurations without a value are skipped."""
+    histories = [make_history(index, loss) for index, loss in enumerate(losses)]
     rankings = [
-        None if c.best is None else Ranking([], mean, int(mean is not None))
-        for c, mean in zip(courses, means, strict=True)
+        None if history.best is None else Ranking([], mean, int(mean is not None))
+        for history, mean in zip(histories, means, strict=True)
     ]
-    assert choose(courses, rankings, select) == chosen
+    assert choose(histories, rankings, select) == chosen
 
 
 def test_nothing_to_choose_from_is_an_error() -> None:
-    """The message says how the configurations ended and what to try."""
-    with pytest.raises(TrainingError, match=r"none of 2 configurations can be ranked by auroc.*'diverged'.*lower"):
-        choose([course(0, None), course(1, None)], [None, None], SelectionMetric.AUROC)
-    with pytest.raises(TrainingError, match=r"\['complete', 'diverged'\]\. No finding has both classes in val"):
-        choose([course(0, 1.0), course(1, None)], [Ranking([], None, 0), None], SelectionMetric.AUROC)
+    """The message names how the configurations ended, and what to try."""
+    with pytest.raises(TrainingError, match=r"none of 2 configurations can be ranked by auroc.*as: diverged.*lower"):
+        choose([make_history(0, None), make_history(1, None)], [None, None], SelectionMetric.AUROC)
+    with pytest.raises(TrainingError, match=r"as: complete, diverged\. No finding has both classes in val"):
+        choose([make_history(0, 1.0), make_history(1, None)], [Ranking([], None, 0), None], SelectionMetric.AUROC)
 
 
-def test_logits_are_the_heads_own_in_blocks() -> None:
-    """A long split gets what its rows would get alone."""
+def test_logits_do_not_depend_on_batches() -> None:
+    """More rows than one batch get the logits of the head itself."""
     head, inputs = Head(3, (4,)), torch.randn(5000, 3)
     logits = infer(head, inputs)
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, head(inputs).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_a_ranking_describes_itself_with_counts() -> None:
-    """Null where a class is absent, beside the counts that say why."""
+def test_a_ranking_is_described_with_counts() -> None:
+    """None where a class is absent, next to the counts of both classes."""
     labels = np.zeros((4, 14), dtype=np.float32)
     labels[:2, 1] = 1
     described = rank(labels, np.linspace(1, 0, 56, dtype=np.float32).reshape(4, 14)).describe()
