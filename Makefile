@@ -29,7 +29,7 @@ java: $(VENV)/.ready
 	@python -m cxrfeat.spark.java || { \
 	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo "installing Java" && \
 	  apt-get update -qq && { apt-get install -y -qq openjdk-17-jre-headless || apt-get install -y -qq openjdk-21-jre-headless; } && \
-	  python -m cxrfeat.java; }
+	  python -m cxrfeat.spark.java; }
 
 # Class data sharing, see spark_jobs/conf/spark-env.sh. The class path must equal the one set there, which lacks conf.
 $(VENV)/.rehearsed: $(VENV)/.ready | java
@@ -57,6 +57,10 @@ TEST_WORKERS ?= 2
 .PHONY: test
 test: env $(BIN)/moto_server  ## run all tests except cluster tests, in two processes (TEST_WORKERS=N)
 	pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadfile
+
+.PHONY: quick
+quick: lint  ## run the linters and the tests without Spark, real data and slow tests, in about a minute
+	pytest -m "not (spark or slow or shared or cluster)" -n $(TEST_WORKERS) --dist loadfile
 
 .PHONY: coverage
 coverage: env $(BIN)/moto_server  ## run the same tests; require 95 % line and branch coverage

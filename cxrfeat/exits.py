@@ -15,7 +15,7 @@ DONE = 0
 FAILED = 1
 """Failure during the run."""
 
-UNUSABLE = 2
+INVALID_INPUT = 2
 """Invalid options or input; argparse exits with the same code."""
 
 TOO_MANY_QUARANTINED = 3
@@ -31,16 +31,16 @@ def epilog(meanings: Mapping[int, str]) -> str:
     Args:
         meanings: exit code → description, in addition to the default descriptions or instead of them.
     """
-    defaults = {DONE: "done", FAILED: "failed during the run", UNUSABLE: "invalid options or input"}
+    defaults = {DONE: "done", FAILED: "failed during the run", INVALID_INPUT: "invalid options or input"}
     lines = [f"  {code:<4} {meaning}" for code, meaning in sorted({**defaults, **meanings}.items())]
     return "\n".join(["exit codes:", *lines, "", NOTICE])
 
 
 class ReportedInterrupt(KeyboardInterrupt):
-    """KeyboardInterrupt whose message :func:`answer_interrupts` has already printed."""
+    """KeyboardInterrupt whose message :func:`report_interrupts` has already printed."""
 
 
-def answer_interrupts(interrupted: str) -> None:
+def report_interrupts(interrupted: str) -> None:
     """Install a SIGINT handler that prints a message immediately and then raises :class:`ReportedInterrupt`.
 
     For commands whose stderr may be closed a moment after Ctrl-C.
@@ -69,7 +69,7 @@ def run(command: Callable[[], int], *, interrupted: str) -> int:
         return command()
     except CxrfeatError as error:
         print(f"error: {error}", file=sys.stderr)
-        return FAILED if isinstance(error, RuntimeError) else UNUSABLE
+        return FAILED if isinstance(error, RuntimeError) else INVALID_INPUT
     except OSError as error:  # for example a full disk or a lost network share
         print(f"error: {error}", file=sys.stderr)
         return FAILED

@@ -27,9 +27,10 @@ torch.set_num_threads(1)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark all tests that use the Spark session, so that ``-m "not spark"`` deselects them."""
-    if "spark" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.spark)
+    """Mark all tests that use the Spark session or the real data, so that ``-m`` can deselect them."""
+    for name in ("spark", "shared"):
+        if name in getattr(item, "fixturenames", ()):
+            item.add_marker(name)
 
 
 @pytest.fixture(scope="session")

@@ -81,6 +81,7 @@ def test_the_zip_is_the_wheel_and_holds_both_packages_whole(
     assert {Path(name).suffix for name in packed} >= {".py", ".js", ".css", ".j2"}
 
 
+@pytest.mark.slow
 def test_the_interpreter_of_these_tests_has_nothing_of_the_project(python: Path, tmp_path: Path) -> None:
     """Third-party packages are there; the project is neither importable nor known as installed."""
     code = (
@@ -91,6 +92,7 @@ def test_the_interpreter_of_these_tests_has_nothing_of_the_project(python: Path,
     assert run(python, str(python), "-c", code, cwd=tmp_path).split() == ["None", "None", "None", "False"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zip", "wheel"])
 def test_programs_run_from_zip_and_wheel(dist: tuple[Path, Path], python: Path, tmp_path: Path, kind: str) -> None:
     """A report, which needs its template and style, is made by code inside the zip, and by the installed wheel."""
@@ -154,6 +156,7 @@ def test_the_installed_command_runs_every_step(dist: tuple[Path, Path], tmp_path
             [command, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
         assert result.returncode == 0, result.stderr
+        assert not re.search(r"\[Stage|\bWARN\b|\bINFO\b", result.stderr)  # Spark is quiet
         return result.stdout
 
     assert f"cxrfeat {__version__}" in cxrfeat("--version")

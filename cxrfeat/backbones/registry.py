@@ -20,13 +20,14 @@ class Backbone:
         name: value of ``--backbone`` on the command line.
         dim: length of an embedding, the spatial mean of the last feature map.
         build: builds the network with uninitialised weights.
-        published: name of the network in torchvision, if torchvision publishes its weights; None if a file is needed.
+        torchvision_name: name of the network in torchvision, if it has
+            published weights; None if a file is needed.
     """
 
     name: str
     dim: int
     build: Callable[[], ResNet]
-    published: str | None = None
+    torchvision_name: str | None = None
 
 
 BACKBONES: dict[str, Backbone] = {

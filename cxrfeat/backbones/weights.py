@@ -108,11 +108,11 @@ def _cache_path(url: str) -> Path:
 
 def _published_urls(backbone: Backbone) -> dict[str, str]:
     """Return the URLs of the weights that torchvision publishes, by name; the first is the default."""
-    if backbone.published is None:
+    if backbone.torchvision_name is None:
         return {}
     from torchvision.models import get_model_weights  # noqa: PLC0415 -- slow to import, seldom needed
 
-    return {weights.name: weights.url for weights in get_model_weights(backbone.published)}
+    return {weights.name: weights.url for weights in get_model_weights(backbone.torchvision_name)}
 
 
 def fingerprint(backbone: Backbone, weights: Weights) -> str:

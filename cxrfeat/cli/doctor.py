@@ -127,7 +127,7 @@ def _check_extra(extra: str, modules: Sequence[str]) -> Check:
 def _check_weights() -> Iterator[Check]:
     for backbone in BACKBONES.values():
         name = f"weights {backbone.name}"
-        if backbone.published is None:
+        if backbone.torchvision_name is None:
             yield Check(Verdict.NOTE, name, "not published by torchvision: give a file with --weights")
             continue
         path = cached_weights(backbone)

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"error: cxrfeat {name} needs the package {error.name!r}: pip install 'cxrfeat[{command.extra}]'",
             file=sys.stderr,
         )
-        return exits.UNUSABLE
+        return exits.INVALID_INPUT
     return int(module.main(words[1:], prog=f"cxrfeat {name}"))
 
 

@@ -135,7 +135,7 @@ def list_files(root: str, suffixes: tuple[str, ...]) -> Iterator[str]:
     """
     _check_kind(root, pafs.FileType.Directory)
     filesystem, base = open_filesystem(root)
-    with refusing(root):
+    with as_config_error(root):
         infos = filesystem.get_file_info(pafs.FileSelector(base, recursive=True))
     for info in infos:
         relative = PurePosixPath(relative_to(info.path, base))
@@ -172,7 +172,7 @@ def check_file(location: str) -> None:
 
 
 @contextlib.contextmanager
-def refusing(location: str) -> Iterator[None]:
+def as_config_error(location: str) -> Iterator[None]:
     """Convert file system errors to ConfigError, for checks of the options before the work starts.
 
     Raises:
@@ -187,7 +187,7 @@ def refusing(location: str) -> Iterator[None]:
 def _check_kind(location: str, expected: pafs.FileType) -> None:
     names = {pafs.FileType.File: "a file", pafs.FileType.Directory: "a folder"}
     filesystem, path = open_filesystem(location)
-    with refusing(location):
+    with as_config_error(location):
         found = filesystem.get_file_info(path).type
     if found == pafs.FileType.NotFound:
         raise ConfigError(f"{location!r} does not exist; expected {names[expected]}")
@@ -205,7 +205,7 @@ def open_input(location: str) -> pa.NativeFile:
     return filesystem.open_input_file(path)
 
 
-def reason_of(error: OSError) -> Reason | None:
+def quarantine_reason(error: OSError) -> Reason | None:
     """Return the quarantine reason of a file error, or None for an error that fails the job.
 
     Among the errors of S3, only a missing object has an errno. All others (denied access, expired credentials,
@@ -214,7 +214,7 @@ def reason_of(error: OSError) -> Reason | None:
     return None if error.errno is None else _REASON_OF_ERRNO.get(error.errno)
 
 
-def is_of_s3(error: OSError) -> bool:
+def is_s3_error(error: OSError) -> bool:
     """Return True for an error of S3; pyarrow's decoders also raise OSError without errno, but with other messages."""
     return "AWS Error" in str(error)
 

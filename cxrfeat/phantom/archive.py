@@ -22,7 +22,7 @@ from cxrfeat.phantom.radiograph import MIN_SIZE, draw
 VERSION = 1
 """Version of the drawing; increase it when the same seed gives other images."""
 
-PASSPORT = "phantom.json"
+IDENTITY_FILE = "phantom.json"
 """File that identifies a folder as a phantom set, with seed, size and version."""
 
 METADATA = "Data_Entry_2017_v2020.csv"
@@ -114,7 +114,7 @@ def is_test_patient(number: int) -> bool:
 
 def _prepare_folder(output: Path, passport: str) -> None:
     """Create the folder of a set, or check that it contains this set."""
-    path = output / PASSPORT
+    path = output / IDENTITY_FILE
     if output.exists() and not output.is_dir():
         raise DatasetMismatchError(f"{output} is a file; expected a folder")
     if path.exists():
@@ -122,7 +122,7 @@ def _prepare_folder(output: Path, passport: str) -> None:
         if found != passport:
             raise DatasetMismatchError(f"{output} contains another phantom set: {found}; expected {passport}")
     elif output.exists() and any(output.iterdir()):
-        raise DatasetMismatchError(f"{output} is not empty and not a phantom set: {PASSPORT} is missing")
+        raise DatasetMismatchError(f"{output} is not empty and not a phantom set: {IDENTITY_FILE} is missing")
     else:
         output.mkdir(parents=True, exist_ok=True)
         _write_atomically(path, passport.encode())

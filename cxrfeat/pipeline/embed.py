@@ -97,7 +97,7 @@ def _read(uri: str) -> bytes:
                 raise ImageError(Reason.TOO_LARGE, f"file of {stream.size()} bytes; the limit is {MAX_FILE_BYTES}")
             return bytes(stream.read())
     except OSError as error:
-        reason = storage.reason_of(error)
+        reason = storage.quarantine_reason(error)
         if reason is None:
             raise
         raise ImageError(reason, str(error)) from error

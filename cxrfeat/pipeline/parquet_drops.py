@@ -127,7 +127,7 @@ def _open(uri: str) -> Iterator[pq.ParquetFile]:
     except pa.ArrowException as error:
         raise _not_parquet(error) from error
     except OSError as error:
-        reason = storage.reason_of(error)
+        reason = storage.quarantine_reason(error)
         if reason is not None:
             raise DropError(reason, str(error)) from error
         _raise_if_storage_error(uri, error)
@@ -147,7 +147,7 @@ def _raise_if_storage_error(uri: str, error: OSError) -> None:
     Raises:
         OSError: the error is not caused by the file itself.
     """
-    if storage.is_of_s3(error):
+    if storage.is_s3_error(error):
         raise error
     with storage.open_input(uri) as stream:
         while stream.read(_READ_BUFFER):
@@ -201,7 +201,7 @@ def _check_extractors(uri: str, file: pq.ParquetFile, predictor: Predictor) -> N
         try:
             names = file.read_row_group(number, columns=["extractor"], use_threads=False)["extractor"]
         except (pa.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and storage.reason_of(error) is None:
+            if isinstance(error, OSError) and storage.quarantine_reason(error) is None:
                 _raise_if_storage_error(uri, error)
             continue
         for entry in pc.value_counts(names.cast(pa.string()).combine_chunks()).to_pylist():

@@ -25,7 +25,7 @@ def check_manifest(output: str, settings: Mapping[str, object]) -> None:
     """
     location = storage.join(output, NAME)
     requested = {"format": FORMAT, **settings}
-    with storage.refusing(output):
+    with storage.as_config_error(output):
         text = storage.read_text(location)
         if text is None:
             versions = {name: version(name) for name in ("torch", "torchvision", "pillow", "pyspark", "pyarrow")}

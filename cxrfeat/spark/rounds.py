@@ -78,7 +78,7 @@ def run_rounds(spark: SparkSession, rounds: Rounds, commit: Commit) -> None:
 
     def commit_round(_: DataFrame, round_id: int) -> None:
         try:
-            commit(files_of_round(rounds.checkpoint, round_id), round_id)
+            commit(list_round_files(rounds.checkpoint, round_id), round_id)
         except Exception as error:
             failure.append(error)
             raise
@@ -124,7 +124,7 @@ def to_handles(spark: SparkSession, files: Sequence[str]) -> DataFrame:
     return spark.createDataFrame(pa.table({"uri": files}, schema=HANDLE))
 
 
-def files_of_round(checkpoint: str, round_id: int) -> list[str]:
+def list_round_files(checkpoint: str, round_id: int) -> list[str]:
     """Return the files that the stream assigned to a round, qualified and sorted.
 
     They are read from the stream's log, because the round's DataFrame leaves out empty files and files that have

@@ -27,7 +27,7 @@ from cxrfeat.spark.metadata_reader import read_metadata
 from cxrfeat.spark.predictions_table import PredictionsTable, ScoringSummary, check, summarise
 from cxrfeat.spark.rounds import Rounds, run_rounds, to_handles
 from cxrfeat.spark.session import check_connectors, count_slots
-from cxrfeat.spark.worker import EmbedTask, OpenDropsTask, ScoreImagesTask, ScoreRowGroupsTask, ShippedHead
+from cxrfeat.spark.worker import BroadcastHead, EmbedTask, OpenDropsTask, ScoreImagesTask, ScoreRowGroupsTask
 
 _LOG = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = lo
         raise ConfigError(f"nothing to score in {config.source}; expected {suffixes} files at any depth")
     files = read_bundle(config.head)
     head = Predictor(parse_bundle(files), config.operating_point)  # checked on the driver, where an error is one line
-    shipped = ShippedHead(spark.sparkContext.broadcast(files), config.operating_point)
+    shipped = BroadcastHead(spark.sparkContext.broadcast(files), config.operating_point)
     predictions = PredictionsTable(spark, config.output)
     watching = config.watch is not None
     if config.embedding is None:
@@ -141,7 +141,7 @@ _Scorer = Callable[[Sequence[str]], DataFrame]
 """Function from the files of a round to a lazy table of :func:`cxrfeat.io.schema.scored_schema`."""
 
 
-def _drops_scorer(spark: SparkSession, root: str, head: ShippedHead, progress: JobProgress) -> _Scorer:
+def _drops_scorer(spark: SparkSession, root: str, head: BroadcastHead, progress: JobProgress) -> _Scorer:
     """Return a scorer whose workers read row groups themselves, so that only their handles pass through the JVM."""
     slots = count_slots(spark)
     open_drops = OpenDropsTask(head)
@@ -159,7 +159,7 @@ def _images_scorer(
     spark: SparkSession,
     config: EmbeddingConfig,
     head: Predictor,
-    shipped: ShippedHead,
+    shipped: BroadcastHead,
     progress: JobProgress,
     *,
     factory: EncoderFactory,

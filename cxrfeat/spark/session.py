@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import threading
+from pathlib import Path
 
+import pyspark
 from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
@@ -58,6 +61,8 @@ def open_session(app_name: str, *, interrupted: str | None = None) -> SparkSessi
     find_java()
     # Workers run in the driver's interpreter, not in the first python3 on PATH.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if SparkContext._gateway is None and "PYSPARK_GATEWAY_PORT" not in os.environ:  # not started by spark-submit
+        os.environ.setdefault("PYSPARK_SUBMIT_ARGS", shlex.join(_submit_arguments()))
     # The options of spark-submit are in the JVM that started this process; a SparkConf is empty until it is connected.
     SparkContext._ensure_initialized()
     conf = configure(SparkConf(), app_name)
@@ -71,7 +76,7 @@ def open_session(app_name: str, *, interrupted: str | None = None) -> SparkSessi
         # Spark's handler cancels jobs through the JVM connection, which fails if a call is already in progress.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if interrupted is not None:  # printed in the handler: the JVM that passes our output on gets the signal too
-            exits.answer_interrupts(interrupted)
+            exits.report_interrupts(interrupted)
     return spark
 
 
@@ -82,6 +87,20 @@ def configure(conf: SparkConf, app_name: str) -> SparkConf:
     for key, value in defaults.items():
         conf.setIfMissing(key, value)
     return conf
+
+
+def _submit_arguments() -> list[str]:
+    """Return the arguments of the spark-submit that pyspark calls to start a JVM from Python.
+
+    Pyspark would start a shell, which shows a bar for each stage and logs more than the users need. Settings in Spark's
+    own conf folder stay in force.
+    """
+    arguments = ["--conf", "spark.ui.showConsoleProgress=false"]
+    conf = Path(os.environ.get("SPARK_CONF_DIR") or Path(pyspark.__file__).with_name("conf"))
+    if not any((conf / name).exists() for name in ("spark-defaults.conf", "log4j2.properties")):
+        file = Path(__file__).with_name("log4j2.properties")
+        arguments += ["--driver-java-options", f"-Dlog4j2.configurationFile={file}"]
+    return [*arguments, "pyspark-shell"]
 
 
 def _s3_settings() -> dict[str, str]:

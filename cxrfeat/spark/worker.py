@@ -67,7 +67,7 @@ class EmbedTask:
 
 
 @dataclass(frozen=True)
-class ShippedHead:
+class BroadcastHead:
     """Bundle broadcast to the workers as its two files, so that no shared file system and no pickled model is needed.
 
     Attributes:
@@ -94,7 +94,7 @@ def _load_predictor(files: BundleFiles, operating_point: str, threads: int) -> P
 class OpenDropsTask:
     """Function that lists the row groups of drops."""
 
-    head: ShippedHead
+    head: BroadcastHead
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield :data:`cxrfeat.io.schema.ROW_GROUP` batches for :data:`cxrfeat.io.schema.HANDLE` batches."""
@@ -115,7 +115,7 @@ class ScoreRowGroupsTask:
     """
 
     root: str
-    head: ShippedHead
+    head: BroadcastHead
     rows: Accumulator[int]
     quarantined: Accumulator[int]
 
@@ -137,7 +137,7 @@ class ScoreRowGroupsTask:
 class ScoreImagesTask:
     """Function that scores embedded images joined with their metadata."""
 
-    head: ShippedHead
+    head: BroadcastHead
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield :func:`cxrfeat.io.schema.scored_schema` batches for :data:`cxrfeat.io.schema.EMBEDDINGS` batches."""

@@ -21,7 +21,7 @@ from cxrfeat.web.schemas import ProblemDetails
 
 MEDIA_TYPE = "application/problem+json"
 
-REFUSALS: Mapping[str, str] = {
+IMAGE_ERROR_TITLES: Mapping[str, str] = {
     Reason.EMPTY: "The file is empty. Was it copied completely?",
     Reason.NOT_PNG_OR_JPEG: "This file is neither a PNG nor a JPEG picture. Please export the X-ray as one of them.",
     Reason.CORRUPT: "The picture is damaged and cannot be read. Please export or copy it again.",
@@ -87,7 +87,7 @@ def to_problem(error: Exception) -> Problem:
         case Problem():
             return error
         case ImageError():
-            return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, error.reason, REFUSALS[error.reason], str(error))
+            return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, error.reason, IMAGE_ERROR_TITLES[error.reason], str(error))
         case RequestValidationError():
             faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
             title = "Age must be 0 to 123 years and sex M or F. Leave unknown values empty."

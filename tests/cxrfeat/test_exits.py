@@ -50,7 +50,7 @@ def test_ctrl_c_can_be_answered_before_anything_else(capfd: pytest.CaptureFixtur
     """The message is printed immediately and once; a second Ctrl-C interrupts the cleanup."""
     before = signal.getsignal(signal.SIGINT)
     try:
-        exits.answer_interrupts("rounds are safe")
+        exits.report_interrupts("rounds are safe")
 
         def command() -> int:
             with pytest.raises(KeyboardInterrupt) as first:

@@ -54,6 +54,7 @@ def test_an_evaluation_is_never_overwritten(
     assert read(case.folder / "whole") == metrics
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_leaves_the_numbers(
     case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

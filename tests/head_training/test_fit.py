@@ -195,6 +195,7 @@ def test_the_display_lives_and_quiet_is_quiet(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "code", "message"), [(OSError("disk full"), 1, "disk full"), (KeyboardInterrupt(), 130, "")]
 )

@@ -83,6 +83,7 @@ def test_a_missing_java_is_one_line(conf: Path) -> None:
     assert failed.value.stderr.count("\n") == 1
 
 
+@pytest.mark.spark
 def test_the_jvm_takes_spark_out_of_the_archive(tmp_path: Path) -> None:
     """In the environment that these tests run in: Java refuses an archive whole, or not at all."""
     if not (Path(sys.prefix) / "classes.jsa").exists():

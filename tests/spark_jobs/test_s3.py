@@ -128,6 +128,7 @@ def test_jobs_on_s3_equal_jobs_on_a_disk(tmp_path: Path, bucket: str, connector:
     )
 
 
+@pytest.mark.spark
 def test_without_a_connector_the_error_names_the_fix(tmp_path: Path, bucket: str) -> None:
     """One line and exit code 2 before any work, wherever S3 is named; nothing is written."""
     if s3a.submit_options() == []:

@@ -29,6 +29,8 @@ def write_drops(folder: Path, count: int) -> pa.Table:
     return pa.concat_tables(tables)
 
 
+@pytest.mark.slow
+@pytest.mark.spark
 def test_killed_again_and_again(tmp_path: Path) -> None:
     """Killed with SIGKILL at two points and started again, every row is there once, as a plain forward pass has it.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pyarrow.dataset as pads
+import pytest
 
 from cxrfeat.phantom.archive import write_archive
 from tests.spark_jobs import jobs
@@ -23,6 +24,8 @@ WARM = 5
 DEADLINE_S = 300
 
 
+@pytest.mark.slow
+@pytest.mark.spark
 def test_images_come_in_batches(tmp_path: Path) -> None:
     """While the job watches, images are moved in; each is embedded once, and Python's memory does not grow."""
     write_archive(tmp_path / "drawn", BATCHES * IMAGES, size=64)

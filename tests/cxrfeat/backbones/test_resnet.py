@@ -37,12 +37,14 @@ def list_heavy_modules(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["cxrfeat.spark.worker", "cxrfeat.head.predictor", "head_training.fit"])
 def test_torchvision_is_not_imported(module: str) -> None:
     """Importing torchvision or torch's compiler would double the start time of a worker."""
     assert list_heavy_modules(f"import {module}") == "[]"
 
 
+@pytest.mark.slow
 def test_an_encoder_is_built_and_used_without_torchs_compiler(tmp_path: Path) -> None:
     """A worker that loads weights from a file imports neither of them."""
     file = tmp_path / "weights.pth"

@@ -183,6 +183,7 @@ def test_no_pickle_is_inside(tmp_path: Path) -> None:
     assert names == {"inputs.mean", "inputs.scale"} | {f"layers.{n}.{k}" for n in range(3) for k in ("weight", "bias")}
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_line_leaves_a_complete_bundle_or_none(tmp_path: Path) -> None:
     """The writer is killed with SIGKILL before each of its lines in turn, until one finishes."""
     bundle = make_bundle()

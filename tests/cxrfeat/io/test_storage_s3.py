@@ -95,7 +95,7 @@ def test_a_missing_object_is_missing(bucket: str, key: str) -> None:
     put(f"{bucket}/in/a.png")
     with pytest.raises(FileNotFoundError) as raised:
         storage.open_input(f"{bucket}/{key}")
-    assert storage.reason_of(raised.value) == Reason.MISSING
+    assert storage.quarantine_reason(raised.value) == Reason.MISSING
     (batch,) = embed_batches(
         fakes.handles(bucket, [key, "in/a.png"]), encoder=fakes.FakeEncoder(), root=storage.qualify(bucket)
     )
@@ -115,8 +115,8 @@ def test_denied_access_fails_the_job(bucket: str, s3_server: str) -> None:
         embedded = embed_batches(fakes.handles(bucket, ["in/a.png"]), encoder=fakes.FakeEncoder(), root=bucket)
         with pytest.raises(OSError, match="AWS Error ACCESS_DENIED") as raised:
             list(embedded)
-        assert storage.reason_of(raised.value) is None
-        assert storage.is_of_s3(raised.value)
+        assert storage.quarantine_reason(raised.value) is None
+        assert storage.is_s3_error(raised.value)
         with pytest.raises(OSError, match="AWS Error ACCESS_DENIED"):
             open_drop(f"{bucket}/in/a.png", predictor())
     assert open_drop(f"{bucket}/in/a.png", predictor()).column("reason").to_pylist() == [Reason.NOT_PARQUET]

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from cxrfeat.errors import CheckpointError, ConfigError, WorkerError
-from cxrfeat.spark.rounds import Rounds, files_of_round, run_rounds
+from cxrfeat.spark.rounds import Rounds, list_round_files, run_rounds
 
 Committed = dict[int, list[str]]
 
@@ -107,7 +107,7 @@ def test_the_log_is_read_across_its_compactions(spark: SparkSession, tmp_path: P
     assert [len(handed) for handed in committed.values()] == [1] * 23
     assert all_files(committed) == files
     assert (tmp_path / "checkpoint" / "sources" / "0" / "19.compact").is_file()
-    assert files_of_round(str(tmp_path / "checkpoint"), 19) == committed[19]
+    assert list_round_files(str(tmp_path / "checkpoint"), 19) == committed[19]
 
 
 def test_a_stream_that_cannot_go_on_is_one_line(spark: SparkSession, tmp_path: Path) -> None:
@@ -171,4 +171,4 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: str | None, me
         (tmp_path / "offsets").mkdir()
         (tmp_path / "offsets" / "0").write_text(content)
     with pytest.raises(CheckpointError, match=message):
-        files_of_round(str(tmp_path), 0)
+        list_round_files(str(tmp_path), 0)

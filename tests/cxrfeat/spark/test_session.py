@@ -133,3 +133,15 @@ def test_slots_are_cores_by_the_cores_of_a_task(spark: SparkSession, monkeypatch
     for of_task, slots in (("1", cores), (str(cores), 1), (str(2 * cores), 1)):
         conf.set("spark.task.cpus", of_task)
         assert count_slots(spark) == slots
+
+
+@pytest.mark.parametrize("own", ["spark-defaults.conf", "log4j2.properties"])
+def test_log_settings_of_the_users_own_conf_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: str) -> None:
+    """A JVM started from Python gets our log settings, unless Spark's conf folder has settings of its own."""
+    monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path))
+    (*_, java_options, shell) = session._submit_arguments()
+    file = Path(java_options.removeprefix("-Dlog4j2.configurationFile="))
+    assert file.is_file()
+    assert shell == "pyspark-shell"
+    (tmp_path / own).touch()
+    assert session._submit_arguments() == ["--conf", "spark.ui.showConsoleProgress=false", "pyspark-shell"]

@@ -31,11 +31,11 @@ from cxrfeat.pipeline.score import score_images
 from cxrfeat.spark import worker
 from cxrfeat.spark.rounds import to_handles
 from cxrfeat.spark.worker import (
+    BroadcastHead,
     EmbedTask,
     OpenDropsTask,
     ScoreImagesTask,
     ScoreRowGroupsTask,
-    ShippedHead,
     task_device,
 )
 from tests import fakes
@@ -156,10 +156,10 @@ def fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[An
 
 
 @pytest.fixture
-def head(tmp_path: Path) -> ShippedHead:
+def head(tmp_path: Path) -> BroadcastHead:
     save_bundle(fakes.bundle(DIM), tmp_path / "head")
     sent: Any = Sent(read_bundle(tmp_path / "head"))
-    return ShippedHead(sent, "youden")
+    return BroadcastHead(sent, "youden")
 
 
 def give_cpus(monkeypatch: pytest.MonkeyPatch, count: int | None) -> int:
@@ -219,7 +219,7 @@ def test_a_task_embeds_what_it_is_handed(
 
 @pytest.mark.parametrize("cpus", [None, 3])
 def test_a_process_loads_a_head_once(
-    monkeypatch: pytest.MonkeyPatch, fresh_process: dict[str, list[Any]], head: ShippedHead, cpus: int | None
+    monkeypatch: pytest.MonkeyPatch, fresh_process: dict[str, list[Any]], head: BroadcastHead, cpus: int | None
 ) -> None:
     """With the task's CPUs; another operating point is another head, and one that is not there is refused."""
     threads = give_cpus(monkeypatch, cpus)
@@ -232,7 +232,7 @@ def test_a_process_loads_a_head_once(
 
 
 @pytest.mark.usefixtures("fresh_process")
-def test_drops_are_opened_one_by_one(tmp_path: Path, head: ShippedHead) -> None:
+def test_drops_are_opened_one_by_one(tmp_path: Path, head: BroadcastHead) -> None:
     """Every drop of every batch, in order, becomes its row groups, or one row with a reason."""
     files = [str(write(tmp_path / f"{number}.parquet", rows(15, seed=number))) for number in range(3)]
     truncate(Path(files[1]))
@@ -242,7 +242,7 @@ def test_drops_are_opened_one_by_one(tmp_path: Path, head: ShippedHead) -> None:
 
 
 def test_row_groups_are_scored_and_counted(
-    tmp_path: Path, fresh_process: dict[str, list[Any]], head: ShippedHead
+    tmp_path: Path, fresh_process: dict[str, list[Any]], head: BroadcastHead
 ) -> None:
     """The rows of score_row_group; those of a bad row group count as quarantined, those of a bad file as none."""
     damage_page(write(tmp_path / "page.parquet", rows(25)), 1)
@@ -262,7 +262,7 @@ def test_row_groups_are_scored_and_counted(
 
 
 @pytest.mark.usefixtures("fresh_process")
-def test_images_are_scored_batch_by_batch(head: ShippedHead) -> None:
+def test_images_are_scored_batch_by_batch(head: BroadcastHead) -> None:
     """The rows of score_images for every batch: images that were embedded, and those in quarantine."""
     images: list[dict[str, Any]] = [
         {"image_path": "a.png", "status": "ok", "embedding": [1.0, 2.0, 3.0, 4.0]},

@@ -60,6 +60,7 @@ def mutate(data: bytes, random: np.random.Generator) -> bytes:
     return fakes.fix_checksums(bytes(mutated)) if random.random() < 0.5 else bytes(mutated)
 
 
+@pytest.mark.slow
 def test_mutated_images_never_cause_a_server_error(client: httpx.Client) -> None:
     """Each is scored or refused with a reason; test_png_jpeg.py runs thousands more on the decoder alone."""
     random = np.random.default_rng(0)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxrfeat.web.problems import MEDIA_TYPE, REFUSALS
+from cxrfeat.web.problems import IMAGE_ERROR_TITLES, MEDIA_TYPE
 from cxrfeat.web.request_queue import RequestLimits
 from cxrfeat.web.schemas import Answer
 from cxrfeat.web.service import Service
@@ -61,13 +61,13 @@ def test_a_refused_image_gets_a_reason(reason: str, client: httpx.Client, png: b
     assert response.headers["content-type"] == MEDIA_TYPE
     problem = response.json()
     assert (response.status_code, problem["status"], problem["reason"]) == (422, 422, reason)
-    assert (problem["title"], problem["type"]) == (REFUSALS[reason], f"urn:cxrfeat:{reason}")
+    assert (problem["title"], problem["type"]) == (IMAGE_ERROR_TITLES[reason], f"urn:cxrfeat:{reason}")
     assert predict(client, png).status_code == HTTPStatus.OK
 
 
 def test_every_refusal_is_tried() -> None:
     """The table above covers every reason that has a sentence."""
-    assert set(REFUSED) == set(REFUSALS)
+    assert set(REFUSED) == set(IMAGE_ERROR_TITLES)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,10 @@ from tests import fakes
 from tests.cxrfeat.web.conftest import PATIENCE_S
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path"),
+]
 
 DESKTOP, PHONE = (1440, 1000), (390, 844)
 REFUSED = tuple(f"Failed to load resource: the server responded with a status of {status}" for status in (422, 503))

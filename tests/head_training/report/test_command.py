@@ -48,6 +48,7 @@ def write(case: Case, *names: str) -> Page:
 NUMBERS = ["Test", "Operating points", "Calibration", "Triage", "Baselines", "Subgroups", "Literature"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "sections"),
     [
@@ -159,6 +160,7 @@ def test_ctrl_c_is_a_line_and_a_code(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_fit_and_evaluate_write_their_own_report(features: Path, tmp_path: Path) -> None:
     """By default, fit writes RUN/evaluation and RUN/report.html, and evaluate EVAL/report.html."""
     run, evaluation = tmp_path / "run", tmp_path / "eval"
@@ -178,6 +180,7 @@ parent.document.body.setAttribute("data-probe-" + innerWidth, JSON.stringify([in
 </script>"""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path")
 def test_a_browser_shows_every_figure_without_console_messages(case: Case, tmp_path: Path) -> None:
     """In wide and narrow windows, every figure has a size, nothing overflows the page, and the console is empty."""

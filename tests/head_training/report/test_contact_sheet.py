@@ -78,6 +78,7 @@ def test_a_thumbnail_is_the_image_made_small(tmp_path: Path) -> None:
         ImageFolder(str(tmp_path / "none"))
 
 
+@pytest.mark.slow
 def test_the_contact_sheet_shows_the_first_image_that_has_a_label_alone(case: Case) -> None:
     """The first by name that is decodable and in the folder; a label without such an image has none."""
     folder = ImageFolder(str(case.folder / "xrays"))

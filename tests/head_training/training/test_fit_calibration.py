@@ -39,6 +39,7 @@ def test_label_weights_are_undone_exactly() -> None:
     np.testing.assert_allclose(calibration.apply(torch.from_numpy(logits))[0], share, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_distorted_head_is_corrected_and_a_good_one_stays() -> None:
     """Platt scaling recovers slope and shift; correct logits gain nothing from it, and some keep theirs."""
     logits, labels, patients, expected = sample(4000, slope=0.4, shift=1.0)
@@ -56,6 +57,7 @@ def test_a_distorted_head_is_corrected_and_a_good_one_stays() -> None:
     np.testing.assert_allclose(calibration.apply(torch.from_numpy(logits)).numpy(), expected, atol=0.04)
 
 
+@pytest.mark.slow
 def test_weights_and_distortion_are_both_undone() -> None:
     """The head was trained with weights, and its logits are distorted too."""
     logits, labels, patients, expected = sample(4000, slope=0.5, shift=0.0)
@@ -66,6 +68,7 @@ def test_weights_and_distortion_are_both_undone() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_slope_is_never_negative() -> None:
     """Logits that fall where they should rise keep slope 1: the calibration must not change the ranks."""
     logits, labels, patients, _ = sample(500, slope=-1.0, shift=0.0)
@@ -74,6 +77,7 @@ def test_a_slope_is_never_negative() -> None:
     assert set(calibration.slope) == {1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rare", [MIN_IMAGES - 1, 0])
 def test_too_few_images_are_not_fitted(rare: int) -> None:
     """Below the minimum of either class, the logits stay."""

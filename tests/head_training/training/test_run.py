@@ -104,6 +104,7 @@ def test_the_bundle_does_not_depend_on_the_files_of_the_data(features: Path, tmp
     assert bundle_bytes(tmp_path / "a") == bundle_bytes(tmp_path / "b") != bundle_bytes(tmp_path / "c")
 
 
+@pytest.mark.slow
 def test_the_head_is_close_to_the_best_possible(tmp_path: Path) -> None:
     """The mean AUROC on test is within 0.01 of the best possible one, which is known for two Gaussians."""
     distance = 1.5
@@ -131,6 +132,7 @@ def test_weighted_heads_are_calibrated_to_frequencies(tmp_path: Path) -> None:
     assert set(record(tmp_path / "run")["calibrated_by"]) == set(FINDINGS)
 
 
+@pytest.mark.slow
 def test_age_is_an_input_and_can_be_left_out(tmp_path: Path) -> None:
     """Where age alone is predictive, AUROC is above 0.7 with it and 0.5 without."""
     random = np.random.default_rng(0)
