@@ -100,8 +100,10 @@ bench-env:  ## create build/bench-venv with the peer programs, separate from .ve
 	$(MAKE) --no-print-directory bench-images VENV=$(BENCH_VENV) EXTRA=bench
 
 .PHONY: bench-all
-bench-all: bench-env  ## compare with every peer, about 40 minutes: benchmarks/results.md (BENCH_IMAGES, BENCH_OPTIONS)
-	export PATH="$(abspath $(BENCH_VENV))/bin:$$PATH"; python -m benchmarks.all --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
+bench-all: bench-env  ## compare extraction with every peer, half an hour (BENCH_IMAGES, BENCH_OPTIONS)
+	export PATH="$(abspath $(BENCH_VENV))/bin:$$PATH"; \
+	python -m benchmarks.extract --images "$(BENCH_IMAGES)" --contenders all --count 621 --long-count 2000 --save $(BENCH_OPTIONS); \
+	python -m benchmarks.results
 
 .PHONY: bench-gpu
 bench-gpu: bench-env  ## GPU: agreement with the CPU, number of usable cores, time per stage
@@ -117,26 +119,17 @@ bench-images: env
 bench: bench-images  ## compare extraction with a bare and a naive loop (BENCH_IMAGES=DIR, BENCH_OPTIONS='--weights F')
 	python -m benchmarks.extract --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
 
-.PHONY: bench-memory
-bench-memory: bench-images  ## measure time and memory of driver and workers for 200 and 2,000 images
-	python -m benchmarks.scaling --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
+.PHONY: bench-stages
+bench-stages: bench-images  ## measure the time per stage of one image on one core (BENCH_OPTIONS='--weights F')
+	python -m benchmarks.stages --images "$(BENCH_IMAGES)" $(BENCH_OPTIONS)
 
 .PHONY: bench-fit
-bench-fit: env  ## compare grid training with single runs, and loading with pyarrow (BENCH_OPTIONS='--rows N')
+bench-fit: env  ## compare grid training with single runs (BENCH_OPTIONS='--rows N', or '--memory N' for loading)
 	python -m benchmarks.fit $(BENCH_OPTIONS)
-	python -m benchmarks.load $(BENCH_OPTIONS)
-
-.PHONY: bench-bootstrap
-bench-bootstrap: env  ## compare intervals of 1,000 resamples with loops over scikit-learn
-	python -m benchmarks.bootstrap $(BENCH_OPTIONS)
 
 .PHONY: bench-score
 bench-score: env  ## compare scoring with a pyarrow + torch program (BENCH_OPTIONS='--memory 100000 1000000' for memory)
 	python -m benchmarks.score $(BENCH_OPTIONS)
-
-.PHONY: bench-web
-bench-web: env  ## web page: latency against the bare model, eight visitors for a minute (BENCH_OPTIONS='--weights F')
-	python -m benchmarks.web $(BENCH_OPTIONS)
 
 .PHONY: constraints
 constraints:  ## update constraints.txt to the newest compatible versions

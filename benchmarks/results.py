@@ -110,7 +110,8 @@ def stages(found: Sequence[Mapping[str, Any]]) -> str:
         ways = sorted((way for way in found if way["stage"] == stage), key=lambda way: way["ms"])
         ours = [f"{way['ms']:.2f}" for way in ways if way["way"] == "ours"]
         others = [f"{way['ms']:.2f} ({way['way']})" for way in ways if way["way"] != "ours"]
-        rows.append([stage, *ours, ", ".join(others)])
+        if ours:
+            rows.append([stage, *ours, ", ".join(others)])
     return table(["stage", "ours, ms", "others and bound, ms"], rows)
 
 
@@ -159,7 +160,7 @@ def score(found: Mapping[str, Any]) -> str:
     return table([f"{found['rows']:,} rows", "rows/s", "runs", "it / bare"], rows)
 
 
-class Section(NamedTuple):
+class ResultSection(NamedTuple):
     """Heading, command, explanation, and the function that turns stored numbers into text."""
 
     title: str
@@ -169,7 +170,7 @@ class Section(NamedTuple):
 
 
 SECTIONS = {
-    "extract": Section(
+    "extract": ResultSection(
         "Extraction",
         "extract --images DIR --weights PATH --contenders all --count 621 --long-count 2000",
         """\
@@ -178,7 +179,7 @@ embedding function. `steady` leaves out start-up (`benchmarks/steady.py`); its r
 those end to end to the job's run over as many images. Peak: the whole process tree, shared pages counted once.""",
         extract,
     ),
-    "stages": Section(
+    "stages": ResultSection(
         "Time of one image on one core",
         "stages --images DIR --weights PATH",
         """\
@@ -186,8 +187,8 @@ those end to end to the job's run over as many images. Peak: the whole process t
 a large matrix product.""",
         stages,
     ),
-    "fit": Section("Training", "fit --rows 20000", "`--help` explains the names.", fit),
-    "fit_memory": Section(
+    "fit": ResultSection("Training", "fit --rows 20000", "`--help` explains the names.", fit),
+    "fit_memory": ResultSection(
         "Reading embeddings for training",
         "fit --memory 40000 --repeats 5",
         """\
@@ -195,8 +196,8 @@ a large matrix product.""",
 `fit` is a whole run of one epoch.""",
         fit_memory,
     ),
-    "score": Section("Scoring", "score", "`--help` explains the names.", score),
-    "score_memory": Section(
+    "score": ResultSection("Scoring", "score", "`--help` explains the names.", score),
+    "score_memory": ResultSection(
         "Memory of the scoring job", "score --memory 100000 1000000", "Per number of rows.", memory
     ),
 }

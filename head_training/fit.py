@@ -208,7 +208,8 @@ def format_result(result: FitResult, select: SelectionMetric) -> str:
         f"chosen: {chosen.name}, by {metric}; best epoch {chosen.best_epoch} of {len(chosen.epochs)}; hidden "
         f"{' '.join(map(str, configuration.hidden))}, dropout {configuration.dropout:g}, lr {configuration.lr:g}, "
         f"weight decay {configuration.weight_decay:g}",
-        f"calibrated on val: {calibrated} of {len(FINDINGS)} findings{uncalibrated if calibrated < len(FINDINGS) else ''}",
+        f"calibrated on val: {calibrated} of {len(FINDINGS)} findings"
+        f"{uncalibrated if calibrated < len(FINDINGS) else ''}",
         f"{'AUROC':<20}{'val':>8}{'test':>8}   positives in val, test",
     ]
     for val, test in zip(result.val.findings, result.test.findings, strict=True):

@@ -1,4 +1,4 @@
-"""Every contender computes what it is compared in: the same network's embeddings of the same films."""
+"""Every contender computes what it is compared in: the same network's embeddings of the same images."""
 
 from __future__ import annotations
 
@@ -14,50 +14,43 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.contenders import CONTENDERS, Contender, Network
-from benchmarks.extract import REPOSITORY
-from benchmarks.peers.common import from_pil
+from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.machine import REPOSITORY
+from benchmarks.peers.common import FROM_PIL
 from cxrfeat.backbones.registry import get_backbone
 from cxrfeat.backbones.weights import RANDOM, Weights, load_network
 
-NETWORK = Network("resnet50", RANDOM)
-INSTALLED_BY_BENCH = {"daft": "daft", "ray_data": "ray", "openvino": "openvino"}
+NETWORK = ("--backbone", "resnet50", "--weights", RANDOM)
+INSTALLED_BY_BENCH = {"daft": "daft", "ray_data": "ray"}
 SPARK_PEERS = dict.fromkeys(("predict_batch_udf", "map_in_pandas", "recipe_2018"), "daft")
 """They need nothing of the bench extra, but minutes, so they run where it is installed."""
 
-TESTED = {
-    contender.name: contender
-    for contender in CONTENDERS.values()
-    # Allocator settings change no number, and one batch size of the naive loop is enough.
-    if not contender.name.endswith(("settings", "defaults", "batch 1", "batch 32"))
-}
-
 
 @pytest.fixture(scope="module")
-def films() -> dict[str, NDArray[np.uint8]]:
-    """Five films that no network takes for each other."""
+def pictures() -> dict[str, NDArray[np.uint8]]:
+    """Return five images that no network takes for each other."""
     rows, columns = np.mgrid[0:96, 0:96]
     noise = np.random.default_rng(0).integers(0, 256, (96, 96))
     pictures = (rows * 2, columns * 2, noise, (rows // 8 + columns // 8) % 2 * 200, np.full((96, 96), 128))
-    return {f"film{number}.png": picture.astype(np.uint8) for number, picture in enumerate(pictures)}
+    return {f"image{number}.png": picture.astype(np.uint8) for number, picture in enumerate(pictures)}
 
 
 @pytest.fixture(scope="module")
-def folder(films: dict[str, NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("films")
-    for number, (name, picture) in enumerate(films.items()):
+def folder(pictures: dict[str, NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    for number, (name, picture) in enumerate(pictures.items()):
         (root / f"deep{number % 2}").mkdir(exist_ok=True)
         Image.fromarray(picture).save(root / f"deep{number % 2}" / name)
     return root
 
 
 @pytest.fixture(scope="module")
-def reference(films: dict[str, NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
+def reference(pictures: dict[str, NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
     """Torchvision's network in fp32 on torchvision's transform."""
-    network = load_network(get_backbone(NETWORK.backbone), Weights(None, "random-seed0"))
-    inputs = torch.stack([from_pil()(Image.fromarray(picture).convert("RGB")) for picture in films.values()])
+    network = load_network(get_backbone("resnet50"), Weights(None, "random-seed0"))
+    inputs = torch.stack([FROM_PIL(Image.fromarray(picture).convert("RGB")) for picture in pictures.values()])
     with torch.inference_mode():
-        return dict(zip(films, network(inputs).numpy(), strict=True))
+        return dict(zip(pictures, network(inputs).numpy(), strict=True))
 
 
 def read_embeddings(output: Path) -> dict[str, NDArray[np.float32]]:
@@ -74,11 +67,11 @@ def read_embeddings(output: Path) -> dict[str, NDArray[np.float32]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("contender", TESTED.values(), ids=TESTED)
-def test_a_contender_embeds_every_film(
+@pytest.mark.parametrize("contender", CONTENDERS.values(), ids=CONTENDERS)
+def test_a_contender_embeds_every_image(
     contender: Contender, folder: Path, reference: dict[str, NDArray[np.float32]], tmp_path: Path
 ) -> None:
-    """Its embeddings are the reference's, up to rounding and the resize; its marks add up to the films."""
+    """Its embeddings are the reference's, up to rounding and the resize; its marks add up to the images."""
     package = (INSTALLED_BY_BENCH | SPARK_PEERS).get(contender.module)
     if package and importlib.util.find_spec(package) is None:
         pytest.skip(f"{package}, of the bench extra, is not installed")
@@ -90,7 +83,7 @@ def test_a_contender_embeds_every_film(
     found = read_embeddings(output)
     assert found.keys() == reference.keys()
     assert contender.rows(output) == len(reference)
-    assert sum(mark.films for mark in contender.marks(output, marks)) == len(reference)
+    assert sum(mark.images for mark in contender.marks(output, marks)) == len(reference)
     for name, vector in found.items():
         distance = {other: float(np.linalg.norm(vector - theirs)) for other, theirs in reference.items()}
         second = sorted(distance.values())[1]

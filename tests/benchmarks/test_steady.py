@@ -13,7 +13,7 @@ from benchmarks.steady import Mark, mark, read_marks, steady_rate
 
 
 def test_start_up_is_left_out() -> None:
-    """What happens before a fifth of the films is done does not count, and nor do those films."""
+    """What happens before a fifth of the images is done does not count, and nor do those images."""
     marks = [Mark(100.0, 20), Mark(101.0, 40), Mark(104.0, 40)]
     assert steady_rate(marks) == pytest.approx(80 / 4)
     assert steady_rate([Mark(0.0, 20), *marks[1:]]) == pytest.approx(80 / 104)
@@ -26,9 +26,9 @@ def test_start_up_ends_with_the_mark_that_reaches_a_fifth() -> None:
 
 
 @given(st.floats(0.5, 500), st.integers(10, 60), st.integers(1, 32), st.randoms())
-def test_an_even_pace_is_its_own_rate(rate: float, batches: int, films: int, random: object) -> None:
+def test_an_even_pace_is_its_own_rate(rate: float, batches: int, images: int, random: object) -> None:
     """Whatever the batches and the order of the marks."""
-    marks = [Mark(number * films / rate, films) for number in range(batches)]
+    marks = [Mark(number * images / rate, images) for number in range(batches)]
     random.shuffle(marks)  # type: ignore[attr-defined]
     assert steady_rate(marks) == pytest.approx(rate)
 
@@ -40,9 +40,9 @@ def test_too_few_marks_are_refused(marks: list[Mark]) -> None:
         steady_rate(marks)
 
 
-def _write(path: str, films: int, times: int) -> None:
+def _write(path: str, images: int, times: int) -> None:
     for _ in range(times):
-        mark(path, films)
+        mark(path, images)
 
 
 def test_processes_share_a_file(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_processes_share_a_file(tmp_path: Path) -> None:
         pool.starmap(_write, [(str(path), 3, 200), (str(path), 4000, 200)])
     marks = read_marks(path)
     assert marks == sorted(marks)
-    assert sorted(one.films for one in marks) == [3] * 200 + [4000] * 200
+    assert sorted(one.images for one in marks) == [3] * 200 + [4000] * 200
 
 
 def test_no_file_is_no_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ def test_images_without_ground_truth_are_refused(case: Case) -> None:
     ground_truth = read_ground_truth(case.truth)
     strange = PredictionTable(pa.array(["x.png", *case.images[1:120]]), predictions.findings, predictions.scales, None)
     with pytest.raises(
-        PredictionsError, match="1 of 120 predicted images are not in the ground truth; the first: x.png"
+        PredictionsError, match=r"1 of 120 predicted images are not in the ground truth; the first: x\.png"
     ):
         join_ground_truth(strange, ground_truth, splits_from_lists(strange.images, {Split.TEST: case.images}), {})
     with pytest.raises(PredictionsError, match="none of 120 predictions is in the test split"):

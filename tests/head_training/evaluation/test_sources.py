@@ -137,7 +137,7 @@ def test_a_run_has_its_own_ground_truth(features: Path, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
     """With the files that it lacks."""
-    with pytest.raises(ConfigError, match="lacks predictions.parquet, cohort.parquet, config.json"):
+    with pytest.raises(ConfigError, match=r"lacks predictions\.parquet, cohort\.parquet, config\.json"):
         open_run(tmp_path)
 
 

@@ -191,5 +191,5 @@ def test_folders_without_embeddings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FeaturesError, match=r"did you mean .*/out/embeddings\?"):
         load_features(str(tmp_path / "out"), ())
     (tmp_path / "part.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(FeaturesError, match="cannot read part.parquet"):
+    with pytest.raises(FeaturesError, match=r"cannot read part\.parquet"):
         load_features(str(tmp_path), ())
