@@ -22,6 +22,8 @@ from head_training.evaluation.measurement import Evaluation
 from tests.head_training.evaluations import Case, find, read
 from tests.head_training.runs import FAST, fit
 
+pytestmark = pytest.mark.slow  # whole reports and evaluations
+
 FEW = ("Mass", "Hernia")
 """Findings of a system that is evaluated quickly."""
 

@@ -19,6 +19,8 @@ from tests.head_training.evaluations import Case
 from tests.head_training.report.pages import BROWSER, Page, browse
 from tests.head_training.runs import FAST, fit
 
+pytestmark = pytest.mark.slow  # whole reports and evaluations
+
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory, features: Path) -> Case:
@@ -48,7 +50,6 @@ def write(case: Case, *names: str) -> Page:
 NUMBERS = ["Test", "Operating points", "Calibration", "Triage", "Baselines", "Subgroups", "Literature"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "sections"),
     [
@@ -160,7 +161,6 @@ def test_ctrl_c_is_a_line_and_a_code(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_fit_and_evaluate_write_their_own_report(features: Path, tmp_path: Path) -> None:
     """By default, fit writes RUN/evaluation and RUN/report.html, and evaluate EVAL/report.html."""
     run, evaluation = tmp_path / "run", tmp_path / "eval"
@@ -180,7 +180,6 @@ parent.document.body.setAttribute("data-probe-" + innerWidth, JSON.stringify([in
 </script>"""
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path")
 def test_a_browser_shows_every_figure_without_console_messages(case: Case, tmp_path: Path) -> None:
     """In wide and narrow windows, every figure has a size, nothing overflows the page, and the console is empty."""

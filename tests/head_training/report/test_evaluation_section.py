@@ -23,6 +23,8 @@ from head_training.report.thresholds_section import operating_section, triage_se
 from tests.head_training.evaluations import Case, find
 from tests.head_training.report.pages import Page
 
+pytestmark = pytest.mark.slow  # whole reports and evaluations
+
 Maker = Callable[[EvaluationMetrics], Section]
 
 
@@ -142,7 +144,6 @@ def certain(case: Case) -> None:
     case.scores[:] = case.labels[:120] if len(case.scores) == 120 else case.labels
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [no_positives, all_positive, nothing_at_all, equal_scores, certain])
 def test_unusual_labels_and_scores_break_no_figure(tmp_path: Path, spoil: Callable[[Case], None]) -> None:
     """A finding in no or every image, no finding in test, equal scores, and a perfect ranking."""
