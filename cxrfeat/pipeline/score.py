@@ -13,7 +13,7 @@ from cxrfeat.head.inputs import AGE, SEX, encode_sexes
 from cxrfeat.head.predictor import Predictor
 from cxrfeat.io.arrow import to_matrix
 from cxrfeat.io.schema import Augmentation, Status, scored_schema
-from cxrfeat.labels.columns import MAX_AGE_YEARS
+from cxrfeat.labels.cells import MAX_AGE_YEARS
 from cxrfeat.labels.findings import FINDINGS
 
 SCORED = scored_schema(FINDINGS)

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cxrfeat import NOTICE, __version__
-from cxrfeat.labels.columns import MAX_AGE_YEARS
+from cxrfeat.labels.cells import MAX_AGE_YEARS
 from cxrfeat.web import problems
 from cxrfeat.web.examples import draw_example, list_examples
 from cxrfeat.web.request_queue import MEDIA_TYPES, RequestLimits, RequestQueue
