@@ -7,7 +7,6 @@ them into targets when a head is trained or evaluated, so one table of embedding
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,8 +19,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cxrfeat.errors import ConfigError
-from cxrfeat.io import storage
-from cxrfeat.labels.findings import FINDINGS, NO_FINDING
 
 ANY_NAME = "*"
 """Part of a merge that stands for every positive name except the negative one."""
@@ -118,8 +115,8 @@ class LabelSet:
         """Return the label, or the negative name, that a name or one of its aliases stands for; None if there is none.
 
         Example:
-            >>> NIH14.find("pleural thickening"), NIH14.find("Fracture")
-            ('Pleural_Thickening', None)
+            >>> LabelSet("one", ("Pleural_Thickening",)).find("pleural thickening")
+            'Pleural_Thickening'
         """
         folded = fold(name)
         return next((output for output, spelling in self._spellings() if fold(spelling) == folded), None)
@@ -132,6 +129,9 @@ class LabelSet:
     ) -> Targets:
         """Return the targets of N images.
 
+        A label is positive if its name, an alias or a merged name is among the findings; otherwise unknown if one of
+        them is unknown under the rules of the set; otherwise negative.
+
         Args:
             findings: N lists of positive names; a null list makes all targets of its image unknown.
             unknown: N lists of names that are uncertain or not annotated, or None.
@@ -143,30 +143,38 @@ class LabelSet:
             >>> targets.labels.tolist(), targets.known.tolist()
             ([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]], [[True, True], [True, True], [False, False]])
         """
-        positive = self._marks(findings)  # (N, F): an output or one of its parts is named
-        doubtful = self._marks(uncertain) if uncertain is not None else np.zeros_like(positive)
-        missing = self._marks(unknown) if unknown is not None else doubtful
-        blank = self._marks(_difference(unknown, uncertain)) if unknown is not None else np.zeros_like(positive)
-        if unknown is not None and uncertain is None:  # nothing says that a name is uncertain: all are not annotated
-            blank = missing
+        count, codes = len(findings), _Codes()
+        rows, names = codes.encode(findings)
+        unknown_rows, unknown_names = codes.encode(unknown)
+        uncertain_rows, uncertain_names = codes.encode(uncertain)
+        columns = np.array([self._columns_of(name) for name in codes.names], bool).reshape(-1, len(self.outputs))
+        positive = _mark(count, rows, columns[names])  # (N, F) each: an output is named
+        doubtful = _mark(count, uncertain_rows, columns[uncertain_names])
+        keys, marked = (
+            row * len(codes.names) + name
+            for row, name in ((unknown_rows, unknown_names), (uncertain_rows, uncertain_names))
+        )
+        blank = ~np.isin(keys, marked)  # of the unknown names, those that are not annotated
+        missing = _mark(count, unknown_rows[blank], columns[unknown_names[blank]])
         if self.uncertain == Uncertain.POSITIVE:
-            positive = positive | doubtful
-        hidden = np.zeros_like(positive)  # (N, F): no target
+            positive |= doubtful
+        hidden = np.zeros_like(positive)
         if self.uncertain == Uncertain.MISSING:
             hidden |= doubtful
         if self.blank == Blank.MISSING:
-            hidden |= blank
+            hidden |= missing
         hidden &= ~positive
-        if self.negative_output and self.negative is not None:
-            last = len(self.outputs) - 1
-            named = self._names_any(findings)
-            doubt = hidden[:, :last].any(axis=1)
-            positive[:, last] |= ~named & ~doubt & ~missing[:, last]
-            positive[:, last] &= ~positive[:, :last].any(axis=1)
-            hidden[:, last] = ~positive[:, last] & ~named & (doubt | hidden[:, last])
-        without = pc.is_null(findings).to_numpy()  # (N,)
-        positive[without] = False
-        hidden[without] = True
+        if self.negative_output:
+            negative = np.array([self.find(name) == self.negative for name in codes.names], bool)
+            named = np.zeros(count, bool)  # (N,): a name other than the negative one
+            named[rows[~negative[names]]] = True
+            others = positive[:, :-1].any(axis=1)
+            doubt = hidden[:, :-1].any(axis=1)
+            implied = ~named & ~doubt & ~doubtful[:, -1] & ~missing[:, -1]
+            positive[:, -1] = (positive[:, -1] | implied) & ~others
+            hidden[:, -1] = ~positive[:, -1] & ~named & ~others & (doubt | hidden[:, -1])
+        unlabelled = pc.is_null(findings).to_numpy()  # (N,)
+        positive[unlabelled], hidden[unlabelled] = False, True
         return Targets(positive.astype(np.float32), ~hidden)
 
     def describe(self) -> dict[str, Any]:
@@ -223,39 +231,16 @@ class LabelSet:
         for output in names:
             yield from ((output, spelling) for spelling in (output, *self.aliases.get(output, ())))
 
-    def _marks(self, names: pa.ChunkedArray) -> NDArray[np.bool_]:
-        """Return (N, F): whether a list names an output, one of its aliases, or a part that is merged into it."""
-        marks = np.zeros((len(names), len(self.outputs)), dtype=bool)
-        rows, values = _flatten(names)
-        texts = values.dictionary.to_pylist()
-        codes = values.indices.to_numpy(zero_copy_only=False)
-        columns = [self._columns_of(text) for text in texts]
-        for code, found in enumerate(columns):
-            for column in found:
-                marks[rows[codes == code], column] = True
-        return marks
-
-    def _columns_of(self, name: str) -> list[int]:
-        """Return the outputs that a name makes positive."""
+    def _columns_of(self, name: str) -> list[bool]:
+        """Return (F,): the outputs that a name makes positive."""
         direct, folded = self.find(name), fold(name)
         negative = self.negative is not None and direct == self.negative
-        found = []
-        for column, output in enumerate(self.outputs):
-            parts = self.merges.get(output, ())
-            whole = ANY_NAME in parts and not negative
-            if output == direct or whole or folded in map(fold, parts):
-                found.append(column)
-        return found
-
-    def _names_any(self, names: pa.ChunkedArray) -> NDArray[np.bool_]:
-        """Return (N,): whether a list holds a name other than the negative one."""
-        found = np.zeros(len(names), dtype=bool)
-        rows, values = _flatten(names)
-        other = np.array([self.find(text) != self.negative for text in values.dictionary.to_pylist()], dtype=bool)
-        codes = values.indices.to_numpy(zero_copy_only=False)
-        if len(codes):
-            found[rows[other[codes]]] = True
-        return found
+        return [
+            output == direct
+            or (ANY_NAME in self.merges.get(output, ()) and not negative)
+            or folded in map(fold, self.merges.get(output, ()))
+            for output in self.outputs
+        ]
 
     def _error(self, text: str) -> ConfigError:
         return ConfigError(f"label set {self.name!r}: {text}")
@@ -271,40 +256,34 @@ def fold(name: str) -> str:
     return " ".join(re.split(r"[\s_-]+", name.casefold())).strip()
 
 
-def load_label_set(name: str) -> LabelSet:
-    """Return a built-in label set by name, or read one from a TOML file.
+class _Codes:
+    """Codes of names that several columns of lists share."""
 
-    Raises:
-        ConfigError: neither a built-in name nor a file, or a file that is not a label set.
-    """
-    if name in LABEL_SETS:
-        return LABEL_SETS[name]
-    if not name.endswith(".toml"):
-        raise ConfigError(f"unknown label set {name!r}; known are {', '.join(LABEL_SETS)}, or a .toml file")
-    storage.check_file(name)
-    try:
-        values = tomllib.loads(storage.read_bytes(name).decode("utf-8-sig"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, OSError) as error:
-        raise ConfigError(f"cannot read the label set {name}: {error}") from error
-    return LabelSet.from_json({"name": name.rpartition("/")[2].removesuffix(".toml"), **values}, name)
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
 
+    @property
+    def names(self) -> list[str]:
+        """Names in the order of their codes."""
+        return list(self._codes)
 
-def _flatten(names: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.DictionaryArray]:
-    """Return the row of each name of N lists, and the names, trimmed, as a dictionary array."""
-    column = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
-    rows = pc.list_parent_indices(column).to_numpy().astype(np.int64)
-    values = pc.utf8_trim_whitespace(pc.list_flatten(column).cast(pa.string()))
-    return rows, values.dictionary_encode()
+    def encode(self, column: pa.ChunkedArray | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return row and code of each name in N lists, (M,) each; nothing for None."""
+        if column is None or not len(column):
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        rows = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
+        values = pc.utf8_trim_whitespace(pc.list_flatten(lists).cast(pa.string())).dictionary_encode()
+        codes = [self._codes.setdefault(name, len(self._codes)) for name in values.dictionary.to_pylist()]
+        return rows, np.array(codes, np.int64)[values.indices.to_numpy()]
 
 
-def _difference(names: pa.ChunkedArray | None, others: pa.ChunkedArray | None) -> pa.ChunkedArray:
-    """Return N lists without the names of N other lists."""
-    left = names.to_pylist() if names is not None else []
-    right = others.to_pylist() if others is not None else [None] * len(left)
-    kept = [
-        [name for name in mine or () if name not in set(theirs or ())] for mine, theirs in zip(left, right, strict=True)
-    ]
-    return pa.chunked_array([pa.array(kept, pa.list_(pa.string()))])
+def _mark(count: int, rows: NDArray[np.int64], columns: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return (count, F): True where one of the M names of a row belongs to an output; ``columns`` is (M, F)."""
+    marks = np.zeros((count, columns.shape[1]), dtype=bool)
+    for output in range(columns.shape[1]):
+        marks[rows[columns[:, output]], output] = True
+    return marks
 
 
 def _names(where: str, key: str, values: Any) -> tuple[str, ...]:
@@ -323,62 +302,3 @@ def _choice(where: str, key: str, value: Any, kind: type[_Choice]) -> _Choice:
     if value not in list(kind):
         raise ConfigError(f"{where}: {key} is {value!r}; expected one of {', '.join(kind)}")
     return kind(value)
-
-
-_CHEXPERT_ALIASES = {
-    "Pleural_Effusion": ("Effusion",),
-    "Enlarged_Cardiomediastinum": ("Enlarged Cardiomed.",),
-    "Lung_Opacity": ("Airspace Opacity",),
-}
-
-NIH14 = LabelSet(
-    "nih14",
-    FINDINGS,
-    aliases={"Effusion": ("Pleural Effusion",), "Infiltration": ("Infiltrate",), "Hernia": ("Hiatal Hernia",)},
-    negative=NO_FINDING,
-)
-"""The 14 findings of ChestX-ray14 in the order of the paper: the default."""
-
-LABEL_SETS: Mapping[str, LabelSet] = {
-    label_set.name: label_set
-    for label_set in (
-        NIH14,
-        LabelSet("nih14+no-finding", FINDINGS, NIH14.aliases, negative=NO_FINDING, negative_output=True),
-        LabelSet(
-            "nih-merged",
-            (
-                *("Atelectasis", "Cardiomegaly", "Effusion", "Opacity", "Mass_Nodule", "Pneumothorax", "Edema"),
-                *("Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia"),
-            ),
-            aliases={"Effusion": ("Pleural Effusion",), "Hernia": ("Hiatal Hernia",)},
-            merges={
-                "Opacity": ("Infiltration", "Infiltrate", "Consolidation", "Pneumonia"),
-                "Mass_Nodule": ("Mass", "Nodule"),
-            },
-            negative=NO_FINDING,
-        ),
-        LabelSet(
-            "normal-abnormal",
-            ("Abnormal",),
-            aliases={NO_FINDING: ("Normal",)},
-            merges={"Abnormal": (ANY_NAME,)},
-            negative=NO_FINDING,
-        ),
-        LabelSet(
-            "chexpert",
-            (
-                *("No_Finding", "Enlarged_Cardiomediastinum", "Cardiomegaly", "Lung_Opacity", "Lung_Lesion", "Edema"),
-                *("Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural_Effusion", "Pleural_Other"),
-                *("Fracture", "Support_Devices"),
-            ),
-            aliases=_CHEXPERT_ALIASES,
-        ),
-        LabelSet(
-            "chexpert5",
-            ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural_Effusion"),
-            aliases={"Pleural_Effusion": _CHEXPERT_ALIASES["Pleural_Effusion"]},
-            negative=NO_FINDING,
-        ),
-    )
-}
-"""Built-in label sets by name."""

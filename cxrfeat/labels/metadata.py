@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from cxrfeat.io.schema import METADATA, METADATA_LINES, Status
 from cxrfeat.labels import cells
 from cxrfeat.labels.cells import Cell, CellParser
-from cxrfeat.labels.columns import ColumnMap
+from cxrfeat.labels.columns import ColumnMap, find_column
 from cxrfeat.labels.dialects import recognise
 from cxrfeat.labels.joined_tables import join_tables
 from cxrfeat.labels.label_cells import read_labels
@@ -115,7 +115,7 @@ def read_metadata(locations: Sequence[str], column_map: ColumnMap | None = None)
     found = column_map.find(records.header, where)
     places = {name: records.header.index(column) for name, column in found.items()}
     errors = CellErrors()
-    columns = _read_columns(records, places, found, errors)
+    columns = _read_columns(records, column_map, found, errors)
     images = [cell.value for cell in cells.parse_column(records.column(places["image"]), cells.parse_text)]
     if "patient" not in places:
         columns["patient"] = _find_patients(images, column_map.patient_pattern)
@@ -148,13 +148,21 @@ def read_metadata(locations: Sequence[str], column_map: ColumnMap | None = None)
 
 
 def _read_columns(
-    records: Records, places: Mapping[str, int], found: Mapping[str, str], errors: CellErrors
+    records: Records, column_map: ColumnMap, found: Mapping[str, str], errors: CellErrors
 ) -> dict[str, list[object]]:
     """Return the (R,) values of each column but the image's; unreadable cells are None and counted."""
     columns: dict[str, list[object]] = {}
+    places = {name: records.header.index(column) for name, column in found.items()}
     for name, parse in _PARSERS.items():
         if name in places:
             texts = records.column(places[name])
+            for other in getattr(column_map, name):  # further alternatives fill blank cells, as CheXpert's two views do
+                column = find_column(records.header, [other], records.location)
+                if column not in (None, found[name]):
+                    others = records.column(records.header.index(column))
+                    texts = [
+                        other if cells.is_missing(text) else text for text, other in zip(texts, others, strict=True)
+                    ]
             columns[name] = _keep(cells.parse_column(texts, parse), found[name], texts, records, errors)
     if "age" not in places and {"birth_year", "study_date"} <= set(places):
         born, studied = records.column(places["birth_year"]), records.column(places["study_date"])
@@ -219,8 +227,14 @@ def _find_reason(
     return None if patient is not None else ("patient-id-missing", "the image path names no patient")
 
 
+def _agree(values: Sequence[object]) -> bool:
+    """Return True if all values that are not missing are equal."""
+    known = [value for value in values if value is not None]
+    return all(value == known[0] for value in known)
+
+
 def _reject_repeats(table: pa.Table) -> pa.Table:
-    """Reject further lines about one image: all but one if they are equal, every one if they differ."""
+    """Reject further lines about one image: all but the most complete if they agree, every one if they contradict."""
     keys = pc.coalesce(table["image_path"], table["image_index"]).to_pylist()
     reasons, messages = table["reason"].to_pylist(), table["message"].to_pylist()
     groups: dict[str, list[int]] = {}
@@ -233,12 +247,13 @@ def _reject_repeats(table: pa.Table) -> pa.Table:
                 repeated.add(key)
     for key in repeated:
         rows = groups[key]
-        contents = table.select(_CONTENT).take(rows).to_pylist()
-        lines = table["line"].take(rows).to_pylist()
-        if all(content == contents[0] for content in contents):
+        contents = table.select(_CONTENT).take(rows)
+        if all(_agree(column.to_pylist()) for column in contents.columns):
             verdict = "image-index-repeated", "an equivalent line describes this image; one of them is used"
-            first = min(range(len(rows)), key=lambda place: lines[place])
-            rows = rows[:first] + rows[first + 1 :]
+            missing = [sum(value is None for value in content.values()) for content in contents.to_pylist()]
+            lines = table["line"].take(rows).to_pylist()
+            kept = min(range(len(rows)), key=lambda place: (missing[place], lines[place]))
+            rows = rows[:kept] + rows[kept + 1 :]
         else:
             verdict = "image-index-conflict", "conflicting lines describe this image; none is used"
         for row in rows:

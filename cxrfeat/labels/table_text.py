@@ -34,7 +34,6 @@ _FORMATS = {
 }
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _DELIMITERS = ",;\t"
-_QUOTE = '"'
 
 
 @dataclass(frozen=True)
@@ -149,36 +148,30 @@ class _Feed:
 
 
 def _parse(lines: Sequence[str], delimiter: str) -> Iterator[tuple[int, str, list[str] | None]]:
-    """Yield number, text and fields of every record; the fields are None if a quote is not closed.
+    """Yield number, text and fields of every record; the fields are None if a quote is wrong.
 
-    A record of several lines with an odd number of quotes, or with another number of fields than the first record, has
-    such a quote: only its first line is lost, and the reading continues with the second one.
+    Only the line of the quote is lost, and the reading continues with the next one. A record of several lines with
+    another number of fields than the first record has such a quote, too.
     """
     start, width = 0, 0
     while start < len(lines):
         feed = _Feed(lines, start)
-        reader = csv.reader(feed, delimiter=delimiter)
+        reader = csv.reader(feed, delimiter=delimiter, strict=True)
         while start < len(lines):
             try:
                 fields = next(reader, None)
-            except csv.Error:  # a field above csv.field_size_limit()
+            except csv.Error:  # an open quote, text after a closing one, a field above csv.field_size_limit()
                 fields = None
-            text = lines[start] if feed.position == start + 1 else "\n".join(lines[start : feed.position])
-            if fields is None or _is_open(text, fields, width):
+            several = feed.position > start + 1
+            if fields is None or (several and width and len(fields) != width):
                 yield start + 1, lines[start], None
                 start += 1
                 break  # a new reader, from the next line
+            text = "\n".join(lines[start : feed.position]) if several else lines[start]
             if text.strip():
                 width = width or len(fields)
                 yield start + 1, text, fields
             start, feed.left = feed.position, MAX_RECORD_LINES
-
-
-def _is_open(text: str, fields: Sequence[str], width: int) -> bool:
-    """Return True if a quote of the record is never closed; ``width`` is the expected number of fields, 0 = any."""
-    if "\n" in text:
-        return text.count(_QUOTE) % 2 == 1 or bool(width and len(fields) != width)
-    return bool(fields) and fields[-1].endswith("\n")  # the last line of the file
 
 
 def _fit(fields: list[str] | None, width: int) -> list[str | None] | None:
