@@ -149,8 +149,8 @@ def recognise(header: Sequence[str], where: str) -> ColumnMap:
     fitting = [dialect for dialect in DIALECTS if not dialect.missing(header) and _has_image(dialect, header)]
     if fitting:
         return fitting[0].columns
-    nearest = min(DIALECTS, key=lambda dialect: len(dialect.missing(header)) / max(1, len(dialect.signature)))
-    lacks = nearest.missing(header) or nearest.columns.image
+    nearest = min(DIALECTS, key=lambda dialect: len(dialect.missing(header)))
+    lacks = nearest.missing(header) or nearest.columns.image[:1]
     raise MetadataError(
         f"{where}: unknown columns {', '.join(header)}; the nearest known table is {nearest.columns.name}, which also "
         f"has {', '.join(name or 'a blank column' for name in lacks)}. Describe the columns in a TOML file (--columns)"

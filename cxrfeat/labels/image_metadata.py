@@ -49,11 +49,12 @@ def load_image_metadata(
         MetadataError: a table or list is unusable, or a patient has images in both lists.
     """
     rule = rule or SplitRule()
-    metadata = read_metadata(locations, load_column_map(columns) if columns else None)
-    messages = [f"metadata columns: {metadata.column_map.name}"]
     lists: OfficialLists | None = None
     if rule.train_val_list is not None and rule.test_list is not None:
         lists = read_lists(rule.train_val_list, rule.test_list)
+    metadata = read_metadata(locations, load_column_map(columns) if columns else None)
+    messages = [f"metadata columns: {metadata.column_map.name}"]
+    if lists is not None:
         messages += lists.check(images, metadata.lines, max_unmatched)
     place = metadata.lines.column_names.index("split")
     splits = assign_splits(metadata.lines, rule, lists)

@@ -83,8 +83,8 @@ def read_lists(train_val: str, test: str) -> OfficialLists:
         ConfigError: a file does not exist.
         MetadataError: as :func:`read_list`.
     """
-    locations = {TEST: test, TRAIN_VAL: train_val}
-    return OfficialLists(locations, {name: read_list(location) for name, location in locations.items()})
+    train_val_names = read_list(train_val)
+    return OfficialLists({TEST: test, TRAIN_VAL: train_val}, {TEST: read_list(test), TRAIN_VAL: train_val_names})
 
 
 def read_list(location: str) -> list[str]:

@@ -182,7 +182,7 @@ def test_images_are_scored_as_their_embeddings_are(spark: SparkSession, tmp_path
     embeddings = pads.dataset(str(tmp_path / "features" / "embeddings"), partitioning="hive").to_table()
     made_by = ok(embeddings)["extractor"][0].as_py()
     save_bundle(replace(bundle, extractor=made_by), tmp_path / "head")
-    config = EmbeddingConfig(str(tmp_path / "in"), metadata, weights="random")
+    config = EmbeddingConfig(str(tmp_path / "in"), (metadata,), weights="random")
     output = str(tmp_path / "images")
     direct = run(spark, tmp_path, tmp_path / "head", source=config.images, output=output, embedding=config)
     stored = run(spark, tmp_path, tmp_path / "head", source=str(tmp_path / "features" / "embeddings"))
