@@ -15,7 +15,7 @@ from cxrfeat.spark.score import ScoreConfig, score
 from cxrfeat.spark.session import open_session
 
 DESCRIPTION = """\
-Predict probabilities of the 14 findings with a trained head, from Parquet drops of embeddings or from images.
+Predict the probabilities of a trained head's labels, from Parquet drops of embeddings or from images.
 
 Writes OUTPUT/predictions and OUTPUT/summary.json. Run the same command again to continue after a crash or to score new
 files: no file is scored twice."""

@@ -111,6 +111,11 @@ class LabelSet:
         """Names of the F outputs: the labels and, where it is an output, the negative name."""
         return (*self.labels, self.negative) if self.negative_output and self.negative else self.labels
 
+    @property
+    def findings_count(self) -> int:
+        """Number of the first outputs that are findings; the negative name, if it is an output, comes after them."""
+        return len(self.labels)
+
     def find(self, name: str) -> str | None:
         """Return the label, or the negative name, that a name or one of its aliases stands for; None if there is none.
 

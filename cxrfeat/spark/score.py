@@ -20,7 +20,6 @@ from cxrfeat.io.schema import ROW_GROUP, Augmentation
 from cxrfeat.labels.image_metadata import load_image_metadata
 from cxrfeat.labels.matching import ImageMatcher
 from cxrfeat.pipeline import parquet_drops
-from cxrfeat.pipeline.score import SCORED
 from cxrfeat.spark.embedding import EmbeddingConfig, embed_files, prepare_encoder
 from cxrfeat.spark.embeddings_table import join_metadata
 from cxrfeat.spark.job_progress import JobProgress
@@ -99,11 +98,11 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = lo
     files = read_bundle(config.head)
     head = Predictor(parse_bundle(files), config.operating_point)  # checked on the driver, where an error is one line
     shipped = BroadcastHead(spark.sparkContext.broadcast(files), config.operating_point)
-    predictions = PredictionsTable(spark, config.output)
+    predictions = PredictionsTable(spark, config.output, head.labels)
     watching = config.watch is not None
     if config.embedding is None:
         progress = JobProgress(spark.sparkContext, unit="row", watching=watching)  # the number of rows is unknown
-        to_rows = _drops_scorer(spark, config.source, shipped, progress)
+        to_rows = _drops_scorer(spark, config.source, head, shipped, progress)
     else:
         total = None if watching else len(listed)
         progress = JobProgress(spark.sparkContext, total=total, done=predictions.count_files(), watching=watching)
@@ -142,16 +141,18 @@ _Scorer = Callable[[Sequence[str]], DataFrame]
 """Function from the files of a round to a lazy table of :func:`cxrfeat.io.schema.scored_schema`."""
 
 
-def _drops_scorer(spark: SparkSession, root: str, head: BroadcastHead, progress: JobProgress) -> _Scorer:
+def _drops_scorer(
+    spark: SparkSession, root: str, head: Predictor, shipped: BroadcastHead, progress: JobProgress
+) -> _Scorer:
     """Return a scorer whose workers read row groups themselves, so that only their handles pass through the JVM."""
     slots = count_slots(spark)
-    open_drops = OpenDropsTask(head)
-    score_row_groups = ScoreRowGroupsTask(root, head, progress.done, progress.quarantined)
+    open_drops = OpenDropsTask(shipped)
+    score_row_groups = ScoreRowGroupsTask(root, shipped, progress.done, progress.quarantined)
 
     def to_rows(files: Sequence[str]) -> DataFrame:
         openers = min(slots, -(-len(files) // FILES_PER_OPENING_TASK))
         row_groups = to_handles(spark, files).repartition(openers).mapInArrow(open_drops, from_arrow_schema(ROW_GROUP))
-        return row_groups.repartition(slots).mapInArrow(score_row_groups, from_arrow_schema(SCORED))
+        return row_groups.repartition(slots).mapInArrow(score_row_groups, from_arrow_schema(head.schema))
 
     return to_rows
 
@@ -188,6 +189,6 @@ def _images_scorer(
     def to_rows(files: Sequence[str]) -> DataFrame:
         paths = [storage.relative_to(file, config.images) for file in files]
         images = join_metadata(spark, embed_files(spark, files, embed), matcher, paths)
-        return images.mapInArrow(score_images, from_arrow_schema(SCORED))
+        return images.mapInArrow(score_images, from_arrow_schema(head.schema))
 
     return to_rows

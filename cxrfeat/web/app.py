@@ -61,7 +61,7 @@ Sex = Annotated[Literal["M", "F"] | None, Query(description="if known")]
 
 @router.post(
     "/api/predict",
-    summary="Score one X-ray: 14 calibrated probabilities with heat maps",
+    summary="Score one X-ray: calibrated probabilities with heat maps",
     responses=problems.document(_ERROR_RESPONSES),
     openapi_extra={"requestBody": {"required": True, "description": "the PNG or JPEG file itself", "content": _BODY}},
 )
