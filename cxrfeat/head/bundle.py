@@ -29,7 +29,7 @@ from cxrfeat.head.mlp import Head
 from cxrfeat.io import storage
 from cxrfeat.labels.findings import ANY_FINDING
 from cxrfeat.labels.label_set import LabelSet
-from cxrfeat.labels.label_sets import NIH14
+from cxrfeat.labels.label_sets import NIH14, label_set_of_head
 
 FORMAT = 2
 """Newest bundle format. Format 1 has NIH's 14 findings and is still written for them; format 2 adds ``label_set``."""
@@ -190,13 +190,10 @@ def parse_bundle(files: BundleFiles) -> Bundle:
 
 def _read_label_set(folder: str, description: Mapping[str, Any]) -> LabelSet:
     """Return the label set; a bundle of format 1 has NIH's findings."""
-    if description["format"] == 1:
-        label_set = NIH14
-    else:
-        try:
-            label_set = LabelSet.from_json(description.get("label_set"), f"{folder}/{_DESCRIPTION}, label_set")
-        except ConfigError as error:
-            raise BundleError(str(error)) from error
+    try:
+        label_set = label_set_of_head(description, f"{folder}/{_DESCRIPTION}")
+    except ConfigError as error:
+        raise BundleError(str(error)) from error
     if description["labels"] != list(label_set.outputs):
         labels = json.dumps(description["labels"])
         raise BundleError(f"{folder} has labels {labels}; expected {', '.join(label_set.outputs)} in this order")

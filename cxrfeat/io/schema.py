@@ -205,6 +205,7 @@ def head_predictions_schema(findings: Sequence[str]) -> pa.Schema:
     return pa.schema(
         [
             *(METADATA.field(name) for name in ("image_index", "patient_id", "split", "findings")),
+            *(METADATA.field(name) for name in ("findings_unknown", "findings_uncertain")),
             *(pa.field(f"score_{finding}", pa.float32()) for finding in findings),  # sigmoid of the uncalibrated logit
             *(pa.field(f"probability_{finding}", pa.float32()) for finding in findings),  # calibrated on val
         ]

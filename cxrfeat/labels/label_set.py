@@ -7,7 +7,7 @@ them into targets when a head is trained or evaluated, so one table of embedding
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -55,6 +55,10 @@ class Targets:
     labels: NDArray[np.float32]
     known: NDArray[np.bool_]
 
+    def with_nan(self) -> NDArray[np.float32]:
+        """Return (N, F) float32 labels with NaN where the target is unknown."""
+        return np.where(self.known, self.labels, np.float32(np.nan))
+
 
 @dataclass(frozen=True)
 class LabelSet:
@@ -97,7 +101,7 @@ class LabelSet:
             if strangers:
                 raise self._error(f"{kind} of {', '.join(strangers)}; known labels are {', '.join(self.labels)}")
         spellings: dict[str, str] = {}
-        for output, spelling in self._spellings():
+        for output, spelling in self.spellings():
             if not fold(spelling) or not spelling.isprintable():
                 raise self._error(f"the name {spelling!r}; expected printable letters or digits")
             other = spellings.setdefault(fold(spelling), output)
@@ -116,6 +120,24 @@ class LabelSet:
         """Number of the first outputs that are findings; the negative name, if it is an output, comes after them."""
         return len(self.labels)
 
+    def without(self, outputs: Collection[str]) -> LabelSet:
+        """Return the set without some of its outputs.
+
+        Raises:
+            ConfigError: no label is left.
+        """
+        labels = tuple(label for label in self.labels if label not in outputs)
+        return LabelSet(
+            f"{self.name} without {', '.join(name for name in self.outputs if name in outputs)}",
+            labels,
+            {name: aliases for name, aliases in self.aliases.items() if name not in outputs or name == self.negative},
+            {name: parts for name, parts in self.merges.items() if name not in outputs},
+            self.negative,
+            self.negative_output and self.negative not in outputs,
+            self.uncertain,
+            self.blank,
+        )
+
     def find(self, name: str) -> str | None:
         """Return the label, or the negative name, that a name or one of its aliases stands for; None if there is none.
 
@@ -124,7 +146,11 @@ class LabelSet:
             'Pleural_Thickening'
         """
         folded = fold(name)
-        return next((output for output, spelling in self._spellings() if fold(spelling) == folded), None)
+        return next((output for output, spelling in self.spellings() if fold(spelling) == folded), None)
+
+    def covers(self, name: str) -> bool:
+        """Return True if a name is a label, the negative name, an alias, or a part of a merge."""
+        return self.find(name) is not None or any(self._columns_of(name))
 
     def targets(
         self,
@@ -230,7 +256,7 @@ class LabelSet:
             blank=_choice(where, "blank", values.get("blank", Blank.NEGATIVE), Blank),
         )
 
-    def _spellings(self) -> Iterator[tuple[str, str]]:
+    def spellings(self) -> Iterator[tuple[str, str]]:
         """Yield every label, and the negative name, with each of its spellings, its own name first."""
         names = self.labels if self.negative is None else (*self.labels, self.negative)
         for output in names:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from typing import Any
 
 from cxrfeat.errors import ConfigError
 from cxrfeat.io import storage
@@ -75,6 +76,17 @@ LABEL_SETS: Mapping[str, LabelSet] = {
     found.name: found for found in (NIH14, _NIH15, _NIH_MERGED, _NORMAL_ABNORMAL, _CHEXPERT, _CHEXPERT5)
 }
 """Built-in label sets by name."""
+
+
+def label_set_of_head(description: Mapping[str, Any], where: str) -> LabelSet:
+    """Return the label set in the description of a head, ``bundle.json``; format 1 has NIH's findings.
+
+    Raises:
+        ConfigError: the label set is invalid.
+    """
+    if description.get("format") == 1:
+        return NIH14
+    return LabelSet.from_json(description.get("label_set"), f"{where}, label_set")
 
 
 def load_label_set(name: str) -> LabelSet:

@@ -84,6 +84,12 @@ class ImageMatcher:
         table = table.add_column(0, "image_path", pa.array(images, pa.string()))
         return table.append_column("metadata_status", pa.array([status.value for _, status in found], pa.string()))
 
+    def find_rows(self, images: Sequence[str]) -> list[int | None]:
+        """Return the matching row of the lines for each image path or name; None unless it is matched."""
+        self._count(images)
+        found = map(self._find, images)
+        return [row if status == MetadataStatus.MATCHED else None for row, status in found]
+
     def find_unused(self, images: Sequence[str]) -> list[str]:
         """Return the sorted images of the accepted lines that match none of the given image paths."""
         used = {row for row, status in map(self._find, images) if status == MetadataStatus.MATCHED}

@@ -77,12 +77,14 @@ class Metadata:
         lines: every line, :data:`cxrfeat.io.schema.METADATA_LINES`; ``split`` is that of the table's own column.
         column_map: the map that was used.
         cell_errors: cells that cannot be read and are null.
+        numbers: number of each line in its file; the first line is 1.
         has_patients: False if the table names no patients, so that every image counts as a patient of its own.
     """
 
     lines: pa.Table
     column_map: ColumnMap
     cell_errors: CellErrors
+    numbers: Sequence[int]
     has_patients: bool
 
     def accepted(self) -> pa.Table:
@@ -144,7 +146,7 @@ def read_metadata(locations: Sequence[str], column_map: ColumnMap | None = None)
     status = pc.if_else(pc.is_null(table["reason"]), Status.OK.value, Status.REJECTED.value)
     lines = table.append_column("status", status).select(METADATA_LINES.names).cast(METADATA_LINES)
     has_patients = "patient" in places or column_map.patient_pattern is not None
-    return Metadata(lines, column_map, errors, has_patients)
+    return Metadata(lines, column_map, errors, [records.numbers[row] for row in rows], has_patients)
 
 
 def _read_columns(

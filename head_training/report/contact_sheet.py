@@ -14,8 +14,9 @@ from PIL import Image
 from cxrfeat.errors import ImageError
 from cxrfeat.images import png_jpeg
 from cxrfeat.io import storage
-from cxrfeat.labels.findings import FINDINGS, NO_FINDING
+from cxrfeat.labels.findings import NO_FINDING
 from head_training.report.page import ImageTile, Sheet
+from head_training.report.report_images import ReportImages
 from head_training.report.style import count, spell
 
 THUMBNAIL = 320
@@ -61,12 +62,13 @@ class ImageFolder:
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def contact_sheet(images: pd.DataFrame, folder: ImageFolder) -> Sheet:
-    """Return one image per finding and of No Finding: the first decodable one by name that has this label alone."""
+def contact_sheet(data: ReportImages, folder: ImageFolder) -> Sheet:
+    """Return one image per label and of No Finding: the first decodable one by name that has this label alone."""
+    images = data.images.assign(label=data.only_label())
     available = images[images["image_index"].isin(list(folder.names))].sort_values("image_index")
     tiles = []
-    for label in (*FINDINGS, NO_FINDING):
-        rows = available[available["findings"] == label].to_dict("records")
+    for label in dict.fromkeys((*data.names, NO_FINDING)):
+        rows = available[available["label"] == label].to_dict("records")
         candidates = ((row, folder.thumbnail(row["image_index"])) for row in rows)
         row, image = next((pair for pair in candidates if pair[1] is not None), (None, None))
         lines = [] if row is None else [(describe(row), "plain")]
