@@ -89,7 +89,7 @@ METADATA = pa.schema(
         pa.field("sex", pa.string()),  # M, F or null
         pa.field("view_position", pa.string()),  # PA, AP, …
         pa.field("findings", _NAMES),  # positive labels as written; [] = none, null = unlabelled
-        pa.field("findings_unknown", _NAMES),  # labels that are uncertain or not annotated
+        pa.field("findings_unknown", _NAMES),  # uncertain or not annotated; null if only positives are named
         pa.field("findings_uncertain", _NAMES),  # those of findings_unknown that the table marks as uncertain
         pa.field("split", pa.string()),
     ]

@@ -21,7 +21,7 @@ Names = tuple[str, ...]
 
 
 class LineLabels(NamedTuple):
-    """Labels of one line or image; all None if it is unlabelled."""
+    """Labels of one line or image: all None if it is unlabelled, the last two if the table names positives alone."""
 
     positive: Names | None
     unknown: Names | None
@@ -85,7 +85,7 @@ def _read_names(records: Records, column: str, separator: str, report: Report) -
     texts = records.column(records.header.index(column))
     parsed = parse_column(texts, functools.partial(parse_names, separator=separator))
     _report(parsed, column, texts, records, report)
-    labels = {cell: UNLABELLED if cell.value is None else LineLabels(_names(cell), (), ()) for cell in set(parsed)}
+    labels = {cell: UNLABELLED if cell.value is None else LineLabels(_names(cell), None, None) for cell in set(parsed)}
     return [labels[cell] for cell in parsed]
 
 
@@ -153,6 +153,9 @@ def _merge(lines: Sequence[LineLabels], rule: Merge) -> LineLabels:
     if not known:
         return UNLABELLED
     names = dict.fromkeys(name for line in known for kind in line for name in kind or ())
+    positives_alone = all(line.unknown is None for line in known) and rule == Merge.ANY
+    if positives_alone:
+        return LineLabels(tuple(names), None, None)
     votes = {name: _vote(name, known, rule) for name in names}
     return LineLabels(
         tuple(name for name, vote in votes.items() if vote == "1"),

@@ -165,7 +165,8 @@ class LabelSet:
 
         Args:
             findings: N lists of positive names; a null list makes all targets of its image unknown.
-            unknown: N lists of names that are uncertain or not annotated, or None.
+            unknown: N lists of names that are uncertain or not annotated, null for an image whose table names positive
+                labels alone; or None for N nulls.
             uncertain: N lists of the unknown names that are marked uncertain, or None.
 
         Example:
@@ -200,10 +201,9 @@ class LabelSet:
             named = np.zeros(count, bool)  # (N,): a name other than the negative one
             named[rows[~negative[names]]] = True
             others = positive[:, :-1].any(axis=1)
-            doubt = hidden[:, :-1].any(axis=1)
-            implied = ~named & ~doubt & ~doubtful[:, -1] & ~missing[:, -1]
-            positive[:, -1] = (positive[:, -1] | implied) & ~others
-            hidden[:, -1] = ~positive[:, -1] & ~named & ~others & (doubt | hidden[:, -1])
+            # Where a table names positive labels alone, no name implies the negative one; a table of flags states it.
+            implied = np.ones(count, bool) if unknown is None else pc.is_null(unknown).to_numpy()
+            positive[:, -1] |= implied & ~named & ~others
         unlabelled = pc.is_null(findings).to_numpy()  # (N,)
         positive[unlabelled], hidden[unlabelled] = False, True
         return Targets(positive.astype(np.float32), ~hidden)

@@ -7,8 +7,10 @@ holds the same rows under ``numbers``, and everything that is not a single value
     notice         "Research software, not a medical device."
     predictions    {file, head: fingerprint of the head, null for predictions that do not come from a run, sha256, rows,
                     scales: ["score"] | ["probability", "score"] | [prefix], scale: the evaluated one,
-                    findings: [...], missing_findings: [...], left_out: rows that are neither val nor test}
+                    findings: [...], missing_findings: [...], hard_labels: findings with values 0 and 1 alone,
+                    left_out: rows that are neither val nor test}
     labels         {file, sha256: of the file, digest: of the evaluated (image, findings) pairs, ages_unusable,
+                    set: the label set, other_names: {name outside the label set: number of images},
                     counts: {"images": n, "patients": n, "No Finding": n, finding: n, ...} of all images in the file}
     protocol       {name: "official list" | "patient hash" | "unknown", why: a sentence, patients_in_both: number of
                     patients in both val and test}

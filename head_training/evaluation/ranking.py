@@ -71,7 +71,11 @@ def macro_f1(labels: NDArray[np.floating], probabilities: NDArray[np.floating]) 
     Args:
         labels: (N, F) of 0 and 1, NaN where unknown.
         probabilities: (N, F) finite.
+
+    Raises:
+        ValueError: as :func:`aurocs`; columns are named by their numbers.
     """
+    _check(labels, probabilities, [f"column {column}" for column in range(labels.shape[-1])])
     values = []
     for label, positive in zip(labels.T, probabilities.T > 0.5, strict=True):
         known = ~np.isnan(label)  # (N,)

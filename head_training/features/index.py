@@ -26,11 +26,11 @@ MAX_NAMED = 5
 """Maximum number of rows named in an error message."""
 
 _COLUMNS = (
-    *("image_index", "patient_id", "age_years", "sex", "view_position", "findings", "findings_unknown"),
-    *("findings_uncertain", "split", "augmentation", "extractor", "status"),
+    *("image_index", "image_path", "patient_id", "age_years", "sex", "view_position", "findings"),
+    *("findings_unknown", "findings_uncertain", "split", "augmentation", "extractor", "status"),
 )
-_NEW_COLUMNS = ("findings_unknown", "findings_uncertain")
-"""Columns that embeddings of earlier versions lack; without them, all names outside ``findings`` are negative."""
+_OPTIONAL = ("image_path", "findings_unknown", "findings_uncertain")
+"""Columns that may be missing and are null then: names outside ``findings`` are negative."""
 
 _SOURCE = "source"  # row in the concatenated files; temporary, like the next
 _ORDER = "order"  # position of the split
@@ -58,7 +58,8 @@ class FeatureIndex:
 
     Attributes:
         files: Parquet files with the rows.
-        table: (N rows) all columns of the embeddings table except the vector.
+        table: (N rows) all columns of the embeddings table except the vector; ``image_index`` is the path where file
+            names are not unique.
         labels: (N, F) float32 targets of a label set: 1, 0, or NaN where unknown.
         label_set: the label set.
         matrix_rows: for each row of the concatenated files its row in ``table``; -1 if it is left out.
@@ -120,11 +121,12 @@ def read_index(features: str, label_set: LabelSet, *, drop_empty: bool = False) 
         raise FeaturesError(f"no Parquet file with status=ok below {features}: run the extraction first")
     rows = pa.concat_tables(tables)
     rows = rows.append_column(_SOURCE, pa.array(np.arange(len(rows))))
-    targets = label_set.targets(*(rows[name] for name in ("findings", *_NEW_COLUMNS)))
+    targets = label_set.targets(*(rows[name] for name in ("findings", *_OPTIONAL[1:])))
     table, left_out = _leave_out(rows, np.any(targets.known, axis=1))
     if not len(table):
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise FeaturesError(f"none of the {len(rows)} rows below {features} is usable; left out: {reasons}")
+    table = _name_by_path(table)
     _check(table)
     table = table.append_column(_ORDER, pc.index_in(table["split"], pa.array([split.value for split in Split])))
     table = table.sort_by([(key, "ascending") for key in (_ORDER, "image_index", "augmentation")]).combine_chunks()
@@ -133,6 +135,14 @@ def read_index(features: str, label_set: LabelSet, *, drop_empty: bool = False) 
     matrix_rows[sources] = np.arange(len(table))
     labels, label_set = _drop_empty(targets.with_nan()[sources], label_set, table["split"], drop_empty=drop_empty)
     return FeatureIndex(files, table.drop_columns([_ORDER, _SOURCE]), labels, label_set, matrix_rows, left_out)
+
+
+def _name_by_path(table: pa.Table) -> pa.Table:
+    """Return the rows with the path as ``image_index`` if file names occur in several folders, as in CheXpert."""
+    rows = _counts(table, ["image_index", "augmentation"])
+    if table["image_path"].null_count or pc.max(rows["count_all"]).as_py() == 1:
+        return table
+    return table.set_column(table.column_names.index("image_index"), "image_index", table["image_path"])
 
 
 def _drop_empty(
@@ -157,7 +167,7 @@ def _read_columns(name: str, file: pq.ParquetFile) -> pa.Table:
     """Read all columns except the embedding with the types of the schema; a status folder provides the status."""
     status = storage.partition_value(name, "status")
     columns = [column for column in _COLUMNS if column != "status" or status is None]
-    absent = [column for column in _NEW_COLUMNS if column not in file.schema_arrow.names]
+    absent = [column for column in _OPTIONAL if column not in file.schema_arrow.names]
     columns = [column for column in columns if column not in absent]
     missing = sorted({*columns, "embedding"}.difference(file.schema_arrow.names))
     if missing:

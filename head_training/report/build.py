@@ -105,9 +105,7 @@ def _sections(config: ReportConfig) -> list[Section]:
     metrics = _read_metrics(config.evaluation) if config.evaluation is not None else None
     data = _read_data(config, run, metrics)
     if folder is not None and data is not None and set(folder.names).isdisjoint(data.images["image_index"]):
-        raise ConfigError(
-            f"none of the {len(folder.names)} images in {config.images} is in the metadata; give their folder"
-        )
+        raise ConfigError(f"none of the {len(folder)} images in {config.images} is in the metadata; give their folder")
     sections = []
     if data is not None:
         sections.append(data_section(data, contact_sheet(data, folder) if folder is not None else None))

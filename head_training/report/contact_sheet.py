@@ -24,7 +24,7 @@ THUMBNAIL = 320
 
 
 class ImageFolder:
-    """Images in a folder or URI and its subfolders, by file name; of equal names, the first path counts.
+    """Images in a folder or URI and its subfolders, by path and by file name; of equal names, the first path counts.
 
     Attributes:
         unreadable: error message of each image that could not be opened or decoded, by name.
@@ -38,12 +38,16 @@ class ImageFolder:
         """
         self._root = root
         paths = sorted(storage.list_files(root, png_jpeg.SUFFIXES), reverse=True)
-        self._paths = {PurePosixPath(path).name: path for path in paths}
+        self._paths = {PurePosixPath(path).name: path for path in paths} | {path: path for path in paths}
         self.unreadable: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(set(self._paths.values()))
 
     @property
     def names(self) -> Collection[str]:
-        """File names of all images."""
+        """File names and paths of all images."""
         return self._paths.keys()
 
     def thumbnail(self, name: str) -> str | None:

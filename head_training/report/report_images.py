@@ -45,7 +45,7 @@ class ReportImages:
         source: sentence on the origin of the images and on omitted lines.
         rejected: one row per rejected line, with number, reason and message.
 
-    Raises MetadataError if there is no image.
+    Raises MetadataError for metadata without a usable line.
     """
 
     images: pd.DataFrame

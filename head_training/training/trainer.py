@@ -49,18 +49,18 @@ class Examples:
     weights: torch.Tensor
     known: torch.Tensor | None = None
 
-    def targets(self, rows: torch.Tensor | slice) -> Targets:
+    def targets(self, rows: torch.Tensor | slice) -> BatchTargets:
         """Return labels and weights of B rows."""
         labels = self.labels[rows]  # (B, F)
         weights = torch.where(labels > 0.5, self.weights[1], self.weights[0])  # (B, F)
         if self.known is None:
-            return Targets(labels, weights, None)
+            return BatchTargets(labels, weights, None)
         known = self.known[rows]  # (B, F)
-        return Targets(labels, weights * known, int(known.sum()))
+        return BatchTargets(labels, weights * known, int(known.sum()))
 
 
-class Targets(NamedTuple):
-    """Targets of B rows.
+class BatchTargets(NamedTuple):
+    """BatchTargets of B rows.
 
     Attributes:
         labels: (B, F) of 0 and 1.
@@ -220,7 +220,7 @@ def initial_head(inputs: int, hidden: Sequence[int], outputs: int, seed: int) ->
         return Head(inputs, hidden, outputs)
 
 
-def _losses(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+def _losses(logits: torch.Tensor, targets: BatchTargets) -> torch.Tensor:
     """Return the (C,) weighted binary cross-entropies of (C, B, F) logits, averaged over the known cells."""
     labels = targets.labels.expand_as(logits)
     losses = F.binary_cross_entropy_with_logits(logits, labels, targets.weights, reduction="none")  # (C, B, F)

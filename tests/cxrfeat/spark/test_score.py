@@ -228,7 +228,7 @@ def test_violations_are_found(spark: SparkSession, tmp_path: Path, head: Path) -
     """A listed file without a row, and a file in two rounds, are errors that name it."""
     write_drops(tmp_path / "drops")
     run(spark, tmp_path, head)
-    table = PredictionsTable(spark, str(tmp_path / "out"))
+    table = PredictionsTable(spark, str(tmp_path / "out"), FINDINGS)
     with pytest.raises(DatasetIntegrityError, match=r"1 listed files have no row; the first: lost\.parquet"):
         check(table.count(), ["ward0/0.parquet", "lost.parquet"])
     folder = tmp_path / "out" / "predictions"

@@ -60,7 +60,7 @@ def test_a_run_is_complete_and_consistent(features: Path, tmp_path: Path, capsys
     assert f"mean                   {selected['val_auroc']:.3f}" in printed
     assert "imputed: 3 missing values of age" in printed
     calibrated = sum(method != "none" for method in training["calibrated_by"].values())
-    assert f"calibrated on val: {calibrated} of 14 findings" in printed
+    assert f"calibrated on val: {calibrated} of 14 labels" in printed
 
 
 def test_predictions_are_those_of_the_bundle(features: Path, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_predictions_are_those_of_the_bundle(features: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(probabilities, saved, rtol=1e-5)
     labels = to_multi_hot(predictions["findings"].to_pylist())
     for split, part in (("val", slice(0, 40)), ("test", slice(40, 120))):
-        mean, over = mean_auroc(aurocs(labels[part], scores[part]))
+        mean, over = mean_auroc(aurocs(labels[part], scores[part], FINDINGS))
         described = record(tmp_path / "run")[split]
         assert (described["mean_auroc"], described["mean_over_findings"]) == (mean, over)
 
