@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrfeat.errors import ConfigError
-from cxrfeat.labels.findings import FINDINGS, to_multi_hot
+from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.labels.label_set import ANY_NAME, Blank, LabelSet, Targets, Uncertain
 from cxrfeat.labels.label_sets import LABEL_SETS, NIH14, load_label_set
+from tests.multi_hot import to_multi_hot
 
 Names = list[str] | None
 

@@ -17,13 +17,14 @@ from cxrfeat.head.bundle import load_bundle
 from cxrfeat.head.mlp import Head
 from cxrfeat.head.predictor import Predictor
 from cxrfeat.io.schema import COHORT, HISTORY, grid_schema, head_predictions_schema
-from cxrfeat.labels.findings import FINDINGS, to_multi_hot
+from cxrfeat.labels.findings import FINDINGS
 from head_training.evaluation.ranking import aurocs, mean_auroc
 from head_training.training import run as run_module
 from head_training.training import selection
 from tests.head_training import samples
 from tests.head_training.runs import FAST, bundle_bytes, fit, record
 from tests.head_training.samples import random_table, two_gaussians, write
+from tests.multi_hot import to_multi_hot
 
 
 def test_a_run_is_complete_and_consistent(features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
