@@ -34,6 +34,7 @@ from benchmarks.workloads import DIM, NIH_ROWS, draw_embeddings, write_embedding
 from cxrfeat.device import Device, Precision
 from cxrfeat.head.inputs import COVARIATES
 from cxrfeat.io.schema import Split
+from cxrfeat.labels.findings import FINDINGS
 from head_training.features.matrix import load_features
 from head_training.training.grid import DEFAULT_GRID, Configuration, expand
 from head_training.training.history import TrainingSettings
@@ -56,7 +57,7 @@ def draw_examples(count: int, width: int, seed: int, device: torch.device) -> Ex
 def train_with_autograd(batches: Iterable[Sequence[torch.Tensor]], width: int, device: torch.device) -> None:
     """Train the default configuration on batches of (B, width) inputs and (B, 14) labels."""
     default = Configuration()
-    head = initial_head(width, default.hidden, 0).to(device).train()
+    head = initial_head(width, default.hidden, len(FINDINGS), 0).to(device).train()
     optimizer = torch.optim.Adam(head.parameters(), lr=default.lr, weight_decay=default.weight_decay)
     for inputs, labels in batches:
         optimizer.zero_grad()

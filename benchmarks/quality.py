@@ -24,6 +24,7 @@ from sklearn.model_selection import GroupKFold
 from benchmarks import machine
 from cxrfeat.device import Precision
 from cxrfeat.head.inputs import COVARIATES
+from cxrfeat.labels.findings import FINDINGS
 from head_training.features.input_statistics import measure_inputs
 from head_training.features.matrix import load_features
 from head_training.training.grid import DEFAULT_GRID, expand
@@ -49,7 +50,7 @@ def head_scores(inputs: Parts, labels: Parts, weighting: LossWeighting, precisio
         for rows, hot in zip(inputs, labels, strict=True)
     )
     trained = train(data, val, expand(DEFAULT_GRID, {}), TrainingSettings(early_stop=10, precision=precision))
-    rankings = [rank(labels[1], infer(one.head(), val.inputs)) if one.best else None for one in trained]
+    rankings = [rank(labels[1], infer(one.head(), val.inputs), FINDINGS) if one.best else None for one in trained]
     return infer(trained[choose(trained, rankings, SelectionMetric.AUROC)].head(), test.inputs)
 
 
@@ -61,7 +62,7 @@ def logistic_scores(inputs: Parts, labels: Parts) -> Floats:
             model = LogisticRegression(C=strength, max_iter=2000).fit(inputs[0], labels[0][:, finding])
             for part in (1, 2):
                 scores[part][number, :, finding] = model.decision_function(inputs[part])
-    means = [rank(labels[1], each).mean or 0.0 for each in scores[1]]
+    means = [rank(labels[1], each, FINDINGS).mean or 0.0 for each in scores[1]]
     best: Floats = scores[2][int(np.argmax(means))]
     return best
 
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for part in inputs:
             statistics.apply(part)
         for name, scorer in SCORERS.items():
-            found[name].append(rank(labels[2], scorer(inputs, labels)).mean or 0.0)
+            found[name].append(rank(labels[2], scorer(inputs, labels), FINDINGS).mean or 0.0)
     print(f"{machine.describe()}; {len(patients)} images of {len(set(patients))} patients; mean AUROC")
     mean = {name: float(np.mean(values)) for name, values in found.items()}
     for name, values in found.items():

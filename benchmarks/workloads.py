@@ -50,8 +50,8 @@ def write_head(folder: Path, dim: int) -> Path:
     inputs = Inputs(np.zeros(dim, np.float32), np.ones(dim, np.float32), dict.fromkeys(COVARIATES, 0.5))
     thresholds = {DEFAULT_RULE: dict.fromkeys((*FINDINGS, ANY_FINDING), 0.5)}
     hidden = Configuration().hidden
-    head = Head(dim + len(COVARIATES), hidden).eval()
-    save_bundle(Bundle(head, inputs, hidden, EXTRACTOR, identity(), thresholds, {}), folder)
+    head = Head(dim + len(COVARIATES), hidden, len(FINDINGS)).eval()
+    save_bundle(Bundle(head, inputs, hidden, EXTRACTOR, identity(len(FINDINGS)), thresholds, {}), folder)
     return folder
 
 

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = PROG) -> int:
     _show_table(features / "embeddings")
     shutil.rmtree(run, ignore_errors=True)  # fit never overwrites the run of an earlier demo
     fit: list[object] = ["fit", "--features", features / "embeddings"]
-    _run_step("train 24 heads together and keep the best", [*fit, "--output", run, "--grid"])
+    _run_step("train 24 heads together and keep the best", [*fit, "--output", run, "--grid", "--drop-empty"])
     _score_drops(features / "embeddings", run / "head", options.output)
     print(f"\n== training data and results: open {run / 'report.html'}", flush=True)
     serve = ["cxrfeat", "serve", "--head", str(run / "head"), "--weights", weights]

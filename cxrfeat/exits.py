@@ -21,6 +21,9 @@ INVALID_INPUT = 2
 TOO_MANY_QUARANTINED = 3
 """Done, but the quarantine exceeds the allowed share."""
 
+TOO_MANY_UNMATCHED = 4
+"""Done, but more images than allowed are without metadata, or more metadata lines than allowed are rejected."""
+
 INTERRUPTED = 130
 """Ctrl-C: 128 plus the number of SIGINT, the convention of shells."""
 

@@ -11,6 +11,7 @@ from typing import Any
 from cxrfeat import exits
 from cxrfeat.errors import ConfigError
 from cxrfeat.labels.findings import ANY_FINDING
+from cxrfeat.labels.label_sets import load_label_set
 from head_training.evaluation.bootstrap import RESAMPLES
 from head_training.evaluation.measurement import Evaluation, evaluate
 from head_training.evaluation.sources import Sources, open_files, open_run
@@ -27,7 +28,7 @@ def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog=prog,
-        description="Evaluate predictions of the 14 findings: ranking, operating points, calibration, triage,\n"
+        description="Evaluate predictions of a label set: ranking, operating points, calibration, triage,\n"
         "subgroups, and metadata-only baselines, with 95 % bootstrap intervals over patients.",
         epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -36,16 +37,23 @@ def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
     add("--run", type=Path, metavar="RUN", help="output folder of head_training.fit")
     add("--predictions", type=Path, metavar="FILE", help=".parquet or .csv with image_index and one column per finding")
     add = parser.add_argument
-    add("--truth", type=Path, metavar="CSV", help="Data_Entry_2017*.csv[.gz]: labels and metadata of the predictions")
+    add(
+        "--truth",
+        type=Path,
+        metavar="CSV",
+        help="labels and metadata of the images, as cxrfeat extract reads them, or a table of one 0/1 column per label",
+    )
+    add("--columns", metavar="TOML", help="column map of a --truth table of your own")
+    add("--labels", metavar="NAME|TOML", help="label set of --predictions (default nih14); a run has its own")
     add(
         "--split-list",
         type=Path,
         metavar="TXT",
-        help="names of the test images; without it, --predictions needs a column split. With --run, the test split of "
-        "the run is checked against the list",
+        help="names of the test images; without it, a column split of --predictions names them, or all images are the "
+        "test set. With --run, the test split of the run is checked against the list",
     )
     add("--val-list", type=Path, metavar="TXT", help="names of the val images, used to choose thresholds")
-    add("--prefix", help="prefix of the prediction columns (default: probability_, prob_, score_, none, or any other)")
+    add("--prefix", help="prefix of the prediction columns (default: the one with the most labels)")
     add(
         "--output",
         type=Path,
@@ -79,7 +87,9 @@ def open_sources(options: argparse.Namespace) -> Sources:
         raise ConfigError(f"{options.output / 'metrics.json'} already exists; give another --output")
     check_output(options.output)
     if options.run is not None:
-        given = [name for name in ("truth", "val_list", "prefix") if getattr(options, name) is not None]
+        given = [
+            name for name in ("truth", "columns", "labels", "val_list", "prefix") if getattr(options, name) is not None
+        ]
         if given:
             options_given = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ConfigError(
@@ -94,6 +104,8 @@ def open_sources(options: argparse.Namespace) -> Sources:
         test_list=options.split_list,
         val_list=options.val_list,
         prefix=options.prefix,
+        label_set=load_label_set(options.labels or "nih14"),
+        columns=options.columns,
     )
 
 
@@ -113,11 +125,25 @@ def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     sources = open_sources(options)
+    for line in describe_columns(sources):
+        print(line, file=sys.stderr)
     print(f"evaluating with {options.resamples} resamples of the patients", file=sys.stderr)
     evaluation = evaluate(sources, resamples=options.resamples, seed=options.seed)
     evaluation.write(options.output)
     print(format_evaluation(evaluation))
     return exits.DONE
+
+
+def describe_columns(sources: Sources) -> list[str]:
+    """Return which predictions are measured, and what is odd about them or about the labels."""
+    scale, predictions = next(iter(sources.predictions.scales)), sources.predictions
+    lines = [f"measuring {len(sources.findings)} labels of {sources.label_set.name}, scale {scale}"]
+    if predictions.hard:
+        lines.append(f"warning: only 0 and 1 in {', '.join(predictions.hard)}: hard labels, not scores to rank by")
+    if sources.ground_truth.other_names:
+        names = ", ".join(f"{name} ({count})" for name, count in sources.ground_truth.other_names.items())
+        lines.append(f"names in the labels that are not in {sources.label_set.name}: {names}")
+    return lines
 
 
 def format_evaluation(evaluation: Evaluation) -> str:

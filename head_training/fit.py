@@ -12,7 +12,7 @@ from typing import Any
 from cxrfeat import exits
 from cxrfeat.device import Device, Precision
 from cxrfeat.head.inputs import COVARIATES
-from cxrfeat.labels.findings import FINDINGS
+from cxrfeat.labels.label_sets import LABEL_SETS, load_label_set
 from head_training.evaluation.bootstrap import RESAMPLES
 from head_training.evaluation.measurement import evaluate
 from head_training.evaluation.sources import open_run
@@ -49,13 +49,20 @@ def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog=prog,
-        description="Train a head: an MLP that predicts the 14 findings from embeddings, age and sex.",
+        description="Train a head: an MLP that predicts the labels of a label set from embeddings, age and sex.",
         epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument_group("data").add_argument
     add("--features", required=True, metavar="DIR_OR_URI", help="OUT/embeddings, or a folder with the same schema")
     add("--output", required=True, type=Path, metavar="RUN", help="output folder for the bundle and the tables")
+    add(
+        "--labels",
+        default="nih14",
+        metavar="NAME|TOML",
+        help=f"label set, one of {', '.join(LABEL_SETS)}, or a TOML file (default nih14)",
+    )
+    add("--drop-empty", action="store_true", help="leave out labels without a positive in the training split")
     add("--without", type=_covariates, default=(), metavar="age,sex", help="leave out age, sex, or both")
     add("--no-standardise", dest="standardise", action="store_false", help="do not standardise the embedding")
     _add_configuration(parser)
@@ -151,6 +158,8 @@ def parse(argv: Sequence[str] | None, prog: str = PROG) -> tuple[FitConfig, bool
         output=options.output,
         configurations=expand(grid, given),
         settings=TrainingSettings(**{name: getattr(options, name) for name in _SETTINGS}),
+        label_set=load_label_set(options.labels),
+        drop_empty=options.drop_empty,
         covariates=tuple(name for name in COVARIATES if name not in options.without),
         standardise=options.standardise,
         loss_weighting=options.loss_weighting,
@@ -193,8 +202,10 @@ def _evaluate_and_report(run: Path) -> None:
 
 def format_result(result: FitResult, select: SelectionMetric) -> str:
     """Return the printed summary: the chosen configuration, its calibration, and its AUROC on val and test."""
+    names = result.label_set.outputs
     counts = Counter(str(history.status) for history in result.histories)
     chosen = result.history
+    width = max(20, *(len(name) + 2 for name in names))
     calibrated = sum(method != CalibrationMethod.NONE for method in result.methods)
     uncalibrated = (
         f"; the others have fewer than {MIN_IMAGES} images of a class in val, or calibration did not improve them"
@@ -208,15 +219,14 @@ def format_result(result: FitResult, select: SelectionMetric) -> str:
         f"chosen: {chosen.name}, by {metric}; best epoch {chosen.best_epoch} of {len(chosen.epochs)}; hidden "
         f"{' '.join(map(str, configuration.hidden))}, dropout {configuration.dropout:g}, lr {configuration.lr:g}, "
         f"weight decay {configuration.weight_decay:g}",
-        f"calibrated on val: {calibrated} of {len(FINDINGS)} findings"
-        f"{uncalibrated if calibrated < len(FINDINGS) else ''}",
-        f"{'AUROC':<20}{'val':>8}{'test':>8}   positives in val, test",
+        f"calibrated on val: {calibrated} of {len(names)} labels{uncalibrated if calibrated < len(names) else ''}",
+        f"{'AUROC':<{width}}{'val':>8}{'test':>8}   positives in val, test",
     ]
     for val, test in zip(result.val.findings, result.test.findings, strict=True):
         positives = f"{val.positives}, {test.positives}"
-        lines.append(f"{val.finding:<20}{_decimal(val.auroc):>8}{_decimal(test.auroc):>8}   {positives}")
+        lines.append(f"{val.finding:<{width}}{_decimal(val.auroc):>8}{_decimal(test.auroc):>8}   {positives}")
     means = f"{_decimal(result.val.mean):>8}{_decimal(result.test.mean):>8}"
-    lines.append(f"{'mean':<20}{means}   over {result.val.over} and {result.test.over} findings")
+    lines.append(f"{'mean':<{width}}{means}   over {result.val.over} and {result.test.over} labels")
     return "\n".join(lines)
 
 

@@ -188,7 +188,7 @@ def bundle(
     torch.manual_seed(seed)
     thresholds: dict[str, float | None] = {**dict.fromkeys(FINDINGS, 0.5), "Hernia": None, ANY_FINDING: 0.9}
     return Bundle(
-        head=Head(dim + len(covariates), (5, 4)).eval(),
+        head=Head(dim + len(covariates), (5, 4), len(FINDINGS)).eval(),
         inputs=Inputs(mean, scale, imputed),
         hidden=(5, 4),
         extractor=extractor,

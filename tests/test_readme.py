@@ -50,9 +50,9 @@ def test_the_example_of_metadata_can_be_used(readme: str, tmp_path: Path) -> Non
     """Three lines, three images, nothing rejected; an empty label is no label."""
     (example,) = [block for block in blocks(readme, "") if block.startswith("Image Index")]
     (tmp_path / "labels.csv").write_text(example, encoding="utf-8")
-    metadata = read_metadata(str(tmp_path / "labels.csv"))
-    assert metadata.rejected.empty
-    assert metadata.images["findings"].fillna("").tolist() == ["Mass|Pleural_Thickening", "No Finding", ""]
+    metadata = read_metadata([str(tmp_path / "labels.csv")])
+    assert len(metadata.rejected()) == 0
+    assert metadata.lines["findings"].to_pylist() == [["Mass", "Pleural_Thickening"], [], None]
 
 
 def test_python_examples_are_python(readme: str) -> None:

@@ -12,7 +12,7 @@ from cxrfeat.labels.splits import SplitLevel, SplitRule
 from cxrfeat.spark.embedding import EmbeddingConfig
 from cxrfeat.spark.extract import ExtractConfig, extract
 from cxrfeat.spark.session import open_session
-from cxrfeat.spark.summary import format_summary, quarantined_share
+from cxrfeat.spark.summary import describe_unmatched, format_summary, quarantined_share
 
 DESCRIPTION = """\
 Embed a folder of chest X-rays and write the embeddings to Parquet, joined with their metadata.
@@ -28,10 +28,17 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     data.add_argument(
         "--images", required=True, metavar="DIR_OR_URI", help="folder of PNG and JPEG images, searched at any depth"
     )
+    jobs.add_metadata_options(
+        data,
+        "labels and patients: one table, or several that share key columns; without it those columns are null",
+    )
     data.add_argument(
-        "--metadata",
-        metavar="CSV[.gz]",
-        help="labels and patients, in the format of NIH's Data_Entry_2017*.csv; without it those columns are null",
+        "--max-unmatched",
+        type=jobs.to_fraction,
+        default=0.01,
+        metavar="FRACTION",
+        help="exit with code 4 if more than this fraction of the images has no metadata, or of the metadata lines is "
+        "rejected; with official lists also the largest fraction of images in neither list (default 0.01)",
     )
     data.add_argument(
         "--output", required=True, metavar="DIR_OR_URI", help="new folder, or one written with the same settings"
@@ -65,6 +72,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "cxrfeat extract") ->
     max_quarantined = options.pop("max_quarantined")
     augment = options.pop("augment")
     embedding = {field.name: options.pop(field.name) for field in fields(EmbeddingConfig)}
+    embedding["metadata"] = tuple(embedding["metadata"])
     level, train_val_list, test_list = (options.pop(name) for name in ("split", "train_val_list", "test_list"))
 
     def job() -> jobs.Outcome:
@@ -73,6 +81,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "cxrfeat extract") ->
             EmbeddingConfig(**embedding), **options, split=split, augment=(augment,) if augment else ()
         )
         summary = extract(open_session("extract", interrupted=jobs.SAFE), config)
-        return jobs.Outcome(format_summary(summary), quarantined_share(summary), f"{config.output}/embeddings")
+        unmatched = describe_unmatched(summary, config.max_unmatched) if config.embedding.metadata else None
+        table = f"{config.output}/embeddings"
+        return jobs.Outcome(format_summary(summary), quarantined_share(summary), table, unmatched)
 
     return jobs.run(job, max_quarantined=max_quarantined)

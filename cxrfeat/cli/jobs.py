@@ -19,6 +19,8 @@ SAFE = "committed rounds are kept; run the same command to continue"
 EXIT_CODES = {
     exits.FAILED: f"failed ({SAFE})",
     exits.TOO_MANY_QUARANTINED: "done, but the quarantined share exceeds --max-quarantined",
+    exits.TOO_MANY_UNMATCHED: "done, but the share of images without metadata, or of rejected metadata lines, exceeds "
+    "--max-unmatched",
     exits.INTERRUPTED: f"interrupted ({SAFE})",
 }
 
@@ -38,6 +40,17 @@ def make_parser(prog: str, required: str, description: str) -> argparse.Argument
         description=description,
         epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_metadata_options(group: argparse._ArgumentGroup, help_text: str) -> None:
+    """Add the options that give the images their metadata."""
+    group.add_argument("--metadata", nargs="+", default=(), metavar="CSV[.gz]", help=help_text)
+    group.add_argument(
+        "--columns",
+        metavar="TOML",
+        help="column map of a metadata table of your own; tables of NIH, CheXpert, MIMIC-CXR-JPG, PadChest, VinDr and "
+        "RSNA are recognised by their headers",
     )
 
 
@@ -87,7 +100,7 @@ def add_work_options(parser: argparse.ArgumentParser, *, round_size: int, unit: 
     )
     work.add_argument(
         "--max-quarantined",
-        type=_to_fraction,
+        type=to_fraction,
         default=0.01,
         metavar="FRACTION",
         help=f"exit with code 3 if more than this fraction of all {unit} is quarantined (default 0.01)",
@@ -95,7 +108,7 @@ def add_work_options(parser: argparse.ArgumentParser, *, round_size: int, unit: 
     return work
 
 
-def _to_fraction(text: str) -> float:
+def to_fraction(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 <= float(text) <= 1:
             return float(text)
@@ -109,12 +122,14 @@ class Outcome:
     Attributes:
         text: summary for the terminal.
         quarantined: quarantined share of the listed files, 0 to 1.
+        unmatched: problem of images without metadata or of rejected lines, if it exceeds the limit; else None.
         table: folder of the table whose rows with ``status=quarantined`` give the reasons.
     """
 
     text: str
     quarantined: float
     table: str
+    unmatched: str | None = None
 
 
 def run(job: Callable[[], Outcome], *, max_quarantined: float) -> int:
@@ -127,7 +142,10 @@ def run(job: Callable[[], Outcome], *, max_quarantined: float) -> int:
         outcome = job()
         print(outcome.text)
         if outcome.quarantined <= max_quarantined:
-            return exits.DONE
+            if outcome.unmatched is None:
+                return exits.DONE
+            print(f"error: the job is complete, but {outcome.unmatched}", file=sys.stderr)
+            return exits.TOO_MANY_UNMATCHED
         share, limit = f"{outcome.quarantined:.2%}", f"{max_quarantined:.2%}"
         print(
             f"error: the job is complete, but {share} of the input is quarantined; --max-quarantined allows {limit}. "

@@ -15,7 +15,7 @@ from cxrfeat.spark.score import ScoreConfig, score
 from cxrfeat.spark.session import open_session
 
 DESCRIPTION = """\
-Predict probabilities of the 14 findings with a trained head, from Parquet drops of embeddings or from images.
+Predict the probabilities of a trained head's labels, from Parquet drops of embeddings or from images.
 
 Writes OUTPUT/predictions and OUTPUT/summary.json. Run the same command again to continue after a crash or to score new
 files: no file is scored twice."""
@@ -40,7 +40,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         metavar="RULE",
         help=f"rule of the decision thresholds, one of {', '.join(RULES)} (default {DEFAULT_RULE})",
     )
-    data.add_argument("--metadata", metavar="CSV[.gz]", help="with --images only: age and sex, imputed if not given")
+    jobs.add_metadata_options(data, "with --images only: age and sex, imputed if not given")
     jobs.add_network_options(parser, note="with --images only")
     jobs.add_work_options(parser, round_size=256, unit="files")
     return parser
@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "cxrfeat score") -> i
         given = [f"--{name.replace('_', '-')}" for name in _EMBEDDING if embedding[name] != parser.get_default(name)]
         if images is None and given:
             raise ConfigError(f"{', '.join(given)}: only valid with --images; drops contain embeddings and metadata")
+        embedding["metadata"] = tuple(embedding["metadata"])
         embed = None if images is None else EmbeddingConfig(images, **embedding)
         config = ScoreConfig(images or drops, embedding=embed, **options)
         summary = score(open_session("score", interrupted=jobs.SAFE), config)

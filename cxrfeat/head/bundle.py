@@ -22,15 +22,17 @@ import safetensors.torch
 import torch
 
 from cxrfeat import __version__
-from cxrfeat.errors import BundleError
+from cxrfeat.errors import BundleError, ConfigError
 from cxrfeat.head.calibration import Calibration
 from cxrfeat.head.inputs import COVARIATES, Inputs
 from cxrfeat.head.mlp import Head
 from cxrfeat.io import storage
-from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
+from cxrfeat.labels.findings import ANY_FINDING
+from cxrfeat.labels.label_set import LabelSet
+from cxrfeat.labels.label_sets import NIH14, label_set_of_head
 
-FORMAT = 1
-"""Version of the bundle format; increased when an older program would misread a newer bundle."""
+FORMAT = 2
+"""Newest bundle format. Format 1 has NIH's 14 findings and is still written for them; format 2 adds ``label_set``."""
 
 _WEIGHTS, _DESCRIPTION = "head.safetensors", "bundle.json"
 _MEAN, _SCALE = "inputs.mean", "inputs.scale"
@@ -47,9 +49,10 @@ class Bundle:
         hidden: widths of the hidden layers.
         extractor: fingerprint of the embeddings that the head was trained on.
         calibration: map from logits to probabilities.
-        thresholds: by rule, then by finding or any_finding: the lowest probability that counts as positive, chosen on
+        thresholds: by rule, then by label or any_finding: the lowest probability that counts as positive, chosen on
             the validation set; None if the validation set lacked a class.
         training: record of training settings and metrics, as JSON values.
+        label_set: labels of the outputs.
     """
 
     head: Head
@@ -59,6 +62,7 @@ class Bundle:
     calibration: Calibration
     thresholds: Mapping[str, Mapping[str, float | None]]
     training: Mapping[str, Any]
+    label_set: LabelSet = NIH14
 
     @property
     def fingerprint(self) -> str:
@@ -165,40 +169,76 @@ def parse_bundle(files: BundleFiles) -> Bundle:
     tensors = safetensors.torch.load(files.weights)
     dims, imputed, hidden = description["dims"], description["imputed"], tuple(description["dims"]["hidden"])
     inputs = Inputs(_pop(folder, tensors, _MEAN), _pop(folder, tensors, _SCALE), imputed)
+    label_set = _read_label_set(folder, description)
     if (len(inputs.mean), len(inputs.scale), inputs.width) != (dims["embedding"], dims["embedding"], dims["inputs"]):
         raise BundleError(
             f"{folder}: statistics of {len(inputs.mean)} and {len(inputs.scale)} embedding columns and {len(imputed)} "
             f"covariates do not match dims {json.dumps(dims)}"
         )
-    head = Head(inputs.width, hidden)
+    head = Head(inputs.width, hidden, len(label_set.outputs))
     try:
         head.load_state_dict(tensors)
     except RuntimeError as error:
         raise BundleError(f"{folder}: the weights do not match dims {json.dumps(dims)}: {error}") from error
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise BundleError(f"{folder}: the weights contain NaN or infinity")
-    calibration = _read_calibration(folder, description["calibration"])
-    thresholds = _read_thresholds(folder, description["thresholds"])
+    calibration = _read_calibration(folder, description["calibration"], label_set)
+    thresholds = _read_thresholds(folder, description["thresholds"], label_set)
     extractor, training = description["extractor"], description["training"]
-    return Bundle(head.eval(), inputs, hidden, extractor, calibration, thresholds, training)
+    return Bundle(head.eval(), inputs, hidden, extractor, calibration, thresholds, training, label_set)
 
 
-def _read_calibration(folder: str, fields: Any) -> Calibration:
+def _read_label_set(folder: str, description: Mapping[str, Any]) -> LabelSet:
+    """Return the label set; a bundle of format 1 has NIH's findings."""
     try:
-        return Calibration(*(np.array([fields[name][finding] for finding in FINDINGS]) for name in _CALIBRATION_FIELDS))
+        label_set = label_set_of_head(description, f"{folder}/{_DESCRIPTION}")
+    except ConfigError as error:
+        raise BundleError(str(error)) from error
+    if description["labels"] != list(label_set.outputs):
+        labels = json.dumps(description["labels"])
+        raise BundleError(f"{folder} has labels {labels}; expected {', '.join(label_set.outputs)} in this order")
+    return label_set
+
+
+def _read_calibration(folder: str, fields: Any, label_set: LabelSet) -> Calibration:
+    try:
+        return Calibration(
+            *(np.array([_number(fields[name][label]) for label in label_set.outputs]) for name in _CALIBRATION_FIELDS)
+        )
     except (TypeError, KeyError, ValueError) as error:
         raise BundleError(f"{folder}/{_DESCRIPTION}: invalid calibration: {type(error).__name__}: {error}") from error
 
 
-def _read_thresholds(folder: str, rules: Any) -> dict[str, dict[str, float | None]]:
-    expected = {*FINDINGS, ANY_FINDING}
+def _number(value: object) -> float:
+    """Return a JSON number.
+
+    Raises:
+        TypeError: the value is not a number.
+    """
+    if not _is_number(value):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _is_number(value: object) -> bool:
+    """Return True for a JSON number; in Python, true would count as 1."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _read_thresholds(folder: str, rules: Any, label_set: LabelSet) -> dict[str, dict[str, float | None]]:
+    expected = {*label_set.outputs, ANY_FINDING}
     for rule, thresholds in rules.items():
-        if set(thresholds) != expected:
+        if not isinstance(thresholds, dict) or set(thresholds) != expected:
+            found = ", ".join(sorted(thresholds)) if isinstance(thresholds, dict) else json.dumps(thresholds)
             raise BundleError(
-                f"{folder}/{_DESCRIPTION}: thresholds of {rule!r} are for {', '.join(sorted(thresholds))}; "
+                f"{folder}/{_DESCRIPTION}: thresholds of {rule!r} are for {found}; "
                 f"expected {', '.join(sorted(expected))}"
             )
-        invalid = [f"{name} {value}" for name, value in thresholds.items() if value is not None and not 0 <= value <= 1]
+        invalid = [
+            f"{name} {value}"
+            for name, value in thresholds.items()
+            if value is not None and not (_is_number(value) and 0 <= value <= 1)
+        ]
         if invalid:
             raise BundleError(f"{folder}/{_DESCRIPTION}: {rule!r} thresholds outside 0 to 1: {', '.join(invalid)}")
     return dict(rules)
@@ -213,14 +253,15 @@ def _serialize(bundle: Bundle) -> bytes:
 
 def _describe(bundle: Bundle, sha256: str) -> dict[str, Any]:
     return {
-        "format": FORMAT,
-        "labels": list(FINDINGS),
+        "format": 1 if bundle.label_set == NIH14 else FORMAT,
+        "labels": list(bundle.label_set.outputs),
+        **_describe_labels(bundle),
         "extractor": bundle.extractor,
         "dims": {
             "embedding": len(bundle.inputs.mean),
             "inputs": bundle.inputs.width,
             "hidden": list(bundle.hidden),
-            "outputs": len(FINDINGS),
+            "outputs": len(bundle.label_set.outputs),
         },
         **_describe_inference(bundle),
         "training": dict(bundle.training),
@@ -236,19 +277,25 @@ def _describe_inference(bundle: Bundle) -> dict[str, Any]:
     """Return the settings that determine predictions, besides weights and extractor."""
     fields = (bundle.calibration.slope, bundle.calibration.intercept)
     return {
+        **_describe_labels(bundle),
         "imputed": {name: bundle.inputs.imputed[name] for name in bundle.inputs.covariates},
         "calibration": {
-            name: dict(zip(FINDINGS, values.tolist(), strict=True))
+            name: dict(zip(bundle.label_set.outputs, values.tolist(), strict=True))
             for name, values in zip(_CALIBRATION_FIELDS, fields, strict=True)
         },
         "thresholds": {rule: dict(thresholds) for rule, thresholds in bundle.thresholds.items()},
     }
 
 
+def _describe_labels(bundle: Bundle) -> dict[str, Any]:
+    """Return the label set; nothing for NIH's findings, whose heads keep the fingerprints of format 1."""
+    return {} if bundle.label_set == NIH14 else {"label_set": bundle.label_set.describe()}
+
+
 def _check_description(folder: str, description: Any, weights: bytes) -> None:
     """Check the description and the digest of the weights; the format first, since it defines all other fields."""
     found = description.get("format") if isinstance(description, dict) else None
-    if not isinstance(found, int) or found < 1:
+    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
         raise BundleError(f"{folder}/{_DESCRIPTION} has format {found!r}; expected a number from 1 to {FORMAT}")
     if found > FORMAT:
         raise BundleError(f"{folder} has format {found}; this version reads formats up to {FORMAT}: upgrade cxrfeat")
@@ -256,18 +303,31 @@ def _check_description(folder: str, description: Any, weights: bytes) -> None:
     missing = required.difference(description)
     if missing:
         raise BundleError(f"{folder}/{_DESCRIPTION} lacks {', '.join(sorted(missing))}")
-    missing = {"embedding", "inputs", "hidden"}.difference(description["dims"])
-    if missing:
-        raise BundleError(f"{folder}/{_DESCRIPTION}: dims lack {', '.join(sorted(missing))}")
-    if description["labels"] != list(FINDINGS):
-        labels = json.dumps(description["labels"])
-        raise BundleError(f"{folder} has labels {labels}; expected {', '.join(FINDINGS)} in this order")
+    for name in ("dims", "imputed", "calibration", "thresholds", "training"):
+        if not isinstance(description[name], dict):
+            raise BundleError(f"{folder}/{_DESCRIPTION}: {name} is {json.dumps(description[name])}; expected an object")
+    _check_values(folder, description)
     if not set(description["imputed"]) <= set(COVARIATES):
         names = ", ".join(sorted(map(str, description["imputed"])))
         raise BundleError(f"{folder} uses the covariates {names}; known covariates: {', '.join(COVARIATES)}")
     digest = hashlib.sha256(weights).hexdigest()
     if digest != description["sha256"]:
         raise BundleError(f"{folder}/{_WEIGHTS} has sha256 {digest}; {_DESCRIPTION} records {description['sha256']}")
+
+
+def _check_values(folder: str, description: Mapping[str, Any]) -> None:
+    """Check the types of the dimensions, the imputed values and the extractor."""
+    dims, imputed = description["dims"], description["imputed"]
+    missing = {"embedding", "inputs", "hidden"}.difference(dims)
+    if missing:
+        raise BundleError(f"{folder}/{_DESCRIPTION}: dims lack {', '.join(sorted(missing))}")
+    widths = [dims["embedding"], dims["inputs"], *(dims["hidden"] if isinstance(dims["hidden"], list) else [None])]
+    if not all(isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in widths):
+        raise BundleError(f"{folder}/{_DESCRIPTION}: dims are {json.dumps(dims)}; expected whole numbers above 0")
+    if not all(_is_number(value) and np.isfinite(value) for value in imputed.values()):
+        raise BundleError(f"{folder}/{_DESCRIPTION}: imputed is {json.dumps(imputed)}; expected finite numbers")
+    if not isinstance(description["extractor"], str):
+        raise BundleError(f"{folder}/{_DESCRIPTION}: extractor is {description['extractor']!r}; expected a text")
 
 
 def _pop(folder: str, tensors: dict[str, torch.Tensor], name: str) -> np.ndarray:

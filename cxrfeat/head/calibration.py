@@ -1,4 +1,4 @@
-"""Calibration of logits to probabilities: one increasing line per finding, which preserves ranks and AUROC.
+"""Calibration of logits to probabilities: one increasing line per label, which preserves ranks and AUROC.
 
 A line can express both corrections that :mod:`head_training.training.fit_calibration` fits, one after the other:
 
@@ -15,18 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cxrfeat.labels.findings import FINDINGS
-
 
 @dataclass(frozen=True)
 class Calibration:
-    """Calibration line of each finding: logit of the probability = slope · logit + intercept.
+    """Calibration line of each label: logit of the probability = slope · logit + intercept.
 
     Attributes:
-        slope: (14,) float64, greater than 0.
-        intercept: (14,) float64.
+        slope: (F,) float64, greater than 0.
+        intercept: (F,) float64.
 
-    Raises ValueError for another shape, a slope of 0 or below, or a value that is not finite.
+    Raises ValueError for different shapes, a slope of 0 or below, or a value that is not finite.
     """
 
     slope: NDArray[np.float64]
@@ -36,21 +34,21 @@ class Calibration:
         """Check shapes and values: only positive slopes preserve ranks."""
         for name in ("slope", "intercept"):
             values = getattr(self, name)
-            if values.shape != (len(FINDINGS),) or not np.isfinite(values).all():
+            if values.shape != (len(self.slope),) or not np.isfinite(values).all():
                 raise ValueError(
                     f"{name} has shape {values.shape} and {np.isfinite(values).sum()} finite values; "
-                    f"expected {len(FINDINGS)} finite values"
+                    f"expected {len(self.slope)} finite values"
                 )
         if not (self.slope > 0).all():
-            names = ", ".join(FINDINGS[column] for column in np.flatnonzero(self.slope <= 0))
-            raise ValueError(f"slopes of {names} are 0 or below; calibration would not preserve ranks")
+            columns = ", ".join(map(str, np.flatnonzero(self.slope <= 0)))
+            raise ValueError(f"slopes of labels {columns} are 0 or below; calibration would not preserve ranks")
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the (N, 14) probabilities of (N, 14) logits, with the same dtype and on the same device."""
-        slope, intercept = (torch.from_numpy(values).to(logits) for values in (self.slope, self.intercept))  # (14,)
+        """Return the (N, F) probabilities of (N, F) logits, with the same dtype and on the same device."""
+        slope, intercept = (torch.from_numpy(values).to(logits) for values in (self.slope, self.intercept))  # (F,)
         return torch.addcmul(intercept, logits, slope).sigmoid_()
 
 
-def identity() -> Calibration:
-    """Return the calibration that leaves logits unchanged."""
-    return Calibration(np.ones(len(FINDINGS)), np.zeros(len(FINDINGS)))
+def identity(outputs: int) -> Calibration:
+    """Return the calibration of ``outputs`` labels that leaves logits unchanged."""
+    return Calibration(np.ones(outputs), np.zeros(outputs))

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from cxrfeat.errors import BundleError
 from cxrfeat.head.bundle import Bundle
-from cxrfeat.labels.findings import ANY_FINDING, FINDINGS, any_finding
+from cxrfeat.io.schema import scored_schema
+from cxrfeat.labels.findings import ANY_FINDING, any_finding
 
 _BLOCK_ROWS = 1024
 """Rows per block: 8 MB of 2048-d vectors stay in the caches between standardisation and the first layer."""
@@ -23,7 +24,7 @@ class Predictions:
     """Predictions of a head for N rows.
 
     Attributes:
-        probabilities: (N, 14) float32, calibrated.
+        probabilities: (N, F) float32, calibrated.
         any_finding: (N,) float32 scores of any finding being present; see :func:`cxrfeat.labels.findings.any_finding`.
         imputed: for each covariate of the head, (N,) bool, True where the value was missing.
     """
@@ -40,6 +41,8 @@ class Predictor:
         bundle: the bundle.
         dim: length of an embedding.
         fingerprint: fingerprint of the bundle.
+        labels: (F,) names of the outputs.
+        schema: schema of scored rows, :func:`cxrfeat.io.schema.scored_schema` of the labels.
     """
 
     def __init__(self, bundle: Bundle, operating_point: str) -> None:
@@ -55,14 +58,16 @@ class Predictor:
         self.bundle = bundle
         self.dim = len(bundle.inputs.mean)
         self.fingerprint = bundle.fingerprint
+        self.labels = bundle.label_set.outputs
+        self.schema = scored_schema(self.labels)
         chosen = bundle.thresholds[operating_point]
-        # If the validation set lacked a class, the finding has no threshold and is never positive.
-        self._thresholds = np.array([_or_infinity(chosen[finding]) for finding in FINDINGS], dtype=np.float32)
+        # If the validation set lacked a class, the label has no threshold and is never positive.
+        self._thresholds = np.array([_or_infinity(chosen[label]) for label in self.labels], dtype=np.float32)  # (F,)
         self._any_threshold = chosen[ANY_FINDING]
 
     @torch.inference_mode()
     def predict(self, embeddings: NDArray[np.float32], covariates: Mapping[str, NDArray[np.float32]]) -> Predictions:
-        """Predict the findings of N images.
+        """Predict the labels of N images.
 
         Args:
             embeddings: (N, dim) float32, raw.
@@ -73,14 +78,15 @@ class Predictor:
         """
         columns = self._columns(embeddings, covariates)
         missing = {name: np.isnan(covariates[name]) for name in self.bundle.inputs.covariates}
-        probabilities = np.empty((len(embeddings), len(FINDINGS)), dtype=np.float32)
+        probabilities = np.empty((len(embeddings), len(self.labels)), dtype=np.float32)  # (N, F)
         for start in range(0, len(embeddings), _BLOCK_ROWS):
             part = slice(start, start + _BLOCK_ROWS)
             rows = np.concatenate([column[part] for column in columns], axis=1)  # (block, dim + covariates)
             self.bundle.inputs.apply(rows)
-            logits = self.bundle.head(torch.from_numpy(rows))  # (block, 14)
+            logits = self.bundle.head(torch.from_numpy(rows))  # (block, F)
             probabilities[part] = self.bundle.calibration.apply(logits).numpy()
-        return Predictions(probabilities, any_finding(probabilities).astype(np.float32), missing)
+        findings = probabilities[:, : self.bundle.label_set.findings_count]  # without the negative label
+        return Predictions(probabilities, any_finding(findings).astype(np.float32), missing)
 
     def gradients(
         self, embeddings: NDArray[np.float32], covariates: Mapping[str, NDArray[np.float32]]
@@ -92,7 +98,7 @@ class Predictor:
             covariates: as for :meth:`predict`.
 
         Returns:
-            (N, 14, dim) float32: derivatives of the uncalibrated logits with respect to the raw embedding.
+            (N, F, dim) float32: derivatives of the uncalibrated logits with respect to the raw embedding.
 
         Raises:
             ValueError: the embeddings have another length.
@@ -101,7 +107,7 @@ class Predictor:
         self.bundle.inputs.apply(rows)
         with torch.no_grad():  # the weights need no gradients; jacrev differentiates by the rows
             jacobians = torch.func.vmap(torch.func.jacrev(self.bundle.head))(torch.from_numpy(rows))
-        # (N, 14, dim + covariates) → (N, 14, dim), by the chain rule through (e - mean) / scale
+        # (N, F, dim + covariates) → (N, F, dim), by the chain rule through (e - mean) / scale
         gradients: NDArray[np.float32] = jacobians[:, :, : self.dim].numpy() / self.bundle.inputs.scale
         return gradients
 
@@ -115,8 +121,8 @@ class Predictor:
         """Return predictions as columns of :func:`cxrfeat.io.schema.predictions_schema`."""
         count = len(predictions.probabilities)
         columns = {
-            f"probability_{finding}": pa.array(np.ascontiguousarray(column))
-            for finding, column in zip(FINDINGS, predictions.probabilities.T, strict=True)
+            f"probability_{label}": pa.array(np.ascontiguousarray(column))
+            for label, column in zip(self.labels, predictions.probabilities.T, strict=True)
         }
         missing = [predictions.imputed[name] for name in self.bundle.inputs.covariates]
         imputed = np.stack(missing, axis=1) if missing else np.zeros((count, 0), dtype=bool)
@@ -124,7 +130,7 @@ class Predictor:
         any_positive = predictions.any_finding >= np.float32(_or_infinity(self._any_threshold))
         return columns | {
             ANY_FINDING: pa.array(predictions.any_finding),
-            "positives": _to_names(predictions.probabilities >= self._thresholds, FINDINGS),
+            "positives": _to_names(predictions.probabilities >= self._thresholds, self.labels),
             "any_finding_positive": pa.array(any_positive, mask=np.full(count, not has_threshold)),
             "imputed": _to_names(imputed, self.bundle.inputs.covariates),
         }

@@ -78,15 +78,19 @@ EMBEDDED = pa.schema(
 )
 """Output of a worker per handle: one row per augmentation, or one quarantined row."""
 
+_NAMES = pa.list_(pa.field("element", pa.string()))
+
 METADATA = pa.schema(
     [
-        pa.field("image_index", pa.string()),
+        pa.field("image_index", pa.string()),  # file name, without suffix if the table has none
         pa.field("patient_id", pa.string()),
         pa.field("follow_up", pa.int32()),
         pa.field("age_years", pa.float32()),
         pa.field("sex", pa.string()),  # M, F or null
         pa.field("view_position", pa.string()),  # PA, AP, …
-        pa.field("findings", pa.list_(pa.field("element", pa.string()))),  # [] = No Finding, null = unlabelled
+        pa.field("findings", _NAMES),  # positive labels as written; [] = none, null = unlabelled
+        pa.field("findings_unknown", _NAMES),  # uncertain or not annotated; null if only positives are named
+        pa.field("findings_uncertain", _NAMES),  # those of findings_unknown that the table marks as uncertain
         pa.field("split", pa.string()),
     ]
 )
@@ -97,7 +101,8 @@ METADATA_LINES = pa.schema(
         *METADATA,
         pa.field("reason", pa.string()),  # null unless rejected, like the next field
         pa.field("message", pa.string()),
-        pa.field("line", pa.string()),  # unchanged text of the line
+        pa.field("line", pa.string()),  # unchanged text of the line; of several lines where they describe one image
+        pa.field("image_path", pa.string()),  # path of the image as the table has it; null if it has names alone
         pa.field("status", pa.string()),  # ok or rejected
     ]
 )
@@ -107,6 +112,7 @@ EMBEDDINGS = pa.schema(
     [
         *(EMBEDDED.field(name) for name in ("image_index", "image_path")),
         *(METADATA.field(name) for name in METADATA.names if name != "image_index"),
+        pa.field("metadata_status", pa.string()),  # matched, no-line, ambiguous-name, rejected-line; null = no metadata
         *(EMBEDDED.field(name) for name in EMBEDDED.names if name not in ("image_index", "image_path", "status")),
         pa.field("round", pa.int32()),
         EMBEDDED.field("status"),
@@ -199,6 +205,7 @@ def head_predictions_schema(findings: Sequence[str]) -> pa.Schema:
     return pa.schema(
         [
             *(METADATA.field(name) for name in ("image_index", "patient_id", "split", "findings")),
+            *(METADATA.field(name) for name in ("findings_unknown", "findings_uncertain")),
             *(pa.field(f"score_{finding}", pa.float32()) for finding in findings),  # sigmoid of the uncalibrated logit
             *(pa.field(f"probability_{finding}", pa.float32()) for finding in findings),  # calibrated on val
         ]

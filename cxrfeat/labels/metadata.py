@@ -1,238 +1,265 @@
-"""Parse the metadata CSV in pandas: one row per image, and a rejected row with a reason for every other line.
+"""Reader of metadata tables: one row per image, and a rejected row with a reason for every other line.
 
-The rules equal those of :mod:`cxrfeat.spark.metadata_reader`, the reader of the extraction; tests run both on the same
-lines. :mod:`head_training.evaluation.ground_truth` builds a stricter reader for evaluation on this one.
+Extraction, evaluation and report all read through :func:`read_metadata`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from cxrfeat.errors import MetadataError
-from cxrfeat.io import storage
-from cxrfeat.io.schema import Split
-from cxrfeat.labels import splits
-from cxrfeat.labels.columns import AGE_PATTERN, HEADERS, MAX_AGE_YEARS, UNITS_PER_YEAR, find_columns, split_fields
-from cxrfeat.labels.findings import FINDINGS, NO_FINDING, SEPARATOR, format_findings
+from cxrfeat.io.schema import METADATA, METADATA_LINES, Status
+from cxrfeat.labels import cells
+from cxrfeat.labels.cells import Cell, CellParser
+from cxrfeat.labels.columns import ColumnMap, find_column
+from cxrfeat.labels.dialects import recognise
+from cxrfeat.labels.joined_tables import join_tables
+from cxrfeat.labels.label_cells import read_labels
+from cxrfeat.labels.table_text import Records, read_records
 
-_CONTENT = ("patient_id", "follow_up", "age_years", "sex", "view_position", "findings")
-_KEY = ["image_index", *_CONTENT]
-_FOLLOW_UP = r"[+-]?\d{1,9}"
-_UNKNOWN, _CONTRADICTION = "unknown", "contradiction"
+MAX_EXAMPLES = 3
+"""Maximum number of examples per kind of unreadable cell."""
+
+_PARSERS: Mapping[str, CellParser] = {
+    "patient": cells.parse_text,
+    "age": cells.parse_age,
+    "sex": cells.parse_sex,
+    "view": cells.parse_text,
+    "follow_up": cells.parse_follow_up,
+    "split": cells.parse_split,
+}
+_SOURCES: Mapping[str, str] = {
+    **{name: name for name in ("image_index", "follow_up", "sex", "split", "image_path")},
+    **{"patient_id": "patient", "age_years": "age", "view_position": "view"},
+}
+"""Column of the result → name of the column in a map."""
+
+_CONTENT = [name for name in METADATA.names if name != "image_index"]
+
+
+@dataclass
+class CellErrors:
+    """Cells that cannot be read, by column and reason.
+
+    Attributes:
+        counts: number of cells by column and reason code.
+        examples: the first cells of each kind, with their line numbers.
+    """
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, column: str, reason: str, number: int, text: str | None) -> None:
+        """Count one cell."""
+        kind = column, reason
+        self.counts[kind] += 1
+        if len(self.examples[kind]) < MAX_EXAMPLES:
+            self.examples[kind].append(f"{(text or '')[:40]!r} in line {number}")
+
+    def describe(self) -> list[str]:
+        """Return one sentence per kind, the most frequent first."""
+        return [
+            f"{count:,} cells of {column} are {reason}: {', '.join(self.examples[column, reason])}"
+            for (column, reason), count in self.counts.most_common()
+        ]
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """Content of a metadata file.
+    """Content of a metadata table.
 
     Attributes:
-        images: one row per image, with image_index, patient_id, follow_up (Int32), age_years (float32), sex (M, F),
-            view_position and findings (``"A|B"`` in canonical order, or No Finding). All columns but the first two may
-            have missing values.
-        rejected: one row per unused line, with number (the header is line 1), reason, message and line.
-        lines: number of lines without header and blank lines, which is the number of images plus rejected lines.
+        lines: every line, :data:`cxrfeat.io.schema.METADATA_LINES`; ``split`` is that of the table's own column.
+        column_map: the map that was used.
+        cell_errors: cells that cannot be read and are null.
+        numbers: number of each line in its file; the first line is 1.
+        has_patients: False if the table names no patients, so that every image counts as a patient of its own.
     """
 
-    images: pd.DataFrame
-    rejected: pd.DataFrame
-    lines: int
+    lines: pa.Table
+    column_map: ColumnMap
+    cell_errors: CellErrors
+    numbers: Sequence[int]
+    has_patients: bool
+
+    def accepted(self) -> pa.Table:
+        """Return the lines that passed every check, at most one per image."""
+        return self.lines.filter(pc.equal(self.lines["status"], Status.OK.value))
+
+    def rejected(self) -> pa.Table:
+        """Return the lines that did not pass, with ``reason``, ``message`` and ``line``."""
+        return self.lines.filter(pc.equal(self.lines["status"], Status.REJECTED.value))
 
 
-def read_metadata(location: str) -> Metadata:
-    """Read a metadata CSV, plain or gzipped, from a path or URI; every unused line gets a reason.
-
-    Raises:
-        ConfigError: the file does not exist.
-        MetadataError: the file is unreadable, has no header, or the header lacks a required column.
-    """
-    raw = read_raw(location)
-    parsed = parse(raw)
-    verdicts = _reject_repeats(raw, parsed, validate_rows(raw, parsed))
-    rejected = pd.concat([raw[["number"]], verdicts, raw[["line"]]], axis="columns")[verdicts["reason"].notna()]
-    images = parsed.loc[verdicts["reason"].isna(), _KEY]
-    return Metadata(images.reset_index(drop=True), rejected.reset_index(drop=True), len(raw))
-
-
-def assign_splits(images: pd.DataFrame, train_val_list: str | None = None, test_list: str | None = None) -> pd.Series:
-    """Return the split of each image (train, val or test) with the rules of the extraction.
-
-    With official lists, all images of a patient go to the list that contains one of them. Patients in neither list are
-    split by hash; without lists, all patients are.
-
-    Raises:
-        ConfigError: one list is given without the other, or a list does not exist.
-        MetadataError: a list is empty, or a patient has images in both lists; the message names up to five patients.
-    """
-    splits.SplitRule(splits.SplitLevel.PATIENT, train_val_list, test_list)  # raises if only one list is given
-    listed = {}
-    if train_val_list is not None and test_list is not None:
-        names = {"train_val": read_list(train_val_list), "test": read_list(test_list)}
-        listed = {
-            name: set(images.loc[images["image_index"].isin(found), "patient_id"]) for name, found in names.items()
-        }
-        in_both = sorted(listed["train_val"] & listed["test"])
-        if in_both:
-            raise MetadataError(
-                f"{len(in_both)} patients have images in both {train_val_list} and {test_list}; "
-                f"expected each patient in one list only. The first: {', '.join(in_both[:5])}"
-            )
-    split_of = {patient: _split(patient, listed) for patient in images["patient_id"].unique()}
-    return images["patient_id"].map(split_of).rename("split")
-
-
-def _split(patient: str, listed: Mapping[str, set[str]]) -> str:
-    if patient in listed.get("test", ()):
-        return Split.TEST.value
-    if patient in listed.get("train_val", ()):
-        return splits.split_train_val(patient).value
-    return splits.split_by_hash(patient).value
-
-
-def read_list(location: str) -> list[str]:
-    """Read image names, one per line, from a path or URI.
-
-    Raises:
-        ConfigError: the file does not exist.
-        MetadataError: the file is unreadable, has no names, or has duplicate names.
-    """
-    names = [line.strip() for _, line in _lines(location)]
-    if not names:
-        raise MetadataError(f"{location} is empty; expected one file name per line")
-    unique = len(set(names))
-    if unique < len(names):
-        raise MetadataError(f"{location} has {len(names)} names, {unique} of them unique; expected no duplicates")
-    return names
-
-
-def _lines(location: str) -> Iterator[tuple[int, str]]:
-    """Yield number, starting at 1, and text of all lines of a text file that are not blank."""
-    storage.check_file(location)
-    filesystem, path = storage.open_filesystem(location)
-    try:
-        with filesystem.open_input_stream(path, compression="detect") as stream:
-            text = bytes(stream.read()).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise MetadataError(f"cannot read {location} as UTF-8 text: {error}") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, line.removesuffix("\r")
-
-
-def read_raw(location: str, optional: Collection[str] = ()) -> pd.DataFrame:
-    """Return one row per line: number (the header is line 1), line, malformed, and text or None for each column.
+def read_metadata(locations: Sequence[str], column_map: ColumnMap | None = None) -> Metadata:
+    """Read a metadata table from a path or URI, or several tables that share key columns.
 
     Args:
-        location: path or URI, plain or gzipped.
-        optional: columns that may be missing from the header.
+        locations: one table, or several, such as the three of MIMIC-CXR-JPG.
+        column_map: columns of the table; None recognises a known dialect by its header.
 
     Raises:
-        ConfigError: the file does not exist.
-        MetadataError: the file is unreadable, has no header, or the header lacks a required column.
+        ConfigError: a file does not exist.
+        MetadataError: a file is not a readable text table, its columns are unknown, or it has no image column.
     """
-    lines = _lines(location)
-    _, header = next(lines, (0, ""))
-    places, width = find_columns(location, header, optional), len(split_fields(header))
-    rows = []
-    for number, line in lines:
-        if line != header:
-            fields = split_fields(line)
-            malformed = len(fields) != width
-            values = [None] * len(places) if malformed else [fields[place].strip() or None for place in places.values()]
-            rows.append((number, line, malformed, *values))
-    raw = pd.DataFrame(rows, columns=["number", "line", "malformed", *places], dtype=object)
-    return raw.reindex(columns=["number", "line", "malformed", *HEADERS]).astype({"malformed": bool})
-
-
-def parse(raw: pd.DataFrame) -> pd.DataFrame:
-    """Return typed columns: unparsable values become missing, and invalid labels become _UNKNOWN or _CONTRADICTION."""
-    text = raw.astype(dict.fromkeys(HEADERS, "string"))
-    number = text["follow_up"].where(text["follow_up"].str.fullmatch(_FOLLOW_UP, flags=re.ASCII).fillna(value=False))
-    age = text["age"].str.extract(AGE_PATTERN, flags=re.ASCII)
-    years = pd.to_numeric(age[0]).astype("Float64") / age[1].map(dict(UNITS_PER_YEAR)).astype("Float64")
-    sex = text["sex"].str.upper()
-    labels = {label: _parse_label(label) for label in raw["findings"].dropna().unique()}
-    return pd.DataFrame(
+    tables = [read_records(location) for location in locations]
+    where = ", ".join(locations)
+    header = (
+        tuple(dict.fromkeys(name for table in tables for name in table.header)) if len(tables) > 1 else tables[0].header
+    )
+    column_map = column_map or recognise(header, where)
+    records = join_tables(tables, column_map.image)
+    found = column_map.find(records.header, where)
+    places = {name: records.header.index(column) for name, column in found.items()}
+    errors = CellErrors()
+    columns = _read_columns(records, column_map, found, errors)
+    images = [cell.value for cell in cells.parse_column(records.column(places["image"]), cells.parse_text)]
+    if "patient" not in places:
+        columns["patient"] = _find_patients(images, column_map.patient_pattern)
+    labels = read_labels(records, column_map.labels, set(places.values()), images, errors.add)
+    rows = labels.rows
+    needed = [(found[name], places[name]) for name in ("image", "patient") if name in places]
+    reasons = [_find_reason(records.rows[row], needed, columns["patient"][row]) for row in rows]
+    names, paths = _split_paths(images)
+    columns |= {"image_index": list(names), "image_path": list(paths)}
+    nothing: list[object] = [None] * len(images)
+    table = pa.table(
         {
-            "image_index": raw["image_index"],
-            "patient_id": raw["patient_id"],
-            "follow_up": pd.to_numeric(number).astype("Int32"),
-            "age_years": years.astype("Float32"),
-            "sex": sex.where(sex.isin(["M", "F"])),
-            "view_position": raw["view_position"],
-            "findings": raw["findings"].map(labels),
+            **{
+                target: pa.array([columns.get(source, nothing)[row] for row in rows], METADATA_LINES.field(target).type)
+                for target, source in _SOURCES.items()
+            },
+            "findings": labels.positive,
+            "findings_unknown": labels.unknown,
+            "findings_uncertain": labels.uncertain,
+            "reason": pa.array([reason and reason[0] for reason in reasons], pa.string()),
+            "message": pa.array([reason and reason[1] for reason in reasons], pa.string()),
+            "line": pa.array(labels.texts, pa.string()),
         }
     )
+    table = _reject_repeats(table)
+    status = pc.if_else(pc.is_null(table["reason"]), Status.OK.value, Status.REJECTED.value)
+    lines = table.append_column("status", status).select(METADATA_LINES.names).cast(METADATA_LINES)
+    has_patients = "patient" in places or column_map.patient_pattern is not None
+    return Metadata(lines, column_map, errors, [records.numbers[row] for row in rows], has_patients)
 
 
-def _parse_label(label: str) -> str:
-    names = {name.strip() for name in label.split(SEPARATOR)}
-    if names.difference(FINDINGS, [NO_FINDING]):
-        return _UNKNOWN
-    if NO_FINDING in names and len(names) > 1:
-        return _CONTRADICTION
-    return format_findings(names - {NO_FINDING})
+def _read_columns(
+    records: Records, column_map: ColumnMap, found: Mapping[str, str], errors: CellErrors
+) -> dict[str, list[object]]:
+    """Return the (R,) values of each column but the image's; unreadable cells are None and counted."""
+    columns: dict[str, list[object]] = {}
+    places = {name: records.header.index(column) for name, column in found.items()}
+    for name, parse in _PARSERS.items():
+        if name in places:
+            texts = records.column(places[name])
+            for other in getattr(column_map, name):  # further alternatives fill blank cells, as CheXpert's two views do
+                column = find_column(records.header, [other], records.location)
+                if column not in (None, found[name]):
+                    others = records.column(records.header.index(column))
+                    texts = [
+                        other if cells.is_missing(text) else text for text, other in zip(texts, others, strict=True)
+                    ]
+            columns[name] = _keep(cells.parse_column(texts, parse), found[name], texts, records, errors)
+    if "age" not in places and {"birth_year", "study_date"} <= set(places):
+        born, studied = records.column(places["birth_year"]), records.column(places["study_date"])
+        ages = [cells.age_between(year, date) for year, date in zip(born, studied, strict=True)]
+        columns["age"] = _keep(ages, found["birth_year"], born, records, errors)
+    return columns
 
 
-def validate_rows(raw: pd.DataFrame, parsed: pd.DataFrame, ignored_reasons: Collection[str] = ()) -> pd.DataFrame:
-    """Return reason and message of the first check that each line fails, or None.
+def _keep(
+    parsed: Sequence[Cell], column: str, texts: Sequence[str | None], records: Records, errors: CellErrors
+) -> list[object]:
+    """Return the values, and count the cells with a reason."""
+    for row, cell in enumerate(parsed):
+        if cell.reason is not None:
+            errors.add(column, cell.reason, records.numbers[row], texts[row])
+    return [cell.value for cell in parsed]
+
+
+def _find_patients(images: Sequence[object], pattern: str | None) -> list[object]:
+    """Return the patient in each image path; without a pattern, every image is a patient of its own."""
+    if pattern is None:
+        return list(images)
+    found = [re.search(pattern, image) if isinstance(image, str) else None for image in images]
+    return [match and match[1] for match in found]
+
+
+def _split_paths(images: Sequence[object]) -> tuple[list[str | None], list[str | None]]:
+    """Return the file name of each image, and its path; paths are None unless the table has any folder."""
+    paths = [normalise_path(image) if isinstance(image, str) else None for image in images]
+    names = [path and path.rpartition("/")[2] for path in paths]
+    has_folders = any(path is not None and "/" in path for path in paths)
+    return names, paths if has_folders else [None] * len(paths)
+
+
+def normalise_path(path: str) -> str:
+    r"""Return a path with forward slashes, without a leading ``/`` or ``./``.
+
+    Example:
+        >>> normalise_path("./train\\a.png"), normalise_path("/data/a.png")
+        ('train/a.png', 'data/a.png')
+    """
+    if path[:1] not in "./" and "\\" not in path and "//" not in path:  # nearly all paths: saves two substitutions
+        return path
+    return re.sub(r"^(?:\.?/)+", "", re.sub(r"[\\/]+", "/", path.strip()))
+
+
+def _find_reason(
+    cells_of_row: Sequence[str | None] | None, needed: Sequence[tuple[str, int]], patient: object
+) -> tuple[str, str] | None:
+    """Return reason and message of a row that cannot be used, or None.
 
     Args:
-        raw: result of :func:`read_raw`.
-        parsed: result of :func:`parse`.
-        ignored_reasons: reasons whose checks are skipped.
+        cells_of_row: its cells; None for a malformed record.
+        needed: name and place of the image column and, if the table has one, of the patient column.
+        patient: the patient that was found.
     """
-    checks = (
-        (raw["malformed"], "malformed", "the number of fields differs from the header's"),
-        (raw["image_index"].isna(), "image-index-missing", "Image Index is empty"),
-        (raw["patient_id"].isna(), "patient-id-missing", "Patient ID is empty"),
-        (
-            raw["follow_up"].notna() & parsed["follow_up"].isna(),
-            "follow-up-unreadable",
-            "follow_up {follow_up!r}; expected a whole number",
-        ),
-        (
-            raw["age"].notna() & parsed["age_years"].isna(),
-            "age-unreadable",
-            "age {age!r}; expected years, or a number with Y, M, W or D",
-        ),
-        (
-            ~parsed["age_years"].between(0, MAX_AGE_YEARS).fillna(value=True),
-            "age-out-of-range",
-            f"age {{age!r}} is outside 0–{MAX_AGE_YEARS} years",
-        ),
-        (raw["sex"].notna() & parsed["sex"].isna(), "sex-unknown", "sex {sex!r}; expected M, F or nothing"),
-        (parsed["findings"] == _UNKNOWN, "finding-unknown", "not all among the 14 findings: {findings!r}"),
-        (
-            parsed["findings"] == _CONTRADICTION,
-            "findings-contradict",
-            f"findings {{findings!r}} combine {NO_FINDING} with other findings",
-        ),
-    )
-    verdicts = pd.DataFrame(None, index=raw.index, columns=["reason", "message"], dtype=object)
-    for fails, reason, message in checks:
-        first = fails.astype(bool) & verdicts["reason"].isna() & (reason not in ignored_reasons)
-        verdicts.loc[first, "reason"] = reason
-        verdicts.loc[first, "message"] = [
-            message.format(**row) for row in raw.loc[first, list(HEADERS)].to_dict("records")
-        ]
-    return verdicts
+    if cells_of_row is None or any(cells_of_row[place] is None for _, place in needed):
+        return "malformed", "the number of fields differs from the header's"
+    for (name, place), reason in zip(needed, ("image-index-missing", "patient-id-missing"), strict=False):
+        if cells.is_missing(cells_of_row[place]):
+            return reason, f"{name} is empty"
+    return None if patient is not None else ("patient-id-missing", "the image path names no patient")
 
 
-def _reject_repeats(raw: pd.DataFrame, parsed: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Reject further lines about one image: all but one if they are equal, every one if they differ."""
-    valid = pd.concat([parsed[_KEY], raw["line"]], axis="columns")[verdicts["reason"].isna()].sort_values("line")
-    repeated = valid.duplicated(_KEY)
-    conflicting = valid["image_index"].isin(
-        valid.loc[~repeated].loc[lambda rows: rows.duplicated("image_index"), "image_index"]
-    )
-    for rejected, reason, message in (
-        (repeated, "image-index-repeated", "an equivalent line describes this image; one of them is used"),
-        (conflicting, "image-index-conflict", "conflicting lines describe this image; none is used"),
-    ):
-        verdicts.loc[rejected[rejected].index, ["reason", "message"]] = reason, message
-    return verdicts
+def _agree(values: Sequence[object]) -> bool:
+    """Return True if all values that are not missing are equal."""
+    known = [value for value in values if value is not None]
+    return all(value == known[0] for value in known)
+
+
+def _reject_repeats(table: pa.Table) -> pa.Table:
+    """Reject further lines about one image: all but the most complete if they agree, every one if they contradict."""
+    keys = pc.coalesce(table["image_path"], table["image_index"]).to_pylist()
+    reasons, messages = table["reason"].to_pylist(), table["message"].to_pylist()
+    groups: dict[str, list[int]] = {}
+    repeated: set[str] = set()
+    for row, key in enumerate(keys):
+        if reasons[row] is None:
+            group = groups.setdefault(key, [])
+            group.append(row)
+            if len(group) > 1:
+                repeated.add(key)
+    for key in repeated:
+        rows = groups[key]
+        contents = table.select(_CONTENT).take(rows)
+        if all(_agree(column.to_pylist()) for column in contents.columns):
+            verdict = "image-index-repeated", "an equivalent line describes this image; one of them is used"
+            missing = [sum(value is None for value in content.values()) for content in contents.to_pylist()]
+            lines = table["line"].take(rows).to_pylist()
+            kept = min(range(len(rows)), key=lambda place: (missing[place], lines[place]))
+            rows = rows[:kept] + rows[kept + 1 :]
+        else:
+            verdict = "image-index-conflict", "conflicting lines describe this image; none is used"
+        for row in rows:
+            reasons[row], messages[row] = verdict
+    for name, values in (("reason", reasons), ("message", messages)):
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
+    return table

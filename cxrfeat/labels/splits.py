@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cxrfeat.errors import ConfigError, DatasetIntegrityError
-from cxrfeat.io.schema import Split
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrfeat.errors import ConfigError, DatasetIntegrityError, MetadataError
+from cxrfeat.io.schema import Split, Status
+from cxrfeat.labels.official_lists import TEST, TRAIN_VAL, OfficialLists
 
 TRAIN_SHARE, VAL_SHARE = 0.7, 0.1
 """Shares of patients without official lists; the rest is test."""
@@ -86,6 +90,55 @@ def split_train_val(patient_id: str) -> Split:
 def digest_names(names: Iterable[str]) -> str:
     """Return the SHA-256 of a set of image names, independent of their order, to identify a list."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+
+
+def assign_splits(lines: pa.Table, rule: SplitRule, lists: OfficialLists | None) -> pa.Array:
+    """Return the split of every accepted metadata line, null for rejected ones.
+
+    Official lists decide the split of every patient with an image in one of them. Without lists, the table's own split
+    column decides. All other patients, or images at image level, are split by a hash.
+
+    Args:
+        lines: (N rows) :data:`cxrfeat.io.schema.METADATA_LINES` with the table's own splits.
+        rule: the rule.
+        lists: the lists that the rule names.
+
+    Raises:
+        MetadataError: a patient has images in both lists; the message names up to five patients.
+    """
+    accepted = pc.equal(lines["status"], Status.OK.value).to_pylist()
+    patients, own = lines["patient_id"].to_pylist(), lines["split"].to_pylist()
+    names, paths = lines["image_index"].to_pylist(), lines["image_path"].to_pylist()
+    images = [path or name for path, name in zip(paths, names, strict=True)]
+    keys = images if rule.level == SplitLevel.IMAGE else patients
+    if lists is not None:
+        own = _splits_of_patients(patients, lists.find(images), accepted, lists)
+    hashed = {key: split_by_hash(key).value for key in set(keys) if key is not None}
+    splits = [
+        (known or hashed[key]) if usable else None for known, key, usable in zip(own, keys, accepted, strict=True)
+    ]
+    return pa.array(splits, pa.string())
+
+
+def _splits_of_patients(
+    patients: Sequence[str | None], found: Sequence[str | None], accepted: Sequence[bool], lists: OfficialLists
+) -> list[str | None]:
+    """Return the split of each line's patient, None for patients without an image in a list."""
+    listed: dict[str, set[str]] = defaultdict(set)
+    for patient, name, usable in zip(patients, found, accepted, strict=True):
+        if usable and patient is not None and name is not None:
+            listed[patient].add(name)
+    in_both = sorted(patient for patient, found_in in listed.items() if len(found_in) > 1)
+    if in_both:
+        raise MetadataError(
+            f"{len(in_both)} patients have images in both {lists.locations[TRAIN_VAL]} and {lists.locations[TEST]}; "
+            f"expected each patient in one list only. The first: {', '.join(in_both[:5])}"
+        )
+    splits = {
+        patient: Split.TEST.value if TEST in names else split_train_val(patient).value
+        for patient, names in listed.items()
+    }
+    return [splits.get(patient) if patient is not None else None for patient in patients]
 
 
 def check_no_patient_in_two_splits(assignments: Iterable[tuple[str, str]]) -> None:

@@ -72,14 +72,18 @@ def score_row_group(handle: Mapping[str, object], root: str, predictor: Predicto
     uri, number = str(handle["uri"]), handle["row_group"]
     source = {"drop_file": storage.relative_to(uri, root), "row_group": number}
     if handle["reason"] is not None:
-        yield quarantine(dict(source) | {name: handle[name] for name in ("rows", "reason", "message")})
+        yield quarantine(
+            predictor.schema, dict(source) | {name: handle[name] for name in ("rows", "reason", "message")}
+        )
         return
     assert isinstance(number, int)  # null only for a whole file, which has a reason  # noqa: S101
     try:
         with _open(uri) as file:
             scored = list(_score_batches(file, number, source, predictor))
     except DropError as error:
-        yield quarantine(dict(source) | {"rows": handle["rows"], "reason": error.reason, "message": str(error)})
+        yield quarantine(
+            predictor.schema, dict(source) | {"rows": handle["rows"], "reason": error.reason, "message": str(error)}
+        )
         return
     count = sum(pc.sum(batch.column("rows")).as_py() for batch in scored)
     if count != handle["rows"]:
@@ -98,7 +102,9 @@ def _score_batches(
             embedded = batch.filter(pc.equal(batch.column("status").cast(pa.string()), Status.OK.value))
             quarantined += len(batch) - len(embedded)
         if len(embedded):
-            source_columns = {name: repeat(name, value, len(embedded)) for name, value in source.items()}
+            source_columns = {
+                name: repeat(predictor.schema, name, value, len(embedded)) for name, value in source.items()
+            }
             try:
                 yield score_rows(embedded, source_columns, predictor)
             except VectorsError as error:
@@ -108,7 +114,7 @@ def _score_batches(
         start += len(batch)
     if quarantined:
         reason = {"reason": Reason.QUARANTINED_BEFORE, "message": _QUARANTINED_BEFORE}
-        yield quarantine(dict(source) | {"rows": quarantined} | reason)
+        yield quarantine(predictor.schema, dict(source) | {"rows": quarantined} | reason)
 
 
 @contextlib.contextmanager

@@ -12,12 +12,8 @@ from numpy.typing import NDArray
 from cxrfeat.head.inputs import AGE, SEX, encode_sexes
 from cxrfeat.head.predictor import Predictor
 from cxrfeat.io.arrow import to_matrix
-from cxrfeat.io.schema import Augmentation, Status, scored_schema
-from cxrfeat.labels.columns import MAX_AGE_YEARS
-from cxrfeat.labels.findings import FINDINGS
-
-SCORED = scored_schema(FINDINGS)
-"""Schema of the rows that scoring workers return."""
+from cxrfeat.io.schema import Augmentation, Status
+from cxrfeat.labels.cells import MAX_AGE_YEARS
 
 
 def score_rows(batch: pa.RecordBatch, source_columns: Mapping[str, pa.Array], predictor: Predictor) -> pa.RecordBatch:
@@ -41,18 +37,18 @@ def score_rows(batch: pa.RecordBatch, source_columns: Mapping[str, pa.Array], pr
         **{name: _strings(batch, name) for name in ("image_index", "patient_id", "extractor")},
         "augmentation": pc.fill_null(_strings(batch, "augmentation"), Augmentation.NONE.value),
         **source_columns,
-        "head": repeat("head", predictor.fingerprint, count),
+        "head": repeat(predictor.schema, "head", predictor.fingerprint, count),
         **predictor.to_columns(predictions),
-        "rows": repeat("rows", 1, count),
-        "status": repeat("status", Status.OK.value, count),
+        "rows": repeat(predictor.schema, "rows", 1, count),
+        "status": repeat(predictor.schema, "status", Status.OK.value, count),
     }
-    return _to_batch(columns, count)
+    return _to_batch(predictor.schema, columns, count)
 
 
-def quarantine(values: Mapping[str, object]) -> pa.RecordBatch:
+def quarantine(schema: pa.Schema, values: Mapping[str, object]) -> pa.RecordBatch:
     """Return one quarantined row of :func:`cxrfeat.io.schema.scored_schema` with the given columns; others are null."""
     row = {**values, "status": Status.QUARANTINED.value}
-    return _to_batch({name: repeat(name, value, 1) for name, value in row.items()}, 1)
+    return _to_batch(schema, {name: repeat(schema, name, value, 1) for name, value in row.items()}, 1)
 
 
 def score_images(batch: pa.RecordBatch, predictor: Predictor) -> list[pa.RecordBatch]:
@@ -71,22 +67,22 @@ def score_images(batch: pa.RecordBatch, predictor: Predictor) -> list[pa.RecordB
     columns = {
         **{name: quarantined.column(name) for name in kept},
         "drop_file": quarantined.column("image_path"),
-        "rows": repeat("rows", 1, len(quarantined)),
+        "rows": repeat(predictor.schema, "rows", 1, len(quarantined)),
         "status": quarantined.column("status"),
     }
     scored = score_rows(embedded, {"drop_file": embedded.column("image_path")}, predictor)
-    return [part for part in (scored, _to_batch(columns, len(quarantined))) if len(part)]
+    return [part for part in (scored, _to_batch(predictor.schema, columns, len(quarantined))) if len(part)]
 
 
-def repeat(name: str, value: object, count: int) -> pa.Array:
-    """Return a column of :func:`cxrfeat.io.schema.scored_schema` that repeats one value."""
-    return pa.repeat(pa.scalar(value, SCORED.field(name).type), count)
+def repeat(schema: pa.Schema, name: str, value: object, count: int) -> pa.Array:
+    """Return a column of a schema that repeats one value."""
+    return pa.repeat(pa.scalar(value, schema.field(name).type), count)
 
 
-def _to_batch(columns: Mapping[str, pa.Array], count: int) -> pa.RecordBatch:
+def _to_batch(schema: pa.Schema, columns: Mapping[str, pa.Array], count: int) -> pa.RecordBatch:
     """Return a batch with the columns in schema order; missing columns are null."""
-    arrays = [columns[name] if name in columns else pa.nulls(count, SCORED.field(name).type) for name in SCORED.names]
-    return pa.RecordBatch.from_arrays(arrays, schema=SCORED)
+    arrays = [columns[field.name] if field.name in columns else pa.nulls(count, field.type) for field in schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _strings(batch: pa.RecordBatch, name: str) -> pa.Array:

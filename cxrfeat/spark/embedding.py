@@ -16,6 +16,7 @@ from cxrfeat.backbones.encoder import EncoderSpec, default_batch_size
 from cxrfeat.backbones.registry import get_backbone
 from cxrfeat.backbones.weights import RANDOM, find_weights, load_network
 from cxrfeat.device import Device, Precision
+from cxrfeat.errors import ConfigError
 from cxrfeat.io import storage
 from cxrfeat.io.schema import EMBEDDED
 from cxrfeat.spark.rounds import to_handles
@@ -38,7 +39,8 @@ class EmbeddingConfig:
 
     Attributes:
         images: folder or URI of the images.
-        metadata: CSV of their labels and patients, or None.
+        metadata: tables with their labels and patients; empty for none.
+        columns: TOML file with the column map of the tables; None recognises a known dialect.
         weights: path or name of the backbone's weights; None for its published weights.
         backbone: name in the registry.
         precision: arithmetic of the network.
@@ -47,7 +49,8 @@ class EmbeddingConfig:
     """
 
     images: str
-    metadata: str | None = None
+    metadata: tuple[str, ...] = ()
+    columns: str | None = None
     weights: str | None = None
     backbone: str = "resnet50"
     precision: Precision = Precision.AUTO
@@ -55,7 +58,13 @@ class EmbeddingConfig:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        """Replace the images folder by its qualified location."""
+        """Qualify the images folder.
+
+        Raises:
+            ConfigError: columns without metadata.
+        """
+        if self.columns is not None and not self.metadata:
+            raise ConfigError("--columns needs --metadata, whose columns it describes")
         object.__setattr__(self, "images", storage.qualify(self.images))
 
 

@@ -7,20 +7,26 @@ the file stream.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
+from pyspark.sql.pandas.types import from_arrow_type
+from pyspark.sql.types import DataType
 
 from cxrfeat.errors import DatasetIntegrityError
 from cxrfeat.io import storage
 from cxrfeat.io.schema import EMBEDDINGS, METADATA, METADATA_LINES, Augmentation, Status
-from cxrfeat.spark.table import read_table, round_folder, write_partition
+from cxrfeat.labels.matching import ImageMatcher
+from cxrfeat.spark.table import read_columns, read_table, round_folder, write_partition
 
 _FILE_COLUMNS = [name for name in EMBEDDINGS.names if name != "round"]
 """Columns stored in a round's files; ``round`` itself is in the folder name."""
+
+_SMALL_COLUMNS = [name for name in EMBEDDINGS.names if name != "embedding"]
 
 ROWS_PER_FILE = 2048
 """About 9 MB of 2048-d vectors. A default round has two such files, so that two cores can write."""
@@ -29,9 +35,16 @@ ROWS_PER_FILE = 2048
 class EmbeddingsTable:
     """Embeddings and metadata of one output folder."""
 
-    def __init__(self, spark: SparkSession, output: str) -> None:
-        """Use the output folder at a qualified location; it may be empty."""
+    def __init__(self, spark: SparkSession, output: str, matcher: ImageMatcher | None = None) -> None:
+        """Use the output folder at a qualified location; it may be empty.
+
+        Args:
+            spark: session that writes the rounds.
+            output: location of the folder.
+            matcher: matcher that gives images their metadata; None leaves those columns null.
+        """
         self._spark = spark
+        self._matcher = matcher
         self.output = output
         self._embeddings = storage.join(output, "embeddings")
         self._metadata = storage.join(output, "metadata")
@@ -41,38 +54,49 @@ class EmbeddingsTable:
         """Return all rows of all rounds: :data:`cxrfeat.io.schema.EMBEDDINGS`."""
         return read_table(self._spark, self._embeddings, EMBEDDINGS)
 
+    def index(self) -> pa.Table:
+        """Return all columns of all rows but the embedding, in the memory of the driver."""
+        return read_columns(self._embeddings, EMBEDDINGS, _SMALL_COLUMNS)
+
     def count_images(self, status: Status | None = None) -> int:
         """Count the images in the table, or those with the given status."""
-        if not storage.exists(self._embeddings):
-            return 0  # saves the half second that Spark needs to plan an empty table
-        images = self.images()
-        return images.count() if status is None else images.where(F.col("status") == status.value).count()
+        index = read_columns(self._embeddings, EMBEDDINGS, ["augmentation", "status"])
+        counted = pc.equal(index["augmentation"], Augmentation.NONE.value)
+        if status is not None:
+            counted = pc.and_(counted, pc.equal(index["status"], status.value))
+        return int(pc.sum(counted).as_py() or 0)
 
-    def has_metadata(self) -> bool:
-        """Return True if the metadata table exists."""
-        return storage.exists(self._metadata)
+    def metadata(self) -> pa.Table:
+        """Return all lines of the metadata table: :data:`cxrfeat.io.schema.METADATA_LINES`."""
+        return read_columns(self._metadata, METADATA_LINES, METADATA_LINES.names)
 
-    def images(self) -> DataFrame:
-        """Return one row per file, embedded or quarantined, without augmented rows."""
-        return self.embeddings().where(F.col("augmentation") == Augmentation.NONE.value)
+    def write_metadata(self, lines: pa.Table) -> None:
+        """Replace the metadata table. Committed rounds keep the metadata that they were joined with.
 
-    def metadata(self) -> DataFrame:
-        """Return all lines of the metadata file: :data:`cxrfeat.io.schema.METADATA_LINES`."""
-        return read_table(self._spark, self._metadata, METADATA_LINES)
+        Args:
+            lines: table of :data:`cxrfeat.io.schema.METADATA_LINES`.
+        """
+        filesystem, path = storage.open_filesystem(self._metadata)
+        if storage.exists(self._metadata):
+            storage.delete_folder(self._metadata)
+        for status in (Status.OK, Status.REJECTED):
+            rows = lines.filter(pc.equal(lines["status"], status.value)).drop_columns(["status"])
+            if status == Status.OK or len(rows):
+                folder = storage.join(path, f"status={status}")
+                filesystem.create_dir(folder, recursive=True)
+                pq.write_table(rows, f"{folder}/part-0.parquet", filesystem=filesystem, compression="zstd")
 
-    def write_metadata(self, lines: DataFrame) -> None:
-        """Replace the metadata table. Committed rounds keep the metadata that they were joined with."""
-        write_partition(lines.select(METADATA_LINES.names), self._metadata)
-
-    def write_round(self, rows: DataFrame, round_id: int, count: int) -> None:
+    def write_round(self, rows: DataFrame, round_id: int, images: Sequence[str], rows_per_image: int) -> None:
         """Join a round's rows with their metadata and commit them, replacing any earlier attempt at the round.
 
         Args:
             rows: table of :data:`cxrfeat.io.schema.EMBEDDED`.
             round_id: number of the round.
-            count: upper limit of the number of rows.
+            images: paths of the round's images, relative to the images root.
+            rows_per_image: upper limit of the rows of an image.
         """
-        self._write(self._with_metadata(rows), round_folder(self._embeddings, round_id), count)
+        count = len(images) * rows_per_image
+        self._write(self._with_metadata(rows, images), round_folder(self._embeddings, round_id), count)
 
     def replay_quarantine(self, embed: Callable[[Sequence[str]], DataFrame]) -> None:
         """Embed the quarantined files again, and replace each round that contains any.
@@ -89,7 +113,7 @@ class EmbeddingsTable:
         for round_id in sorted({row["round"] for row in rows}):
             paths = [row.image_path for row in rows if row["round"] == round_id]
             kept = self.embeddings().where((F.col("round") == round_id) & ~quarantined).select(_FILE_COLUMNS)
-            replaced = kept.unionByName(self._with_metadata(embed(paths)))
+            replaced = kept.unionByName(self._with_metadata(embed(paths), paths))
             self._write(replaced, round_folder(self._replay, round_id), kept.count() + len(paths))
             self.finish_replay()
 
@@ -102,8 +126,8 @@ class EmbeddingsTable:
                 self._write(rows, storage.join(self._embeddings, folder), rows.count())
             storage.delete_folder(staged)
 
-    def _with_metadata(self, rows: DataFrame) -> DataFrame:
-        return join_metadata(rows, self.metadata()).select(_FILE_COLUMNS)
+    def _with_metadata(self, rows: DataFrame, images: Sequence[str]) -> DataFrame:
+        return join_metadata(self._spark, rows, self._matcher, images).select(_FILE_COLUMNS)
 
     @staticmethod
     def _write(rows: DataFrame, folder: str, count: int) -> None:
@@ -120,32 +144,44 @@ class EmbeddingsTable:
         Raises:
             DatasetIntegrityError: an image has no row or several, or a patient is in several splits.
         """
-        table = self.embeddings()
-        paths = self._spark.createDataFrame(pa.table({"image_path": pa.array(listed, pa.string())}))
+        index = self.index()
+        rows = index.group_by(["image_path", "augmentation"]).aggregate([([], "count_all")])
         violations = {
-            "listed images have no row": paths.join(table, "image_path", "left_anti").select("image_path"),
-            "images have more than one row": (
-                table.groupBy("image_path", "augmentation").count().where("count > 1").select("image_path")
-            ),
+            "listed images have no row": sorted(set(listed).difference(index["image_path"].to_pylist())),
+            "images have more than one row": _names(rows.filter(pc.greater(rows["count_all"], 1)), "image_path"),
         }
         if by_patient:
-            violations["patients are in more than one split"] = (
-                table.where("patient_id IS NOT NULL")
-                .groupBy("patient_id")
-                .agg(F.count_distinct("split").alias("splits"))
-                .where("splits > 1")
-                .select("patient_id")
-            )
-        # A single query for all checks, because planning one takes Spark longer than running it.
-        found = [names.toDF("name").withColumn("kind", F.lit(kind)) for kind, names in violations.items()]
-        first = functools.reduce(DataFrame.union, found).orderBy("kind", "name").take(5)
-        if first:
-            kind = first[0]["kind"]
-            names = ", ".join(row["name"] for row in first if row["kind"] == kind)
-            raise DatasetIntegrityError(f"{violations[kind].count()} {kind} in {self._embeddings}; the first: {names}")
+            pairs = index.select(["patient_id", "split"]).filter(pc.is_valid(index["patient_id"]))
+            splits = pairs.group_by("patient_id").aggregate([("split", "count_distinct")])
+            torn = splits.filter(pc.greater(splits["split_count_distinct"], 1))
+            violations["patients are in more than one split"] = _names(torn, "patient_id")
+        for kind, names in violations.items():
+            if names:
+                first = ", ".join(names[:5])
+                raise DatasetIntegrityError(f"{len(names)} {kind} in {self._embeddings}; the first: {first}")
 
 
-def join_metadata(rows: DataFrame, lines: DataFrame) -> DataFrame:
-    """Join rows of :data:`cxrfeat.io.schema.EMBEDDED` with the accepted metadata lines by ``image_index``."""
-    known = lines.where(F.col("status") == Status.OK.value).drop(*(set(METADATA_LINES.names) - set(METADATA.names)))
-    return rows.join(F.broadcast(known), "image_index", "left")
+def _names(table: pa.Table, column: str) -> list[str]:
+    return sorted(set(table[column].to_pylist()))
+
+
+def join_metadata(
+    spark: SparkSession, rows: DataFrame, matcher: ImageMatcher | None, images: Sequence[str]
+) -> DataFrame:
+    """Join rows of :data:`cxrfeat.io.schema.EMBEDDED` with the metadata of their images.
+
+    Args:
+        spark: session of the rows.
+        rows: the rows.
+        matcher: matcher of images and metadata; None gives null columns.
+        images: paths of the images that may be among the rows, relative to the images root.
+    """
+    if matcher is None:
+        names = [name for name in (*METADATA.names, "metadata_status") if name != "image_index"]
+        return rows.select("*", *(F.lit(None).cast(_spark_type(name)).alias(name) for name in names))
+    known = spark.createDataFrame(matcher.match(images))
+    return rows.join(F.broadcast(known), "image_path", "left")
+
+
+def _spark_type(name: str) -> DataType:
+    return from_arrow_type(EMBEDDINGS.field(name).type)

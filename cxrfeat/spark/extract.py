@@ -13,15 +13,14 @@ from cxrfeat.errors import ConfigError
 from cxrfeat.images import png_jpeg
 from cxrfeat.io import storage
 from cxrfeat.io.schema import Augmentation, Status
+from cxrfeat.labels.image_metadata import ImageMetadata, load_image_metadata
 from cxrfeat.labels.splits import SplitLevel, SplitRule
 from cxrfeat.spark.embedding import EmbeddingConfig, embed_files, prepare_encoder
 from cxrfeat.spark.embeddings_table import EmbeddingsTable
 from cxrfeat.spark.job_progress import JobProgress
 from cxrfeat.spark.manifest import check_manifest, describe_split
-from cxrfeat.spark.metadata_reader import read_metadata
 from cxrfeat.spark.rounds import Rounds, run_rounds
 from cxrfeat.spark.session import check_connectors
-from cxrfeat.spark.split_columns import assign_splits
 from cxrfeat.spark.summary import ExtractionSummary, write_summary
 from cxrfeat.spark.worker import EmbedTask
 
@@ -37,6 +36,7 @@ class ExtractConfig:
         output: folder or URI of the data set.
         split: rule that assigns images to train, val and test.
         augment: augmented rows per image, in addition to its plain row.
+        max_unmatched: largest share of images that may be in neither official list, 0 to 1.
         round_size: images per commit.
         watch: seconds between scans of the images folder, or None to stop after the files that exist now.
         replay_quarantine: embed the quarantined files again first.
@@ -49,6 +49,7 @@ class ExtractConfig:
     output: str
     split: SplitRule = field(default_factory=SplitRule)
     augment: tuple[Augmentation, ...] = ()
+    max_unmatched: float = 0.01
     round_size: int = 4096
     watch: float | None = None
     replay_quarantine: bool = False
@@ -59,7 +60,7 @@ class ExtractConfig:
         images, output = self.embedding.images, storage.qualify(self.output)
         if f"{output}/".startswith(f"{images}/"):
             raise ConfigError(f"output {output!r} is inside the images folder {images!r}")
-        if self.embedding.metadata is None and self.split != SplitRule():
+        if not self.embedding.metadata and self.split != SplitRule():
             raise ConfigError("split options need --metadata, which names the patient of each image")
         checkpoint = storage.join(output, "_checkpoint")
         rounds = Rounds(images, png_jpeg.SUFFIXES, checkpoint, self.round_size, self.watch)
@@ -86,22 +87,19 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
         DatasetIntegrityError: the output is inconsistent; see :meth:`EmbeddingsTable.check`.
     """
     images, metadata = config.embedding.images, config.embedding.metadata
-    inputs = (metadata, config.split.train_val_list, config.split.test_list)
-    check_connectors(spark, images, config.output, *inputs)
+    check_connectors(spark, images, config.output)
     _LOG.info("listing %s", images)
     listed = sorted(storage.list_files(images, png_jpeg.SUFFIXES))
     if not listed and config.watch is None:
         suffixes = ", ".join(png_jpeg.SUFFIXES)
         raise ConfigError(f"no image found in {images}; expected {suffixes} files at any depth")
-    for location in filter(None, inputs):
-        storage.check_file(location)
+    known = _read_metadata(config, listed) if metadata else None
     spec = prepare_encoder(spark, config.embedding)
-    check_manifest(config.output, _settings(config, spec))
-    dataset = EmbeddingsTable(spark, config.output)
+    check_manifest(config.output, _settings(config, spec), _origin(known))
+    dataset = EmbeddingsTable(spark, config.output, known.matcher if known else None)
     dataset.finish_replay()
-    if metadata is not None:
-        _LOG.info("reading metadata %s", metadata)
-        dataset.write_metadata(assign_splits(spark, read_metadata(spark, metadata), config.split))
+    if known is not None:
+        dataset.write_metadata(known.metadata.lines)
     total = None if config.watch else len(listed)
     _LOG.info("embedding with %s", spec.fingerprint)
     done = dataset.count_images(Status.OK if config.replay_quarantine else None)
@@ -110,16 +108,37 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
         task = EmbedTask(images, spec, config.augmentations, device, factory, progress.done, progress.quarantined)
 
         def commit(files: Sequence[str], round_id: int) -> None:
-            dataset.write_round(embed_files(spark, files, task), round_id, len(files) * len(config.augmentations))
+            paths = [storage.relative_to(file, images) for file in files]
+            dataset.write_round(embed_files(spark, files, task), round_id, paths, len(config.augmentations))
             if config.watch is not None:
-                write_summary(dataset, spec.fingerprint)
+                write_summary(dataset, spec.fingerprint, known)
 
         if config.replay_quarantine:
             dataset.replay_quarantine(lambda paths: embed_files(spark, _locate(images, paths), task))
         run_rounds(spark, config.rounds, commit)
     _LOG.info("checking the output and writing the summary")
     dataset.check(listed, by_patient=config.split.level == SplitLevel.PATIENT)
-    return write_summary(dataset, spec.fingerprint)
+    return write_summary(dataset, spec.fingerprint, known)
+
+
+def _read_metadata(config: ExtractConfig, listed: Sequence[str]) -> ImageMetadata:
+    embedding = config.embedding
+    _LOG.info("reading metadata %s", ", ".join(embedding.metadata))
+    known = load_image_metadata(
+        embedding.metadata,
+        listed,
+        columns=embedding.columns,
+        rule=config.split,
+        max_unmatched=config.max_unmatched,
+    )
+    for message in known.messages:
+        _LOG.info("%s", message)
+    return known
+
+
+def _origin(known: ImageMetadata | None) -> Mapping[str, str]:
+    """Return what ``dataset.json`` records without comparing it: the dialect of the first metadata."""
+    return {"metadata_columns": known.metadata.column_map.name} if known else {}
 
 
 def _locate(root: str, paths: Sequence[str]) -> list[str]:

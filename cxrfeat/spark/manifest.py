@@ -16,8 +16,13 @@ NAME = "dataset.json"
 FORMAT = 1
 
 
-def check_manifest(output: str, settings: Mapping[str, object]) -> None:
+def check_manifest(output: str, settings: Mapping[str, object], origin: Mapping[str, str] | None = None) -> None:
     """Write ``dataset.json`` into a new output folder, or check that an existing one has the same settings.
+
+    Args:
+        output: the folder.
+        settings: settings that all runs into the folder must share.
+        origin: facts of the first run that are recorded beside the versions, and not compared.
 
     Raises:
         ConfigError: the folder is unreadable or not writable.
@@ -29,7 +34,7 @@ def check_manifest(output: str, settings: Mapping[str, object]) -> None:
         text = storage.read_text(location)
         if text is None:
             versions = {name: version(name) for name in ("torch", "torchvision", "pillow", "pyspark", "pyarrow")}
-            created_with = {"cxrfeat": __version__, **versions}
+            created_with = {"cxrfeat": __version__, **versions, **(origin or {})}
             storage.write_text(location, json.dumps({**requested, "created_with": created_with}, indent=2) + "\n")
             return
     old, new = _flatten(json.loads(text)), _flatten(requested)

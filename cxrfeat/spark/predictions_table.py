@@ -14,25 +14,33 @@ from cxrfeat.errors import DatasetIntegrityError
 from cxrfeat.head.inputs import COVARIATES
 from cxrfeat.io import storage
 from cxrfeat.io.schema import Reason, predictions_schema
-from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.spark.summary import list_counts, list_findings
 from cxrfeat.spark.table import read_table, round_folder, write_partition
 
 SUMMARY = "summary.json"
 
+_POSITIVE = "positive_"
+
 
 class PredictionsTable:
     """Predictions of one output folder."""
 
-    def __init__(self, spark: SparkSession, output: str) -> None:
-        """Use the output folder at a qualified location; it may be empty."""
+    def __init__(self, spark: SparkSession, output: str, labels: Sequence[str]) -> None:
+        """Use the output folder at a qualified location; it may be empty.
+
+        Args:
+            spark: session that reads and writes the table.
+            output: location of the folder.
+            labels: names of the head's outputs.
+        """
         self._spark = spark
+        self._labels = labels
         self._output = output
         self._location = storage.join(output, "predictions")
 
     def table(self) -> DataFrame:
         """Return all rows of all rounds: :func:`cxrfeat.io.schema.predictions_schema`."""
-        return read_table(self._spark, self._location, predictions_schema(FINDINGS))
+        return read_table(self._spark, self._location, predictions_schema(self._labels))
 
     def write_round(self, rows: DataFrame, round_id: int) -> None:
         """Commit a round, replacing any earlier attempt; rows are :func:`cxrfeat.io.schema.scored_schema`."""
@@ -43,7 +51,7 @@ class PredictionsTable:
 
         Returns:
             One row per ``drop_file`` and ``reason`` (None for scored rows): ``lines, rows, first_round, last_round``,
-            and how many rows have each input imputed and each finding positive.
+            and how many rows have each input imputed and each label positive (``positive_LABEL``).
         """
         return (
             self.table()
@@ -54,7 +62,7 @@ class PredictionsTable:
                 F.min("round").alias("first_round"),
                 F.max("round").alias("last_round"),
                 *(F.count_if(F.array_contains("imputed", name)).alias(name) for name in COVARIATES),
-                *(F.count_if(F.array_contains("positives", finding)).alias(finding) for finding in FINDINGS),
+                *(F.count_if(F.array_contains("positives", name)).alias(f"{_POSITIVE}{name}") for name in self._labels),
             )
             .toArrow()
             .to_pandas()
@@ -115,7 +123,11 @@ def summarise(counts: pd.DataFrame, head: str) -> ScoringSummary:
         },
         "reasons": {str(reason): int(rows) for reason, rows in by_reason.sort_values(ascending=False).items()},
         "imputed": {name: int(scored[name].sum()) for name in COVARIATES},
-        "positives": {finding: int(scored[finding].sum()) for finding in FINDINGS},
+        "positives": {
+            name.removeprefix(_POSITIVE): int(scored[name].sum())
+            for name in counts.columns
+            if name.startswith(_POSITIVE)
+        },
     }
 
 
@@ -142,5 +154,5 @@ def _lines(summary: ScoringSummary) -> Iterator[str]:
     )
     yield from list_counts("quarantine", summary["reasons"])
     yield from list_counts("imputed", {name: count for name, count in summary["imputed"].items() if count})
-    yield "positives   per finding, at the thresholds of the operating point"
+    yield "positives   per label, at the thresholds of the operating point"
     yield from list_findings(summary["positives"])

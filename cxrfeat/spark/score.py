@@ -16,14 +16,14 @@ from cxrfeat.head.predictor import Predictor
 from cxrfeat.head.thresholds import DEFAULT_RULE
 from cxrfeat.images import png_jpeg
 from cxrfeat.io import storage
-from cxrfeat.io.schema import METADATA_LINES, ROW_GROUP, Augmentation
+from cxrfeat.io.schema import ROW_GROUP, Augmentation
+from cxrfeat.labels.image_metadata import load_image_metadata
+from cxrfeat.labels.matching import ImageMatcher
 from cxrfeat.pipeline import parquet_drops
-from cxrfeat.pipeline.score import SCORED
 from cxrfeat.spark.embedding import EmbeddingConfig, embed_files, prepare_encoder
 from cxrfeat.spark.embeddings_table import join_metadata
 from cxrfeat.spark.job_progress import JobProgress
 from cxrfeat.spark.manifest import check_manifest
-from cxrfeat.spark.metadata_reader import read_metadata
 from cxrfeat.spark.predictions_table import PredictionsTable, ScoringSummary, check, summarise
 from cxrfeat.spark.rounds import Rounds, run_rounds, to_handles
 from cxrfeat.spark.session import check_connectors, count_slots
@@ -90,8 +90,7 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = lo
         WorkerError: a task failed; run the job again to continue.
         DatasetIntegrityError: the output is inconsistent; see :func:`cxrfeat.spark.predictions_table.check`.
     """
-    metadata = None if config.embedding is None else config.embedding.metadata
-    check_connectors(spark, config.source, config.output, metadata)
+    check_connectors(spark, config.source, config.output)
     listed = sorted(storage.list_files(config.source, config.suffixes))
     if not listed and config.watch is None:
         suffixes = ", ".join(config.suffixes)
@@ -99,15 +98,16 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = lo
     files = read_bundle(config.head)
     head = Predictor(parse_bundle(files), config.operating_point)  # checked on the driver, where an error is one line
     shipped = BroadcastHead(spark.sparkContext.broadcast(files), config.operating_point)
-    predictions = PredictionsTable(spark, config.output)
+    predictions = PredictionsTable(spark, config.output, head.labels)
     watching = config.watch is not None
     if config.embedding is None:
         progress = JobProgress(spark.sparkContext, unit="row", watching=watching)  # the number of rows is unknown
-        to_rows = _drops_scorer(spark, config.source, shipped, progress)
+        to_rows = _drops_scorer(spark, config.source, head, shipped, progress)
     else:
         total = None if watching else len(listed)
         progress = JobProgress(spark.sparkContext, total=total, done=predictions.count_files(), watching=watching)
-        to_rows = _images_scorer(spark, config.embedding, head, shipped, progress, factory=factory)
+        matcher = _match_metadata(config.embedding, listed)
+        to_rows = _images_scorer(spark, config.embedding, head, shipped, progress, matcher=matcher, factory=factory)
     check_manifest(config.output, _settings(config, head))
     _LOG.info("scoring %s with %s", config.source, head.fingerprint)
 
@@ -141,18 +141,30 @@ _Scorer = Callable[[Sequence[str]], DataFrame]
 """Function from the files of a round to a lazy table of :func:`cxrfeat.io.schema.scored_schema`."""
 
 
-def _drops_scorer(spark: SparkSession, root: str, head: BroadcastHead, progress: JobProgress) -> _Scorer:
+def _drops_scorer(
+    spark: SparkSession, root: str, head: Predictor, shipped: BroadcastHead, progress: JobProgress
+) -> _Scorer:
     """Return a scorer whose workers read row groups themselves, so that only their handles pass through the JVM."""
     slots = count_slots(spark)
-    open_drops = OpenDropsTask(head)
-    score_row_groups = ScoreRowGroupsTask(root, head, progress.done, progress.quarantined)
+    open_drops = OpenDropsTask(shipped)
+    score_row_groups = ScoreRowGroupsTask(root, shipped, progress.done, progress.quarantined)
 
     def to_rows(files: Sequence[str]) -> DataFrame:
         openers = min(slots, -(-len(files) // FILES_PER_OPENING_TASK))
         row_groups = to_handles(spark, files).repartition(openers).mapInArrow(open_drops, from_arrow_schema(ROW_GROUP))
-        return row_groups.repartition(slots).mapInArrow(score_row_groups, from_arrow_schema(SCORED))
+        return row_groups.repartition(slots).mapInArrow(score_row_groups, from_arrow_schema(head.schema))
 
     return to_rows
+
+
+def _match_metadata(config: EmbeddingConfig, listed: Sequence[str]) -> ImageMatcher | None:
+    """Read the metadata of the images, if there is any."""
+    if not config.metadata:
+        return None
+    known = load_image_metadata(config.metadata, listed, columns=config.columns)
+    for message in known.messages:
+        _LOG.info("%s", message)
+    return known.matcher
 
 
 def _images_scorer(
@@ -162,23 +174,21 @@ def _images_scorer(
     shipped: BroadcastHead,
     progress: JobProgress,
     *,
+    matcher: ImageMatcher | None,
     factory: EncoderFactory,
 ) -> _Scorer:
     """Return a scorer that embeds images like the extraction, joins the metadata and scores without writing to disk."""
     head.bundle.check_backbone(config.backbone)  # before any weights are downloaded
     spec = prepare_encoder(spark, config)
     head.bundle.check_extractor(spec.fingerprint)
-    lines = spark.createDataFrame([], from_arrow_schema(METADATA_LINES))
-    if config.metadata is not None:
-        storage.check_file(config.metadata)
-        lines = read_metadata(spark, config.metadata).cache()
     embed = EmbedTask(
         config.images, spec, (Augmentation.NONE,), config.device, factory, progress.done, progress.quarantined
     )
     score_images = ScoreImagesTask(shipped)
 
     def to_rows(files: Sequence[str]) -> DataFrame:
-        images = join_metadata(embed_files(spark, files, embed), lines)
-        return images.mapInArrow(score_images, from_arrow_schema(SCORED))
+        paths = [storage.relative_to(file, config.images) for file in files]
+        images = join_metadata(spark, embed_files(spark, files, embed), matcher, paths)
+        return images.mapInArrow(score_images, from_arrow_schema(head.schema))
 
     return to_rows

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pyspark.sql import Row
-from pyspark.sql import functions as F  # noqa: N812
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from cxrfeat.io import storage
 from cxrfeat.io.schema import Augmentation, Split, Status
 from cxrfeat.labels.findings import FINDINGS, NO_FINDING
+from cxrfeat.labels.image_metadata import ImageMetadata
+from cxrfeat.labels.matching import ImageMatcher, MetadataStatus
 from cxrfeat.spark.embeddings_table import EmbeddingsTable
 
 NAME = "summary.json"
@@ -21,15 +23,30 @@ WITHOUT_IMAGE = "metadata_without_image.txt"
 ExtractionSummary = Mapping[str, Any]
 
 
-def write_summary(dataset: EmbeddingsTable, extractor: str) -> ExtractionSummary:
-    """Write ``summary.json`` and ``metadata_without_image.txt``, and return the summary."""
-    # Without metadata the queries are skipped: even on an empty table they take most of a second.
-    without_image = _list_without_image(dataset) if dataset.has_metadata() else []
+def write_summary(dataset: EmbeddingsTable, extractor: str, known: ImageMetadata | None = None) -> ExtractionSummary:
+    """Write ``summary.json`` and ``metadata_without_image.txt``, and return the summary.
+
+    Args:
+        dataset: the output.
+        extractor: fingerprint of the extractor.
+        known: metadata of this run; None for a run without.
+    """
+    index, lines = dataset.index(), dataset.metadata()
+    paths = pc.unique(index["image_path"]).to_pylist()
+    matcher = known.matcher if known else ImageMatcher(lines, paths)
+    without_image = matcher.find_unused(paths)
     storage.write_text(storage.join(dataset.output, WITHOUT_IMAGE), "".join(f"{name}\n" for name in without_image))
     summary = {
         "extractor": extractor,
-        "images": _summarise_images(dataset),
-        "metadata": _summarise_metadata(_count_lines(dataset) if dataset.has_metadata() else [], len(without_image)),
+        "images": _summarise_images(index),
+        "metadata": {
+            **_summarise_metadata(lines, len(without_image)),
+            "columns": known.metadata.column_map.name if known else None,
+            "unreadable_cells": {
+                f"{column}: {reason}": count
+                for (column, reason), count in (known.metadata.cell_errors.counts if known else Counter()).most_common()
+            },
+        },
     }
     storage.write_text(storage.join(dataset.output, NAME), json.dumps(summary, indent=2) + "\n")
     return summary
@@ -41,108 +58,97 @@ def quarantined_share(summary: ExtractionSummary) -> float:
     return float(images["quarantined"] / images["listed"]) if images["listed"] else 0.0
 
 
-def _summarise_images(dataset: EmbeddingsTable) -> dict[str, Any]:
-    keys = (
-        "status",
-        "reason",
-        "pixel_format",
-        "precision",
-        F.col("patient_id").isNull().alias("unknown"),
-        "augmentation",
-    )
-    rows = dataset.embeddings().groupBy(*keys).count().collect()
-    images = [row for row in rows if row.augmentation == Augmentation.NONE]  # one row per image, no augmented ones
-    ok = dataset.images().where(F.col("status") == Status.OK.value)
-    splits = ok.groupBy("split").agg(F.count("*").alias("rows"), F.count_distinct("patient_id").alias("patients"))
-    listed_in = dataset.images().groupBy("image_index").agg(F.count_distinct("image_path").alias("folders"))
+def describe_unmatched(summary: ExtractionSummary, limit: float) -> str | None:
+    """Return what exceeds the limit of ``--max-unmatched``, and where to look; None if nothing does.
+
+    Args:
+        summary: summary of a run with metadata.
+        limit: largest share of images without metadata and of rejected lines, 0 to 1.
+    """
+    images, metadata = summary["images"], summary["metadata"]
+    rejected = sum(metadata["rejected"].values())
+    lines = metadata["rows"] + rejected
+    if images["without_metadata"] > limit * images["listed"]:
+        outcomes = ", ".join(f"{count:,} {name}" for name, count in images["metadata_status"].items())
+        return (
+            f"{images['without_metadata']:,} of {images['listed']:,} images have no metadata; --max-unmatched allows "
+            f"{limit:.2%}. Outcomes: {outcomes}. See the column metadata_status of the embeddings, and {WITHOUT_IMAGE}"
+        )
+    if rejected > limit * lines:
+        reasons = ", ".join(f"{count:,} {name}" for name, count in metadata["rejected"].items())
+        return (
+            f"{rejected:,} of {lines:,} metadata lines are rejected; --max-unmatched allows {limit:.2%}. Reasons: "
+            f"{reasons}. See the columns reason, message and line in metadata/status=rejected"
+        )
+    return None
+
+
+def _summarise_images(index: pa.Table) -> dict[str, Any]:
+    images = index.filter(pc.equal(index["augmentation"], Augmentation.NONE.value))  # one row per image
+    ok = images.filter(pc.equal(images["status"], Status.OK.value))
+    folders = images.group_by("image_index").aggregate([("image_path", "count_distinct")])
+    status, outcomes = _tally(images, "status"), _tally(images, "metadata_status")
     return {
-        "listed": sum(row["count"] for row in images),
-        "ok": _tally(images, "status")[Status.OK],
-        "quarantined": _tally(images, "status")[Status.QUARANTINED],
-        "reasons": _sorted(_tally(images, "reason")),
-        "pixel_formats": _sorted(_tally(images, "pixel_format")),
-        "precisions": _sorted(_tally(images, "precision")),
-        "without_metadata": _tally(images, "unknown")[True],
-        "names_in_several_folders": listed_in.where("folders > 1").count(),
-        "rows": _tally(rows, "status")[Status.OK],
-        "splits": _by_split(splits.collect()),
+        "listed": len(images),
+        "ok": status[Status.OK],
+        "quarantined": status[Status.QUARANTINED],
+        "reasons": dict(_tally(images, "reason").most_common()),
+        "pixel_formats": dict(_tally(images, "pixel_format").most_common()),
+        "precisions": dict(_tally(images, "precision").most_common()),
+        "without_metadata": images["patient_id"].null_count,
+        "metadata_status": {name.value: outcomes[name] for name in MetadataStatus if outcomes[name]},
+        "names_in_several_folders": int(pc.sum(pc.greater(folders["image_path_count_distinct"], 1)).as_py() or 0),
+        "rows": _tally(index, "status")[Status.OK],
+        **_describe_patients(ok),
     }
 
 
-def _list_without_image(dataset: EmbeddingsTable) -> list[str]:
-    lines = dataset.metadata().where(F.col("status") == Status.OK.value)
-    absent = lines.join(dataset.images(), "image_index", "left_anti").select("image_index")
-    return [row.image_index for row in absent.orderBy("image_index").collect()]
-
-
-def _count_lines(dataset: EmbeddingsTable) -> list[Row]:
-    """Return counts of the metadata's lines per status, per status and split, and per status and reason."""
-    # A single query with three groupings, because planning a query takes Spark longer than this counting.
-    counts = {
-        "rows": F.count("*"),
-        "patients": F.count_distinct("patient_id"),
-        NO_FINDING: F.count_if(F.size("findings") == 0),
-        "unlabelled": F.count_if(F.col("findings").isNull()),
-        **{finding: F.count_if(F.array_contains("findings", finding)) for finding in FINDINGS},
-        **{sex: F.count_if(F.col("sex") == sex) for sex in "MF"},
-        "sex_unknown": F.count_if(F.col("sex").isNull()),
-        "youngest": F.min("age_years"),
-        "oldest": F.max("age_years"),
-        "age_unknown": F.count_if(F.col("age_years").isNull()),
-    }
-    status, split, reason = (F.col(name) for name in ("status", "split", "reason"))
-    columns = [column.alias(name) for name, column in counts.items()]
-    totals, splits, reasons = ([status], [status, split], [status, reason])
-    return (
-        dataset.metadata()
-        .groupingSets([totals, splits, reasons], status, split, reason)
-        .agg(*columns, F.grouping("split").alias("all_splits"), F.grouping("reason").alias("all_reasons"))
-        .collect()
-    )
-
-
-def _summarise_metadata(groups: Sequence[Row], without_image: int) -> dict[str, Any]:
-    ok = [row for row in groups if row["status"] == Status.OK]
-    total: Mapping[str, Any] = next(
-        (row.asDict() for row in ok if row["all_splits"] and row["all_reasons"]),
-        defaultdict(int, youngest=None, oldest=None),
-    )
-    rejected = {
-        row["reason"]: row["rows"] for row in groups if row["status"] == Status.REJECTED and not row["all_reasons"]
-    }
+def _summarise_metadata(lines: pa.Table, without_image: int) -> dict[str, Any]:
+    ok = lines.filter(pc.equal(lines["status"], Status.OK.value))
     return {
-        "rows": total["rows"],
-        "patients": total["patients"],
-        "rejected": _sorted(Counter(rejected)),
+        "rows": len(ok),
+        "rejected": dict(_tally(lines, "reason").most_common()),
         "without_image": without_image,
-        "findings": {name: total[name] for name in (NO_FINDING, *FINDINGS)},
-        "unlabelled": total["unlabelled"],
-        "sex": {"M": total["M"], "F": total["F"], "unknown": total["sex_unknown"]},
-        "age_years": {"min": total["youngest"], "max": total["oldest"], "unknown": total["age_unknown"]},
-        "splits": _by_split([row for row in ok if not row["all_splits"]]),
+        **_describe_patients(ok),
     }
 
 
-def _by_split(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
-    """Return the numbers of images and patients of each split that occurs, in the order of :class:`Split`."""
-    by_name = {row["split"]: row for row in rows}
+def _describe_patients(rows: pa.Table) -> dict[str, Any]:
+    """Return the counts of patients, findings, sexes, ages and splits of rows with metadata columns."""
+    age, sex, findings = rows["age_years"], _tally(rows, "sex"), rows["findings"]
+    found = Counter(pc.list_flatten(findings).to_pylist())
+    names = [*FINDINGS, *sorted(set(found).difference(FINDINGS), key=lambda name: (-found[name], name))]
+    known_findings = {name: found[name] for name in names if found[name]}
+    none = pc.fill_null(pc.equal(pc.list_value_length(findings), 0), fill_value=False)
+    ages = pc.min_max(age).as_py()
     return {
-        split.value: {"images": by_name[split]["rows"], "patients": by_name[split]["patients"]}
-        for split in Split
-        if split in by_name
+        "patients": len(pc.unique(rows["patient_id"].drop_null())),
+        "findings": {NO_FINDING: int(pc.sum(none).as_py() or 0) + known_findings.pop(NO_FINDING, 0), **known_findings},
+        "unlabelled": findings.null_count,
+        "sex": {"M": sex["M"], "F": sex["F"], "unknown": rows["sex"].null_count},
+        "age_years": {**ages, "unknown": age.null_count},
+        "splits": _count_splits(rows),
     }
 
 
-def _tally(groups: list[Row], column: str) -> Counter[Any]:
-    tally: Counter[Any] = Counter()
-    for row in groups:
-        if row[column] is not None:
-            tally[row[column]] += row["count"]
-    return tally
+def _count_splits(rows: pa.Table) -> dict[str, dict[str, int]]:
+    """Return the numbers of images and patients of each split that occurs, in the order of :class:`Split`."""
+    counts = rows.group_by("split").aggregate([([], "count_all"), ("patient_id", "count_distinct")])
+    by_name = {row["split"]: row for row in counts.to_pylist()}
+    return {
+        split.value: {
+            "images": by_name[split.value]["count_all"],
+            "patients": by_name[split.value]["patient_id_count_distinct"],
+        }
+        for split in Split
+        if split.value in by_name
+    }
 
 
-def _sorted(tally: Counter[Any]) -> dict[str, int]:
-    return dict(tally.most_common())
+def _tally(table: pa.Table, column: str) -> Counter[str]:
+    """Return the number of rows per value of a column, null left out."""
+    counts = table[column].drop_null().value_counts()
+    return Counter({str(entry["values"]): entry["counts"] for entry in counts.to_pylist()})
 
 
 def format_summary(summary: ExtractionSummary) -> str:
@@ -159,30 +165,31 @@ def _lines(summary: ExtractionSummary) -> Iterator[str]:
     )
     yield from list_counts("formats", images["pixel_formats"])
     yield from list_counts("quarantine", images["reasons"])
+    if images["names_in_several_folders"]:
+        yield f"names       {images['names_in_several_folders']:,} file names occur in more than one folder"
+    if not metadata["rows"] and not metadata["rejected"]:
+        yield "metadata    not given"
+        return
+    yield from list_counts("matching", images["metadata_status"])
     if images["splits"]:
         counts = (
             f"{split} {found['images']:,} images of {found['patients']:,} patients"
             for split, found in images["splits"].items()
         )
         yield f"splits      {'; '.join(counts)}"
-    if images["names_in_several_folders"]:
-        yield f"names       {images['names_in_several_folders']:,} file names occur in more than one folder"
-    if not metadata["rows"] and not metadata["rejected"]:
-        yield "metadata    not given"
-        return
-    age, sex, rejected = metadata["age_years"], metadata["sex"], metadata["rejected"]
+    age, sex = images["age_years"], images["sex"]
+    yield f"sex         {sex['M']:,} M, {sex['F']:,} F, {sex['unknown']:,} unknown"
+    known = f"{age['min']:g} to {age['max']:g} years, " if age["min"] is not None else ""
+    yield f"age         {known}{age['unknown']:,} unknown"
+    yield f"findings    images per finding; {images['unlabelled']:,} unlabelled"
+    yield from list_findings(images["findings"])
+    rejected = metadata["rejected"]
     yield (
         f"metadata    {metadata['rows']:,} rows of {metadata['patients']:,} patients"
         f"; {sum(rejected.values()):,} rejected; {metadata['without_image']:,} without an image"
     )
     yield from list_counts("rejected", rejected)
-    yield f"sex         {sex['M']:,} M, {sex['F']:,} F, {sex['unknown']:,} unknown"
-    known = f"{age['min']:g} to {age['max']:g} years, " if age["min"] is not None else ""
-    yield f"age         {known}{age['unknown']:,} unknown"
-    for split, counts in metadata["splits"].items():
-        yield f"{split:<12}{counts['images']:,} rows of {counts['patients']:,} patients"
-    yield "findings    rows of the metadata per finding"
-    yield from list_findings(metadata["findings"])
+    yield from list_counts("unreadable", metadata["unreadable_cells"])
 
 
 def list_counts(label: str, counts: Mapping[str, int]) -> Iterator[str]:

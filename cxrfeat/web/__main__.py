@@ -39,7 +39,7 @@ def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog=prog,
-        description="Serve a web page that shows 14 calibrated probabilities and heat maps for an uploaded X-ray.",
+        description="Serve a web page that shows calibrated probabilities and heat maps for an uploaded X-ray.",
         epilog=exits.epilog(EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cxrfeat import NOTICE, __version__
-from cxrfeat.labels.columns import MAX_AGE_YEARS
+from cxrfeat.labels.cells import MAX_AGE_YEARS
 from cxrfeat.web import problems
 from cxrfeat.web.examples import draw_example, list_examples
 from cxrfeat.web.request_queue import MEDIA_TYPES, RequestLimits, RequestQueue
@@ -61,7 +61,7 @@ Sex = Annotated[Literal["M", "F"] | None, Query(description="if known")]
 
 @router.post(
     "/api/predict",
-    summary="Score one X-ray: 14 calibrated probabilities with heat maps",
+    summary="Score one X-ray: calibrated probabilities with heat maps",
     responses=problems.document(_ERROR_RESPONSES),
     openapi_extra={"requestBody": {"required": True, "description": "the PNG or JPEG file itself", "content": _BODY}},
 )

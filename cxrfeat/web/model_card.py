@@ -13,7 +13,6 @@ from cxrfeat import __version__
 from cxrfeat.errors import BundleError, ConfigError
 from cxrfeat.head.bundle import Bundle
 from cxrfeat.io.schema import METRICS_FORMAT, Split
-from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.web.schemas import AurocInterval, FindingCard, ModelCard
 
 _MACRO = "macro"
@@ -101,6 +100,8 @@ def _make_card(
         films=dict(images),
         patients=dict(training.get("patients", {})),
         calibrated=None if methods is None else sum(method != "none" for method in methods.values()),
+        label_set=bundle.label_set.name,
+        noun="label" if bundle.label_set.negative_output else "finding",
         findings=[
             FindingCard(
                 finding=finding,
@@ -109,7 +110,7 @@ def _make_card(
                 threshold=thresholds[finding],
                 test=evaluation.intervals.get(finding, _UNKNOWN),
             )
-            for finding in FINDINGS
+            for finding in bundle.label_set.outputs
         ],
         mean=evaluation.intervals.get(_MACRO, _UNKNOWN),
         source=evaluation.source,

@@ -20,7 +20,7 @@ class ImageInfo(BaseModel):
 
 
 class AnyFinding(BaseModel):
-    """Score for the presence of at least one of the 14 findings."""
+    """Score for the presence of at least one of the findings."""
 
     score: Share = Field(description="1 − Π(1 − p), which assumes independent findings: for ranking X-rays")
     threshold: Share | None = Field(description="at the operating point; null if the validation data lack a class")
@@ -61,7 +61,7 @@ class Answer(BaseModel):
     operating_point: str = Field(description="rule that chose the thresholds on validation data")
     film: ImageInfo
     any_finding: AnyFinding
-    findings: list[Finding] = Field(description="all 14, in the order of ChestX-ray14", min_length=14, max_length=14)
+    findings: list[Finding] = Field(description="all labels of the head, in the order of its label set", min_length=1)
     assumptions: list[Assumption]
 
 
@@ -100,7 +100,9 @@ class ModelCard(BaseModel):
     calibrated: int | None = Field(
         description="number of findings calibrated on the validation split; null if not recorded"
     )
-    findings: list[FindingCard] = Field(description="all 14, in the order of ChestX-ray14")
+    label_set: str = Field(description="name of the label set")
+    noun: Literal["finding", "label"] = Field(description="what the entries of findings are called on the page")
+    findings: list[FindingCard] = Field(description="all labels of the head, in the order of its label set")
     mean: AurocInterval = Field(description="mean AUROC over the findings with a defined AUROC")
     source: str = Field(description="sentence that names the data behind the AUROCs")
     version: str = Field(description="version of cxrfeat")

@@ -18,7 +18,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from cxrfeat.labels.findings import FINDINGS, to_multi_hot
+from cxrfeat.labels.label_set import LabelSet
+from head_training.evaluation.ground_truth import labels_of
 
 BASELINES: Mapping[str, tuple[str, ...]] = {
     "view": ("view_position",),
@@ -49,23 +50,31 @@ class Baseline:
         return np.stack(columns, axis=1)
 
 
-def fit_baselines(train: pa.Table, findings: Sequence[str]) -> dict[str, Baseline]:
+def fit_baselines(train: pa.Table, findings: Sequence[str], label_set: LabelSet) -> dict[str, Baseline]:
     """Fit every baseline on the training images only.
 
     Missing ages are imputed with the mean; missing sex and view position are categories.
 
     Args:
-        train: one row per image, with age_years, sex, view_position and findings.
-        findings: F findings to predict.
+        train: one row per image, with age_years, sex, view_position and the label columns.
+        findings: F labels to predict.
+        label_set: set of the labels.
     """
-    columns_of_findings = [FINDINGS.index(finding) for finding in findings]
-    labels = to_multi_hot(train["findings"].to_pylist())[:, columns_of_findings]  # (N, F)
+    columns_of_findings = [label_set.outputs.index(finding) for finding in findings]
+    labels = labels_of(train, label_set)[:, columns_of_findings]  # (N, F), NaN where unknown
     fitted = {}
     for name, columns in BASELINES.items():
         inputs = _to_inputs(train, columns)  # (N, C)
-        models = [_fit(columns, inputs, label) if 0 < label.sum() < len(label) else None for label in labels.T]
+        models = [_fit_known(columns, inputs, label) for label in labels.T]
         fitted[name] = Baseline(columns, models)
     return fitted
+
+
+def _fit_known(columns: Sequence[str], inputs: NDArray[np.object_], labels: NDArray[np.float32]) -> Pipeline | None:
+    """Return the model of one label, fitted where it is known; None if a class is absent."""
+    known = ~np.isnan(labels)  # (N,)
+    label = labels[known]
+    return _fit(columns, inputs[known], label) if 0 < label.sum() < len(label) else None
 
 
 def _fit(columns: Sequence[str], inputs: NDArray[np.object_], labels: NDArray[np.float32]) -> Pipeline:

@@ -93,26 +93,37 @@ class PatientBootstrap:
         totals: Floats = self.counts.T @ (membership @ columns)  # (R, P) @ (P, K)
         return totals
 
-    def rank(self, labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
+    def count_patients(self, members: NDArray[np.bool_]) -> int:
+        """Return the number of patients of the images in a mask (N,)."""
+        return len(np.unique(self._patient_codes[members]))
+
+    def rank(
+        self, labels: ArrayLike, scores: ArrayLike, members: NDArray[np.bool_] | None = None
+    ) -> tuple[Floats, Floats]:
         """Return the AUROC (R,) and average precision (R,) of each resample, NaN if it lacks a class.
 
         Args:
-            labels: (N,) of 0 and 1.
-            scores: (N,) finite. As in scikit-learn, ties count half in the AUROC and as one step in the average
+            labels: (K,) of 0 and 1.
+            scores: (K,) finite. As in scikit-learn, ties count half in the AUROC and as one step in the average
                 precision.
+            members: (N,) mask of the K images that labels and scores belong to; None: all N.
 
         Raises:
-            ValueError: labels or scores is not (N,), labels other than 0 and 1, scores not finite.
+            ValueError: labels or scores is not (K,), labels other than 0 and 1, scores not finite.
         """
-        return self._rank(np.asarray(labels), np.asarray(scores), self._patient_codes)
+        codes = self._patient_codes if members is None else self._patient_codes[members]
+        return self._rank(np.asarray(labels), np.asarray(scores), codes)
 
-    def rank_micro(self, labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
-        """Return the micro average of :meth:`rank`: all columns of (N, F) labels and scores in one ranking."""
+    def rank_micro(
+        self, labels: ArrayLike, scores: ArrayLike, known: NDArray[np.bool_] | None = None
+    ) -> tuple[Floats, Floats]:
+        """Return the micro average of :meth:`rank`: the known cells of (N, F) labels and scores in one ranking."""
         ground_truth, values = np.asarray(labels), np.asarray(scores)
         if ground_truth.ndim != 2 or ground_truth.shape != values.shape:
             raise ValueError(f"labels {ground_truth.shape} and scores {values.shape}; expected both (N, F)")
-        codes = np.repeat(self._patient_codes, ground_truth.shape[1])  # (N * F,)
-        return self._rank(ground_truth.ravel(), values.ravel(), codes)
+        cells = np.ones(ground_truth.shape, bool) if known is None else known  # (N, F)
+        codes = np.broadcast_to(self._patient_codes[:, None], ground_truth.shape)  # (N, F)
+        return self._rank(ground_truth[cells], values[cells], codes[cells])
 
     def _rank(
         self, labels: NDArray[np.generic], scores: NDArray[np.generic], codes: NDArray[np.intp]

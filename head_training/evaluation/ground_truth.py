@@ -1,25 +1,29 @@
-"""Labels and metadata to evaluate against. One unusable line in the metadata CSV rejects the whole file."""
+"""Labels and metadata to evaluate against. One unusable line in the metadata table rejects the whole file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from cxrfeat.errors import MetadataError
+from cxrfeat.errors import MetadataError, PredictionsError
 from cxrfeat.io.schema import METADATA
-from cxrfeat.labels.columns import MAX_AGE_YEARS
-from cxrfeat.labels.findings import parse_findings
-from cxrfeat.labels.metadata import parse, read_raw, validate_rows
+from cxrfeat.labels.columns import load_column_map
+from cxrfeat.labels.label_set import LabelSet
+from cxrfeat.labels.label_sets import NIH14
+from cxrfeat.labels.matching import ImageMatcher
+from cxrfeat.labels.metadata import read_metadata
 
-COLUMNS = ("image_index", "patient_id", "age_years", "sex", "view_position", "findings")
+LABEL_COLUMNS = ("findings", "findings_unknown", "findings_uncertain")
 
-_OPTIONAL = ("follow_up",)
-
-_IGNORED_REASONS = ("follow-up-unreadable", "age-unreadable", "age-out-of-range", "sex-unknown")
-"""Reasons that do not reject a line; the value becomes null and the image is evaluated."""
+COLUMNS = ("image_index", "patient_id", "age_years", "sex", "view_position", *LABEL_COLUMNS)
 
 MAX_NAMED = 5
 """Maximum number of images named in an error message."""
@@ -27,45 +31,89 @@ MAX_NAMED = 5
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Labels and metadata of images.
+    """Labels and metadata of N images.
 
     Attributes:
-        table: one row per image, :data:`COLUMNS` with the types of :data:`cxrfeat.io.schema.METADATA`.
+        table: one row per image, :data:`COLUMNS` with the types of :data:`cxrfeat.io.schema.METADATA`; ``image_index``
+            is the path of the image if the metadata has paths.
+        label_set: labels to evaluate.
+        lines: metadata lines of the rows, to find images by name; None if all names are exact.
         ages_unusable: number of ages set to null because they are unreadable or outside 0–123 years.
     """
 
     table: pa.Table
+    label_set: LabelSet = NIH14
+    lines: pa.Table | None = field(default=None, repr=False)
     ages_unusable: int = 0
 
+    @cached_property
+    def labels(self) -> NDArray[np.float32]:
+        """(N, F) labels of 0 and 1, NaN where unknown."""
+        return labels_of(self.table, self.label_set)
 
-def read_ground_truth(path: Path) -> GroundTruth:
-    """Read a metadata CSV, plain or gzipped.
+    @cached_property
+    def other_names(self) -> Mapping[str, int]:
+        """Names among the findings that are not in the label set, with their numbers of images."""
+        counts = Counter(pc.list_flatten(self.table["findings"]).to_pylist())
+        known = {name: self.label_set.covers(name) for name in counts}
+        return {name: count for name, count in counts.most_common() if not known[name]}
+
+    def find(self, images: Sequence[str], what: str) -> list[str]:
+        """Return the ``image_index`` of each image, given by name or path, with or without suffix.
+
+        Raises:
+            PredictionsError: an image without ground truth; the message calls the images ``what`` and shows a name of
+                each side.
+        """
+        keys = self.table["image_index"].to_pylist()
+        if self.lines is None:
+            known = set(keys)
+            found = [image if image in known else None for image in images]
+        else:
+            rows = ImageMatcher(self.lines, images).find_rows(images)
+            found = [None if row is None else keys[row] for row in rows]
+        missing = [image for image, key in zip(images, found, strict=True) if key is None]
+        if missing:
+            raise PredictionsError(
+                f"{len(missing)} of {len(images)} {what} are not in the ground truth; "
+                f"the first: {', '.join(missing[:MAX_NAMED])}; the ground truth has for example {keys[0]}"
+            )
+        return [key for key in found if key is not None]
+
+
+def labels_of(table: pa.Table, label_set: LabelSet) -> NDArray[np.float32]:
+    """Return the (N, F) labels of N rows with :data:`LABEL_COLUMNS`: 0 and 1, NaN where unknown."""
+    return label_set.targets(*(table[name] for name in LABEL_COLUMNS)).with_nan()
+
+
+def read_ground_truth(path: Path, label_set: LabelSet = NIH14, columns: str | None = None) -> GroundTruth:
+    """Read a metadata table of any known dialect, plain or gzipped.
+
+    Args:
+        path: the table.
+        label_set: labels to evaluate.
+        columns: TOML file with a column map; None recognises a known dialect.
 
     Raises:
-        ConfigError: the file does not exist.
-        MetadataError: a missing column, a line with another number of fields, a missing or unknown label, an image
-            without a patient or on several lines; the message has the line number.
+        ConfigError: a file does not exist.
+        MetadataError: an unusable table, a line that is rejected, or no labels at all; the message has the line number.
     """
-    raw = read_raw(str(path), _OPTIONAL)
-    parsed = parse(raw)
-    _check_lines(path, raw, parsed)
-    ages = parsed["age_years"].where(parsed["age_years"].between(0, MAX_AGE_YEARS).fillna(value=False))
-    findings = parsed["findings"].map({label: parse_findings(label) for label in parsed["findings"].unique()})
-    schema = pa.schema([METADATA.field(name) for name in COLUMNS])
-    table = pa.Table.from_pandas(parsed.assign(age_years=ages, findings=findings), schema, preserve_index=False)
-    return GroundTruth(table.replace_schema_metadata(), int((raw["age"].notna() & ages.isna()).sum()))
-
-
-def _check_lines(path: Path, raw: pd.DataFrame, parsed: pd.DataFrame) -> None:
-    messages = validate_rows(raw, parsed, _IGNORED_REASONS)["message"]
-    messages = messages.mask(messages.isna() & parsed["findings"].isna(), "Finding Labels is empty")
-    invalid = messages.dropna()
-    if len(invalid):
-        number = raw.loc[invalid.index[0], "number"]
+    metadata = read_metadata([str(path)], load_column_map(columns) if columns else None)
+    rejected = np.flatnonzero(pc.is_valid(metadata.lines["reason"]).to_numpy())
+    if len(rejected):
+        first = int(rejected[0])
         raise MetadataError(
-            f"{path.name}: {len(invalid)} lines are unusable; the first is line {number}: {invalid.iloc[0]}"
+            f"{path.name}: {len(rejected)} lines are unusable; the first is line {metadata.numbers[first]}: "
+            f"{metadata.lines['message'][first]}"
         )
-    repeated = parsed.loc[parsed["image_index"].duplicated(), "image_index"].unique()
-    if len(repeated):
-        names = ", ".join(repeated[:MAX_NAMED])
-        raise MetadataError(f"{path.name}: {len(repeated)} images have several lines; the first: {names}")
+    unlabelled = metadata.lines["findings"].null_count
+    if unlabelled == len(metadata.lines):
+        raise MetadataError(
+            f"{path.name} has no labels for any of its {unlabelled} images; expected labels to evaluate"
+        )
+    lines = metadata.lines
+    keys = pc.coalesce(lines["image_path"], lines["image_index"])
+    table = lines.set_column(lines.column_names.index("image_index"), "image_index", keys)
+    ages = sum(count for (_, reason), count in metadata.cell_errors.counts.items() if reason.startswith("age-"))
+    schema = pa.schema([METADATA.field(name) for name in COLUMNS])
+    return GroundTruth(table.select(COLUMNS).cast(schema), label_set, lines, ages)

@@ -15,14 +15,12 @@ from pyarrow import csv
 
 from cxrfeat.errors import PredictionsError
 from cxrfeat.io.schema import Split
-from cxrfeat.labels.findings import FINDINGS, to_multi_hot
+from cxrfeat.labels.label_set import LabelSet, fold
 from head_training.evaluation.ground_truth import MAX_NAMED, GroundTruth
+from head_training.evaluation.ranking import any_label
 
-PREFIXES = ("probability_", "prob_", "score_", "")
-"""Column prefixes in order of preference; any other prefix is used only if the table has no second one."""
-
-UNCALIBRATED = "score_"
-"""Prefix of the scores before calibration, evaluated too if the table has calibrated probabilities."""
+CALIBRATED, UNCALIBRATED = "probability_", "score_"
+"""Prefixes of a run's predictions after and before calibration: both are evaluated, the first one in full."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,12 @@ class PredictionTable:
     scales: Mapping[str, NDArray[np.float64]]
     split: pa.Array | None
 
+    @property
+    def hard(self) -> list[str]:
+        """Labels whose values of the first scale are all 0 or 1: decisions, not scores."""
+        values = next(iter(self.scales.values()))
+        return [label for label, column in zip(self.findings, values.T, strict=True) if np.isin(column, (0, 1)).all()]
+
 
 @dataclass(frozen=True)
 class LabelledPredictions:
@@ -48,16 +52,18 @@ class LabelledPredictions:
 
     Attributes:
         table: one row per image, with the columns of :class:`head_training.evaluation.ground_truth.GroundTruth`.
-        labels: (N, F) bool.
+        labels: (N, F) bool, False where unknown.
+        known: (N, F) bool, False where the label is unknown.
         scales: (N, F) float64 values by prefix.
-        no_finding: (N,) bool: True if the image has none of all 14 findings, even if fewer are predicted.
+        any_finding: (N,) 1 if the image has a finding of the label set, 0 if it has none, NaN if unknown.
         without_prediction: number of images in the split that have no prediction.
     """
 
     table: pa.Table
     labels: NDArray[np.bool_]
+    known: NDArray[np.bool_]
     scales: Mapping[str, NDArray[np.float64]]
-    no_finding: NDArray[np.bool_]
+    any_finding: NDArray[np.float32]
     without_prediction: int
 
     @property
@@ -67,13 +73,13 @@ class LabelledPredictions:
         return names
 
 
-def read_predictions(path: Path, prefix: str | None = None) -> PredictionTable:
-    """Read a Parquet or CSV table with ``image_index`` or ``Image Index`` and one column in [0, 1] per finding.
+def read_predictions(path: Path, label_set: LabelSet, prefix: str | None = None) -> PredictionTable:
+    """Read a Parquet or CSV table with ``image_index`` or ``Image Index`` and one column in [0, 1] per label.
 
     Args:
         path: ``.parquet``, ``.csv`` or ``.csv.gz``.
-        prefix: prefix of the columns; None chooses one by :data:`PREFIXES`. ``Pleural Thickening`` and
-            ``Pleural_Thickening`` are equivalent.
+        label_set: labels to look for; a column may be named by any spelling that the set knows.
+        prefix: prefix of the columns; None chooses the prefix with the most labels.
 
     Raises:
         PredictionsError: an unreadable file, no column of a finding, an ambiguous prefix, repeated images, values that
@@ -85,8 +91,8 @@ def read_predictions(path: Path, prefix: str | None = None) -> PredictionTable:
         raise PredictionsError(f"{path.name} has no column image_index; it has {', '.join(table.column_names)}")
     images = table[name].combine_chunks().cast(pa.string())
     _check_images(path, images)
-    chosen = _choose_columns(path, table.column_names, prefix)
-    findings = tuple(finding for finding in FINDINGS if finding in next(iter(chosen.values())))
+    chosen = _choose_columns(path, table.column_names, label_set, prefix)
+    findings = tuple(label for label in label_set.outputs if label in next(iter(chosen.values())))
     scales = {
         found.rstrip("_- ") or "score": _read_scale(path, table, [columns[finding] for finding in findings], images)
         for found, columns in chosen.items()
@@ -125,16 +131,12 @@ def join_ground_truth(
     Raises:
         PredictionsError: an image without ground truth, or no prediction in test.
     """
-    # (N,) row of each prediction in the ground truth, null where it is missing
-    truth_rows = pc.index_in(predictions.images, ground_truth.table["image_index"].combine_chunks())
-    unknown = predictions.images.filter(pc.is_null(truth_rows))
-    if len(unknown):
-        raise PredictionsError(
-            f"{len(unknown)} of {len(predictions.images)} predicted images are not in the ground truth; "
-            f"the first: {', '.join(unknown[:MAX_NAMED].to_pylist())}"
-        )
-    labels = to_multi_hot(ground_truth.table["findings"].to_pylist()).astype(bool)  # (images in the ground truth, 14)
-    predicted = [FINDINGS.index(finding) for finding in predictions.findings]
+    keys = ground_truth.find(predictions.images.to_pylist(), "predicted images")
+    truth_rows = pc.index_in(pa.array(keys), ground_truth.table["image_index"].combine_chunks())  # (N,)
+    label_set = ground_truth.label_set
+    predicted = [label_set.outputs.index(finding) for finding in predictions.findings]
+    labels = ground_truth.labels  # (images in the ground truth, labels of the set)
+    any_finding = any_label(labels[:, : label_set.findings_count])  # (images in the ground truth,)
     labelled = {}
     for split in (Split.VAL, Split.TEST):
         in_split = pc.fill_null(pc.equal(splits, split.value), fill_value=False)
@@ -144,9 +146,10 @@ def join_ground_truth(
         lines = truth_rows.take(pa.array(rows)).to_numpy()
         labelled[split] = LabelledPredictions(
             table=ground_truth.table.take(lines),
-            labels=labels[np.ix_(lines, predicted)],
+            labels=labels[np.ix_(lines, predicted)] == 1,
+            known=~np.isnan(labels[np.ix_(lines, predicted)]),
             scales={scale: values[rows] for scale, values in predictions.scales.items()},
-            no_finding=~labels[lines].any(axis=1),
+            any_finding=any_finding[lines],
             without_prediction=sizes.get(split, len(rows)) - len(rows),
         )
     if Split.TEST not in labelled:
@@ -180,18 +183,19 @@ def _check_images(path: Path, images: pa.Array) -> None:
         raise PredictionsError(f"{path.name}: {len(repeated)} images have several rows; the first: {first}")
 
 
-def _choose_columns(path: Path, names: Sequence[str], prefix: str | None) -> dict[str, dict[str, str]]:
-    """Return finding → column by prefix: the scale to evaluate and, if that is calibrated, the scores before it."""
+def _choose_columns(
+    path: Path, names: Sequence[str], label_set: LabelSet, prefix: str | None
+) -> dict[str, dict[str, str]]:
+    """Return label → column by prefix: the scale to evaluate and, if that is calibrated, the scores before it."""
     found: dict[str, dict[str, str]] = {}
     for name in names:
-        for finding in FINDINGS:
-            if name.replace(" ", "_").endswith(finding):
-                columns = found.setdefault(name[: len(name) - len(finding)], {})
-                if finding in columns:
-                    raise PredictionsError(
-                        f"{path.name}: the columns {columns[finding]!r} and {name!r} are both {finding}"
-                    )
-                columns[finding] = name
+        split = _split_name(name, label_set)
+        if split is not None:
+            start, label = split
+            columns = found.setdefault(start, {})
+            if label in columns:
+                raise PredictionsError(f"{path.name}: the columns {columns[label]!r} and {name!r} are both {label}")
+            columns[label] = name
     prefixes = ", ".join(map(repr, sorted(found)))
     if prefix is not None:
         if prefix not in found:
@@ -199,15 +203,27 @@ def _choose_columns(path: Path, names: Sequence[str], prefix: str | None) -> dic
         return {prefix: found[prefix]}
     if not found:
         raise PredictionsError(
-            f"{path.name} has no column of a finding, such as {FINDINGS[0]}; it has {', '.join(names)}"
+            f"{path.name} has no column of a label, such as {label_set.outputs[0]}; it has {', '.join(names)}"
         )
-    best = next((known for known in PREFIXES if known in found), None)
-    if best is None and len(found) != 1:
-        raise PredictionsError(f"{path.name} has findings with the prefixes {prefixes}; choose one with --prefix")
-    best = next(iter(found)) if best is None else best
-    if best == PREFIXES[0] and found.get(UNCALIBRATED, {}).keys() >= found[best].keys():
-        return {best: found[best], UNCALIBRATED: found[UNCALIBRATED]}
-    return {best: found[best]}
+    most = max(map(len, found.values()))
+    complete = [start for start, columns in found.items() if len(columns) == most]
+    if sorted(complete) == [CALIBRATED, UNCALIBRATED]:
+        return {CALIBRATED: found[CALIBRATED], UNCALIBRATED: found[UNCALIBRATED]}
+    if len(complete) > 1:
+        shown = ", ".join(map(repr, sorted(complete)))
+        raise PredictionsError(
+            f"{path.name} has {most} labels with each of the prefixes {shown}; choose the predictions with --prefix"
+        )
+    return {complete[0]: found[complete[0]]}
+
+
+def _split_name(name: str, label_set: LabelSet) -> tuple[str, str] | None:
+    """Return prefix and label of a column, by the longest spelling that its name ends with; None without any."""
+    spellings = sorted(label_set.spellings(), key=lambda pair: -len(pair[1]))
+    for label, spelling in spellings:
+        if label in label_set.outputs and fold(name[-len(spelling) :]) == fold(spelling):
+            return name[: -len(spelling)], label
+    return None
 
 
 def _read_scale(path: Path, table: pa.Table, columns: Sequence[str], images: pa.Array) -> NDArray[np.float64]:

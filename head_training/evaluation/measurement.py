@@ -7,8 +7,10 @@ holds the same rows under ``numbers``, and everything that is not a single value
     notice         "Research software, not a medical device."
     predictions    {file, head: fingerprint of the head, null for predictions that do not come from a run, sha256, rows,
                     scales: ["score"] | ["probability", "score"] | [prefix], scale: the evaluated one,
-                    findings: [...], missing_findings: [...], left_out: rows that are neither val nor test}
+                    findings: [...], missing_findings: [...], hard_labels: findings with values 0 and 1 alone,
+                    left_out: rows that are neither val nor test}
     labels         {file, sha256: of the file, digest: of the evaluated (image, findings) pairs, ages_unusable,
+                    set: the label set, other_names: {name outside the label set: number of images},
                     counts: {"images": n, "patients": n, "No Finding": n, finding: n, ...} of all images in the file}
     protocol       {name: "official list" | "patient hash" | "unknown", why: a sentence, patients_in_both: number of
                     patients in both val and test}
@@ -77,6 +79,7 @@ from cxrfeat.head.thresholds import RULES, choose_threshold
 from cxrfeat.io import storage
 from cxrfeat.io.schema import METRICS, METRICS_FORMAT, Split
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
+from cxrfeat.labels.label_set import LabelSet
 from head_training.evaluation.baselines import fit_baselines
 from head_training.evaluation.bootstrap import CONFIDENCE
 from head_training.evaluation.curves import BINS, precision_recall_points, roc_points
@@ -131,10 +134,11 @@ def evaluate(sources: Sources, *, resamples: int, seed: int) -> Evaluation:
         seed: seed of the resamples.
     """
     samples = {
-        split: SplitSamples(split, rows, sources.findings, resamples=resamples, seed=seed)
+        split: SplitSamples(split, rows, sources.findings, sources.label_set, resamples=resamples, seed=seed)
         for split, rows in sources.labelled.items()
     }
-    thresholds = _choose_thresholds(samples.get(Split.VAL), sources.findings)
+    has_triage = samples[Split.TEST].triage() is not None
+    thresholds = _choose_thresholds(samples.get(Split.VAL), sources.findings, has_triage=has_triage)
     metric_rows = [row for split_samples in samples.values() for row in _evaluate_split(split_samples, thresholds)]
     metric_rows += _evaluate_baselines(samples.values(), sources)
     train = sources.train
@@ -151,28 +155,37 @@ def evaluate(sources: Sources, *, resamples: int, seed: int) -> Evaluation:
             "points": [*RULES, *FIXED],
             "triage_points": list(TRIAGE_RULES),
         },
-        "splits": {split.value: _describe_split(rows) for split, rows in sources.labelled.items()},
+        "splits": {split.value: _describe_split(rows, sources.label_set) for split, rows in sources.labelled.items()},
         "thresholds": thresholds,
         "numbers": [{name: getattr(row, name) for name in METRICS.names} for row in metric_rows],
         "curves": {split.value: _curves(split_samples) for split, split_samples in samples.items()},
         "reliability": {split.value: _reliability(split_samples) for split, split_samples in samples.items()},
-        "triage": {"note": None if sources.findings == FINDINGS else "not all 14 findings are predicted"},
+        "triage": {"note": _explain_missing_triage(sources)},
         "baselines": {
             "train_images": len(train),
             "train_patients": len(train["patient_id"].unique()),
             "note": None if len(train) else "no training images: every patient is in val or test",
         },
-        "literature": [result.describe() for result in RESULTS],
+        "literature": [result.describe() for result in RESULTS] if sources.label_set.labels == FINDINGS else [],
     }
     return Evaluation(metrics)
 
 
-def _choose_thresholds(val: SplitSamples | None, findings: Sequence[str]) -> Thresholds:
+def _explain_missing_triage(sources: Sources) -> str | None:
+    """Return why there is no triage; None if there is."""
+    if sources.label_set.findings_count < 2:
+        return "the label set has a single finding, which is the triage"
+    count = len(sources.label_set.outputs)
+    return None if sources.findings == sources.label_set.outputs else f"not all {count} labels are predicted"
+
+
+def _choose_thresholds(val: SplitSamples | None, findings: Sequence[str], *, has_triage: bool) -> Thresholds:
     """Choose all thresholds on val; without val only the fixed ones have values."""
+    triage = val.triage() if val else None
     points: Thresholds = {point: dict.fromkeys(findings, value) for point, value in FIXED.items()}
     for rules, scopes, sample in (
         (RULES, findings, val.sample(val.scale) if val else None),
-        (TRIAGE_RULES, [ANY_FINDING] if tuple(findings) == FINDINGS else [], val.triage() if val else None),
+        (TRIAGE_RULES, [ANY_FINDING] if has_triage else [], triage),
     ):
         for rule in rules:
             chosen = _apply_rule(sample, rule) if sample else dict.fromkeys(scopes)
@@ -182,8 +195,7 @@ def _choose_thresholds(val: SplitSamples | None, findings: Sequence[str]) -> Thr
 
 def _apply_rule(sample: Sample, rule: str) -> dict[str, float | None]:
     """Return the threshold that a rule chooses for each finding."""
-    columns = zip(sample.findings, sample.labels.T, sample.probabilities.T, strict=True)
-    return {finding: choose_threshold(labels, values, rule) for finding, labels, values in columns}
+    return {finding: choose_threshold(labels, values, rule) for finding, _, labels, values in sample.known_columns()}
 
 
 def _evaluate_split(split_samples: SplitSamples, thresholds: Thresholds) -> Iterator[MetricRow]:
@@ -205,7 +217,7 @@ def _evaluate_split(split_samples: SplitSamples, thresholds: Thresholds) -> Iter
 
 def _evaluate_baselines(samples: Iterable[SplitSamples], sources: Sources) -> Iterator[MetricRow]:
     """Yield the ranking metrics of the metadata-only baselines and of the head before training."""
-    baselines = fit_baselines(sources.train, sources.findings) if len(sources.train) else {}
+    baselines = fit_baselines(sources.train, sources.findings, sources.label_set) if len(sources.train) else {}
     for split_samples in samples:
         for name, baseline in baselines.items():
             yield from ranking_metrics(split_samples.baseline(name, baseline.predict(split_samples.rows.table)))
@@ -218,23 +230,27 @@ def _evaluate_baselines(samples: Iterable[SplitSamples], sources: Sources) -> It
                 yield sample.row(scope, "auroc", value, note="recorded by the training run")
 
 
-def _describe_split(rows: LabelledPredictions) -> dict[str, Any]:
+def _describe_split(rows: LabelledPredictions, label_set: LabelSet) -> dict[str, Any]:
     return {
         "images": len(rows.table),
         "patients": len(rows.table["patient_id"].unique()),
         "without_prediction": rows.without_prediction,
-        "counts": count_labels(rows.table),
+        "counts": count_labels(rows.table, label_set),
     }
 
 
 def _curves(split_samples: SplitSamples) -> dict[str, Any]:
     """Return the ROC and precision-recall curves of each scope that has both classes."""
     sample, triage = split_samples.sample(split_samples.scale), split_samples.triage()
-    columns = dict(zip(sample.findings, zip(sample.labels.T, sample.probabilities.T, strict=True), strict=True))
+    columns: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {
+        finding: (labels, values) for finding, _, labels, values in sample.known_columns()
+    }
     if len(sample.findings) > 1:
-        columns["micro"] = (sample.labels.ravel(), sample.probabilities.ravel())
+        cells = sample.known_cells()
+        columns["micro"] = (sample.labels[cells], sample.probabilities[cells])
     if triage is not None:
-        columns[ANY_FINDING] = (triage.labels[:, 0], triage.probabilities[:, 0])
+        ((_, _, *any_columns),) = triage.known_columns()
+        columns[ANY_FINDING] = (any_columns[0], any_columns[1])
     drawable = {scope: pair for scope, pair in columns.items() if pair[0].any() and not pair[0].all()}
     return {scope: {"roc": _roc(*pair), "pr": _precision_recall(*pair)} for scope, pair in drawable.items()}
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import brier_score_loss
 
 from cxrfeat.head.thresholds import confusion, rates
+from cxrfeat.labels.findings import ANY_FINDING
 from head_training.evaluation.bootstrap import PatientBootstrap, percentile_interval
 from head_training.evaluation.curves import BINS, Reliability, reliability, to_bins
 from head_training.evaluation.ranking import auroc_and_ap, averaged_metrics
@@ -60,9 +61,10 @@ class Sample:
     Attributes:
         key: fields shared by all metric rows of the sample.
         findings: F names.
-        labels: (N, F) bool.
+        labels: (N, F) bool, False where unknown.
         probabilities: (N, F) float64.
         bootstrap: R resamples of the P patients of the N images.
+        known: (N, F) bool, False where the label is unknown: such cells are left out of every metric. None: all known.
     """
 
     key: SampleKey
@@ -70,6 +72,17 @@ class Sample:
     labels: NDArray[np.bool_]
     probabilities: Floats
     bootstrap: PatientBootstrap
+    known: NDArray[np.bool_] | None = None
+
+    def known_cells(self) -> NDArray[np.bool_]:
+        """Return (N, F): True where the label is known."""
+        return np.ones_like(self.labels) if self.known is None else self.known
+
+    def known_columns(self) -> Iterator[tuple[str, NDArray[np.bool_], NDArray[np.bool_], Floats]]:
+        """Yield name, (N,) mask of the K known rows, (K,) labels and (K,) probabilities of each finding."""
+        columns = (self.findings, self.known_cells().T, self.labels.T, self.probabilities.T)
+        for finding, known, labels, probabilities in zip(*columns, strict=True):
+            yield finding, known, labels[known], probabilities[known]
 
     def row(
         self,
@@ -86,14 +99,16 @@ class Sample:
 
         The row has an interval if both the value and its (R,) replicates are given.
         """
-        labels = self.labels[:, self.findings.index(scope)] if scope in self.findings else self.labels
+        column = self.findings.index(scope) if scope in self.findings else slice(None)
+        labels, known = self.labels[:, column], self.known_cells()[:, column]  # (N,) or (N, F)
+        rows: NDArray[np.bool_] = np.logical_or.reduce(np.atleast_2d(known.T), axis=0)  # (N,)
         row = MetricRow(
             **asdict(self.key),
             scope=scope,
             metric=metric,
             value=value,
-            images=len(self.labels),
-            patients=len(self.bootstrap.counts),
+            images=int(rows.sum()),
+            patients=len(self.bootstrap.counts) if rows.all() else self.bootstrap.count_patients(rows),
             positives=int(labels.sum()),
             note=note,
             point=point,
@@ -109,17 +124,19 @@ def ranking_metrics(sample: Sample) -> Iterator[MetricRow]:
     """Yield AUROC and average precision of each finding, their macro average and their micro average."""
     metrics = ("auroc", "average_precision")
     defined: dict[str, list[tuple[float, Floats]]] = {metric: [] for metric in metrics}
-    for finding, labels, scores in zip(sample.findings, sample.labels.T, sample.probabilities.T, strict=True):
-        results = zip(metrics, auroc_and_ap(labels, scores), sample.bootstrap.rank(labels, scores), strict=True)
+    for finding, known, labels, scores in sample.known_columns():
+        replicates_of_both = sample.bootstrap.rank(labels, scores, known)
+        results = zip(metrics, auroc_and_ap(labels, scores), replicates_of_both, strict=True)
         for metric, value, replicates in results:  # replicates: (R,)
             yield sample.row(finding, metric, value, replicates, note=NO_CLASS if value is None else None)
             if value is not None:
                 defined[metric].append((value, replicates))
-    if len(sample.findings) == 1:
+    if sample.findings == (ANY_FINDING,):
         return
     yield from (_macro_row(sample, metric, pairs) for metric, pairs in defined.items())
-    values = auroc_and_ap(sample.labels.ravel(), sample.probabilities.ravel())
-    micro_replicates = sample.bootstrap.rank_micro(sample.labels, sample.probabilities)
+    cells = sample.known_cells()
+    values = auroc_and_ap(sample.labels[cells], sample.probabilities[cells])
+    micro_replicates = sample.bootstrap.rank_micro(sample.labels, sample.probabilities, cells)
     for metric, value, replicates in zip(metrics, values, micro_replicates, strict=True):
         yield sample.row("micro", metric, value, replicates, note=NO_CLASS if value is None else None)
 
@@ -132,16 +149,18 @@ def threshold_metrics(sample: Sample, point: str, thresholds: Mapping[str, float
     columns = [column for column, finding in enumerate(sample.findings) if thresholds[finding] is not None]
     limits = np.array([thresholds[sample.findings[column]] for column in columns], dtype=np.float64)
     # From here F counts only the findings with a threshold.
-    labels, predicted_positive = sample.labels[:, columns], sample.probabilities[:, columns] >= limits  # (N, F)
+    known, labels = sample.known_cells()[:, columns], sample.labels[:, columns]  # (N, F)
+    # An unknown cell counts as a true negative in averaged_metrics, whose precision, recall and F1 ignore those.
+    predicted_positive = (sample.probabilities[:, columns] >= limits) & known  # (N, F)
     tp, fp = labels & predicted_positive, ~labels & predicted_positive
-    tn, fn = ~labels & ~predicted_positive, labels & ~predicted_positive
+    tn, fn = known & ~labels & ~predicted_positive, labels & ~predicted_positive
     cells = np.stack([tp, fp, tn, fn], axis=2)  # (N, F, 4)
     sums = sample.bootstrap.sums(cells.reshape(len(labels), 4 * len(columns)))  # (R, 4 F)
     counts = sums.reshape(len(sums), len(columns), 4)  # (R, F, 4)
     counts_of_column = dict(zip(columns, counts.swapaxes(0, 1), strict=True))  # (R, 4) each
     for column, finding in enumerate(sample.findings):
         yield from _finding_at_threshold(sample, finding, point, thresholds[finding], counts_of_column.get(column))
-    if len(sample.findings) == 1 or not columns:
+    if sample.findings == (ANY_FINDING,) or not columns:
         return
     note = f"over {len(columns)} of {len(sample.findings)} findings"
     replicates = _averaged_replicates(sample, cells, counts)
@@ -159,7 +178,8 @@ def _finding_at_threshold(
         yield from (sample.row(finding, metric, None, point=point, note=NO_THRESHOLD) for metric in metrics)
         return
     column = sample.findings.index(finding)
-    matrix = confusion(sample.labels[:, column], sample.probabilities[:, column], threshold)
+    known = sample.known_cells()[:, column]  # (N,)
+    matrix = confusion(sample.labels[known, column], sample.probabilities[known, column], threshold)
     replicates = rates(*counts.T)  # (R,) by metric
     for metric in metrics:
         value = getattr(matrix, metric)
@@ -204,25 +224,32 @@ def calibration_metrics(sample: Sample) -> Iterator[MetricRow]:
     Noise widens the gap of every bin more in a resample than in the sample, so the interval of a well calibrated
     finding lies above its value.
     """
-    images = sample.bootstrap.sums(np.ones((len(sample.labels), 1)))  # (R, 1)
+    images = sample.bootstrap.sums(sample.known_cells())  # (R, F)
     defined: dict[str, list[tuple[float, Floats]]] = {"brier": [], "ece": []}
-    for finding, labels, probabilities in zip(sample.findings, sample.labels.T, sample.probabilities.T, strict=True):
+    for column, (finding, known, labels, probabilities) in enumerate(sample.known_columns()):
+        if not len(labels):
+            yield from (sample.row(finding, metric, None, note=NO_CLASS) for metric in defined)
+            continue
         # The ECE is Σ over bins of |Σ over their images of (label - probability)| / N, so sums over images suffice.
-        columns = np.zeros((len(labels), BINS + 1))  # (N, 16): gap in the bin of the image, squared error
-        columns[np.arange(len(labels)), to_bins(probabilities)] = labels - probabilities
-        columns[:, BINS] = (labels - probabilities) ** 2
-        means = sample.bootstrap.sums(columns) / images  # (R, 16)
+        columns = np.zeros((len(known), BINS + 1))  # (N, 16): gap in the bin of the image, squared error
+        columns[np.flatnonzero(known), to_bins(probabilities)] = labels - probabilities
+        columns[known, BINS] = (labels - probabilities) ** 2
+        with np.errstate(invalid="ignore"):  # 0 / 0 in a resample without a known label
+            means = sample.bootstrap.sums(columns) / images[:, [column]]  # (R, 16)
         defined["brier"].append((brier_score_loss(labels, probabilities, pos_label=True), means[:, BINS]))
         defined["ece"].append((reliability(labels, probabilities).ece, np.abs(means[:, :BINS]).sum(axis=1)))
         yield from (sample.row(finding, metric, *pairs[-1]) for metric, pairs in defined.items())
-    if len(sample.findings) > 1:
+    if sample.findings != (ANY_FINDING,):
         yield from (_macro_row(sample, metric, pairs) for metric, pairs in defined.items())
 
 
 def reliabilities(sample: Sample) -> dict[str, Reliability]:
     """Return the reliability curve of each finding."""
-    columns = zip(sample.findings, sample.labels.T, sample.probabilities.T, strict=True)
-    return {finding: reliability(labels, probabilities) for finding, labels, probabilities in columns}
+    return {
+        finding: reliability(labels, probabilities)
+        for finding, _, labels, probabilities in sample.known_columns()
+        if len(labels)
+    }
 
 
 def _macro_row(sample: Sample, metric: str, defined: Sequence[tuple[float, Floats]]) -> MetricRow:

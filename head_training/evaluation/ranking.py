@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support, roc_auc_score
 
-from cxrfeat.labels.findings import FINDINGS
-
 
 @dataclass(frozen=True)
 class FindingAuroc:
@@ -28,31 +26,35 @@ class FindingAuroc:
     auroc: float | None
 
 
-def aurocs(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> list[FindingAuroc]:
-    """Return the AUROC of each finding.
+def aurocs(labels: NDArray[np.floating], scores: NDArray[np.floating], names: Sequence[str]) -> list[FindingAuroc]:
+    """Return the AUROC of each finding over the rows where its label is known.
 
     Args:
-        labels: (N, 14) of 0 and 1.
-        scores: (N, 14), higher for more likely; any monotonic scale.
+        labels: (N, F) of 0 and 1, NaN where unknown.
+        scores: (N, F), higher for more likely; any monotonic scale.
+        names: (F,) names of the findings.
 
     Raises:
         ValueError: different shapes, or scores that are not finite; the message names the finding.
 
     Example:
-        >>> labels, scores = np.zeros((4, 14)), np.zeros((4, 14))
+        >>> labels, scores = np.zeros((4, 2)), np.zeros((4, 2))
         >>> labels[:, 0], scores[:, 0] = [0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]
-        >>> aurocs(labels, scores)[0]
-        FindingAuroc(finding='Atelectasis', positives=2, negatives=2, auroc=0.75)
-        >>> mean_auroc(aurocs(labels, scores))  # the other findings have no positives
+        >>> found = aurocs(labels, scores, ["Mass", "Hernia"])
+        >>> found[0]
+        FindingAuroc(finding='Mass', positives=2, negatives=2, auroc=0.75)
+        >>> mean_auroc(found)  # the other finding has no positives
         (0.75, 1)
     """
-    _check(labels, scores)
+    _check(labels, scores, names)
     found = []
-    for column, finding in enumerate(FINDINGS):
-        positives = int(labels[:, column].sum())
-        negatives = len(labels) - positives
+    for column, finding in enumerate(names):
+        known = ~np.isnan(labels[:, column])  # (N,)
+        label, score = labels[known, column], scores[known, column]
+        positives = int(label.sum())
+        negatives = len(label) - positives
         defined = positives > 0 and negatives > 0
-        auroc = float(roc_auc_score(labels[:, column], scores[:, column])) if defined else None
+        auroc = float(roc_auc_score(label, score)) if defined else None
         found.append(FindingAuroc(finding, positives, negatives, auroc))
     return found
 
@@ -64,13 +66,21 @@ def mean_auroc(found: Sequence[FindingAuroc]) -> tuple[float | None, int]:
 
 
 def macro_f1(labels: NDArray[np.floating], probabilities: NDArray[np.floating]) -> float:
-    """Return the mean F1 over the 14 findings at threshold 0.5; a finding neither present nor predicted counts 0.
+    """Return the mean F1 over the F findings at threshold 0.5; a finding neither present nor predicted counts 0.
+
+    Args:
+        labels: (N, F) of 0 and 1, NaN where unknown.
+        probabilities: (N, F) finite.
 
     Raises:
-        ValueError: as :func:`aurocs`.
+        ValueError: as :func:`aurocs`; columns are named by their numbers.
     """
-    _check(labels, probabilities)
-    return float(f1_score(labels, probabilities > 0.5, average="macro", zero_division=0))
+    _check(labels, probabilities, [f"column {column}" for column in range(labels.shape[-1])])
+    values = []
+    for label, positive in zip(labels.T, probabilities.T > 0.5, strict=True):
+        known = ~np.isnan(label)  # (N,)
+        values.append(f1_score(label[known], positive[known], zero_division=0) if known.any() else 0.0)
+    return float(np.mean(values))
 
 
 def auroc_and_ap(labels: ArrayLike, scores: ArrayLike) -> tuple[float | None, float | None]:
@@ -84,6 +94,13 @@ def auroc_and_ap(labels: ArrayLike, scores: ArrayLike) -> tuple[float | None, fl
     if not ground_truth.any() or ground_truth.all():
         return None, None
     return float(roc_auc_score(ground_truth, scores)), float(average_precision_score(ground_truth, scores))
+
+
+def any_label(labels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (N,): 1 if a label of (N, F) is positive, 0 if all are negative, else NaN."""
+    positive = (labels == 1).any(axis=1)
+    unknown = np.isnan(labels).any(axis=1) & ~positive
+    return np.where(unknown, np.float32(np.nan), positive).astype(np.float32)
 
 
 def averaged_metrics(labels: ArrayLike, predicted_positive: ArrayLike) -> dict[str, dict[str, float]]:
@@ -116,10 +133,10 @@ def _precision_recall_f1(labels: ArrayLike, predicted_positive: ArrayLike, avera
     return [float(value) for value in averages]
 
 
-def _check(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> None:
-    if labels.shape != scores.shape or labels.ndim != 2 or labels.shape[1] != len(FINDINGS):
-        raise ValueError(f"labels {labels.shape} and scores {scores.shape}; expected both (N, {len(FINDINGS)})")
-    invalid = ~np.isfinite(scores).all(axis=0)  # (14,)
+def _check(labels: NDArray[np.floating], scores: NDArray[np.floating], names: Sequence[str]) -> None:
+    if labels.shape != scores.shape or labels.ndim != 2 or labels.shape[1] != len(names):
+        raise ValueError(f"labels {labels.shape} and scores {scores.shape}; expected both (N, {len(names)})")
+    invalid = ~np.isfinite(scores).all(axis=0)  # (F,)
     if invalid.any():
-        names = ", ".join(FINDINGS[column] for column in np.flatnonzero(invalid))
-        raise ValueError(f"scores of {names} contain NaN or infinity")
+        found = ", ".join(names[column] for column in np.flatnonzero(invalid).tolist())
+        raise ValueError(f"scores of {found} contain NaN or infinity")

@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrfeat.errors import ConfigError, PredictionsError
 from cxrfeat.io.schema import COHORT, Split
-from cxrfeat.labels.findings import FINDINGS, NO_FINDING, format_findings
-from cxrfeat.labels.metadata import read_list
+from cxrfeat.labels.findings import NO_FINDING
+from cxrfeat.labels.label_set import LabelSet
+from cxrfeat.labels.label_sets import NIH14, label_set_of_head
+from cxrfeat.labels.official_lists import read_list
 from cxrfeat.labels.splits import OFFICIAL_TEST_DIGEST, digest_names, split_by_hash
-from head_training.evaluation.ground_truth import COLUMNS, MAX_NAMED, GroundTruth, read_ground_truth
+from head_training.evaluation.ground_truth import COLUMNS, GroundTruth, labels_of, read_ground_truth
 from head_training.evaluation.labelled_predictions import (
     LabelledPredictions,
     PredictionTable,
@@ -26,6 +29,7 @@ from head_training.evaluation.labelled_predictions import (
     read_predictions,
     splits_from_lists,
 )
+from head_training.evaluation.ranking import any_label
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,13 @@ class Sources:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Predicted findings."""
+        """Predicted labels."""
         return self.predictions.findings
+
+    @property
+    def label_set(self) -> LabelSet:
+        """Labels of the evaluation."""
+        return self.ground_truth.label_set
 
     def describe(self) -> dict[str, Any]:
         """Return the parts ``predictions``, ``labels`` and ``protocol`` of ``metrics.json``."""
@@ -71,18 +80,21 @@ class Sources:
                 "scales": scales,
                 "scale": scales[0],
                 "findings": list(self.findings),
-                "missing_findings": [finding for finding in FINDINGS if finding not in self.findings],
+                "missing_findings": [label for label in self.label_set.outputs if label not in self.findings],
+                "hard_labels": self.predictions.hard,
                 "left_out": len(self.predictions.images) - evaluated,
             },
             "labels": {
                 "file": self.labels_file.name,
                 "sha256": _sha256(self.labels_file),
-                "digest": _digest_labels(rows.table for rows in self.labelled.values()),
+                "digest": _digest_labels((rows.table for rows in self.labelled.values()), self.label_set),
+                "set": self.label_set.describe(),
+                "other_names": dict(self.ground_truth.other_names),
                 "ages_unusable": self.ground_truth.ages_unusable,
                 "counts": {
                     "images": len(self.ground_truth.table),
                     "patients": len(self.ground_truth.table["patient_id"].unique()),
-                    **count_labels(self.ground_truth.table),
+                    **count_labels(self.ground_truth.table, self.label_set),
                 },
             },
             "protocol": dict(self.protocol),
@@ -108,8 +120,9 @@ def open_run(run: Path, *, test_list: Path | None = None) -> Sources:
             f"{run} lacks {', '.join(missing)}; expected a run of the current version. "
             "Train again, or evaluate a file with --predictions"
         )
-    cohort = pq.read_table(files["cohort.parquet"]).cast(COHORT)
-    predictions = read_predictions(files["predictions.parquet"])
+    cohort = read_cohort_table(files["cohort.parquet"])
+    label_set = _read_label_set(run / "head" / "bundle.json")
+    predictions = read_predictions(files["predictions.parquet"], label_set)
     if predictions.split is None:
         raise PredictionsError(f"{files['predictions.parquet'].name} has no column split")
     config = json.loads(files["config.json"].read_text(encoding="utf-8"))
@@ -117,7 +130,7 @@ def open_run(run: Path, *, test_list: Path | None = None) -> Sources:
     test_names = read_list(str(test_list)) if test_list else None
     if test_names:
         sizes[Split.TEST] = len(test_names)
-    ground_truth = GroundTruth(cohort.select(COLUMNS))
+    ground_truth = GroundTruth(cohort.select(COLUMNS), label_set)
     labelled = join_ground_truth(predictions, ground_truth, predictions.split, sizes)
     return Sources(
         predictions_file=files["predictions.parquet"],
@@ -132,33 +145,53 @@ def open_run(run: Path, *, test_list: Path | None = None) -> Sources:
     )
 
 
+def _read_label_set(bundle: Path) -> LabelSet:
+    """Return the label set of a run's head; the bundle itself would import torch."""
+    if not bundle.is_file():
+        return NIH14
+    return label_set_of_head(json.loads(bundle.read_text(encoding="utf-8")), str(bundle))
+
+
 def open_files(
-    predictions_file: Path, labels_file: Path, *, test_list: Path | None, val_list: Path | None, prefix: str | None
+    predictions_file: Path,
+    labels_file: Path,
+    *,
+    test_list: Path | None,
+    val_list: Path | None,
+    prefix: str | None,
+    label_set: LabelSet = NIH14,
+    columns: str | None = None,
 ) -> Sources:
     """Read any predictions, their ground truth, and the lists of test and val images.
 
     Args:
         predictions_file: see :func:`head_training.evaluation.labelled_predictions.read_predictions`.
         labels_file: see :func:`head_training.evaluation.ground_truth.read_ground_truth`.
-        test_list: names of the test images; None uses the column ``split`` of the predictions.
+        test_list: names of the test images; None uses the column ``split`` of the predictions, and without that, all
+            images are the test set.
         val_list: names of the images to choose thresholds on.
         prefix: prefix of the prediction columns; None chooses one.
+        label_set: labels to evaluate.
+        columns: TOML file with the column map of the labels file; None recognises a known dialect.
 
     Raises:
-        ConfigError: neither test list nor column ``split``, or a val list without a test list.
+        ConfigError: a val list without a test list.
         PredictionsError, MetadataError: unusable or inconsistent files.
     """
-    predictions, ground_truth = read_predictions(predictions_file, prefix), read_ground_truth(labels_file)
+    predictions = read_predictions(predictions_file, label_set, prefix)
+    ground_truth = read_ground_truth(labels_file, label_set, columns)
+    keys = ground_truth.find(predictions.images.to_pylist(), "predicted images")
+    predictions = replace(predictions, images=pa.array(keys))
     if test_list is None:
         if val_list is not None:
             raise ConfigError("--val-list without --split-list; give both")
-        if predictions.split is None:
-            raise ConfigError(f"{predictions_file.name} has no column split; name the test images with --split-list")
-        splits, sizes, lists = predictions.split, {}, None
+        everything = pa.repeat(pa.scalar(Split.TEST.value), len(predictions.images))
+        splits, sizes, lists = everything if predictions.split is None else predictions.split, {}, None
     else:
         paths = {Split.TEST: test_list, **({Split.VAL: val_list} if val_list else {})}
-        lists = {split: read_list(str(path)) for split, path in paths.items()}
-        _check_listed_images(lists, paths, ground_truth)
+        lists = {
+            split: ground_truth.find(read_list(str(path)), f"images in {path.name}") for split, path in paths.items()
+        }
         splits = splits_from_lists(predictions.images, lists)
         sizes = {split: len(names) for split, names in lists.items()}
     labelled = join_ground_truth(predictions, ground_truth, splits, sizes)
@@ -179,25 +212,21 @@ def open_files(
     )
 
 
-def count_labels(table: pa.Table) -> dict[str, int]:
-    """Return the number of images with each finding, and without any."""
-    findings = table["findings"].combine_chunks()
-    found = {row["values"]: row["counts"] for row in pc.value_counts(pc.list_flatten(findings)).to_pylist()}
-    none = pc.sum(pc.equal(pc.list_value_length(findings), 0)).as_py()
-    return {NO_FINDING: none or 0, **{finding: found.get(finding, 0) for finding in FINDINGS}}
+def count_labels(table: pa.Table, label_set: LabelSet) -> dict[str, int]:
+    """Return the number of images with each label, and of those without any finding."""
+    labels = labels_of(table, label_set)  # (N, F)
+    none = int((any_label(labels[:, : label_set.findings_count]) == 0).sum())
+    positives = np.nansum(labels, axis=0).astype(int).tolist()
+    return {NO_FINDING: none, **dict(zip(label_set.outputs, positives, strict=True))}
 
 
-def _check_listed_images(
-    lists: Mapping[Split, Sequence[str]], paths: Mapping[Split, Path], ground_truth: GroundTruth
-) -> None:
-    known = set(ground_truth.table["image_index"].to_pylist())
-    for split, names in lists.items():
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise PredictionsError(
-                f"{len(unknown)} of {len(names)} images in {paths[split].name} are not in the ground truth; "
-                f"the first: {', '.join(unknown[:MAX_NAMED])}"
-            )
+def read_cohort_table(path: Path) -> pa.Table:
+    """Read ``RUN/cohort.parquet``; columns that earlier versions did not write are null."""
+    table = pq.read_table(path)
+    for field in COHORT:
+        if field.name not in table.column_names:
+            table = table.append_column(field.name, pa.nulls(len(table), field.type))
+    return table.select(COHORT.names).cast(COHORT)
 
 
 def _identify_protocol(
@@ -229,13 +258,18 @@ def _identify_protocol(
     return {"name": name, "why": why, "patients_in_both": len(patients[Split.VAL] & patients[Split.TEST])}
 
 
-def _digest_labels(tables: Iterable[pa.Table]) -> str:
-    """Return the SHA-256 of the sorted lines ``image<TAB>findings``: equal labels give equal digests in any file."""
-    lines = [
-        f"{row['image_index']}\t{format_findings(row['findings'])}\n"
-        for table in tables
-        for row in table.select(["image_index", "findings"]).to_pylist()
-    ]
+def _digest_labels(tables: Iterable[pa.Table], label_set: LabelSet) -> str:
+    """Return the SHA-256 of the sorted lines ``image<TAB>labels``: equal labels give equal digests in any file.
+
+    Labels are positive names with ``|`` between, or No Finding; unknown ones follow with a question mark.
+    """
+    lines = []
+    for table in tables:
+        names = table["image_index"].to_pylist()
+        for name, row in zip(names, labels_of(table, label_set), strict=True):
+            positive = [label for label, value in zip(label_set.outputs, row, strict=True) if value == 1]
+            unknown = [f"?{label}" for label, value in zip(label_set.outputs, row, strict=True) if np.isnan(value)]
+            lines.append(f"{name}\t{'|'.join([*positive, *unknown]) or NO_FINDING}\n")
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 

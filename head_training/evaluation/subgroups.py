@@ -9,7 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cxrfeat.io.schema import Split
-from cxrfeat.labels.findings import ANY_FINDING, FINDINGS, any_finding
+from cxrfeat.labels.findings import ANY_FINDING, any_finding
+from cxrfeat.labels.label_set import LabelSet
 from head_training.evaluation.bootstrap import PatientBootstrap
 from head_training.evaluation.labelled_predictions import LabelledPredictions
 from head_training.evaluation.metrics import Sample, SampleKey
@@ -29,10 +30,17 @@ class SplitSamples:
     """
 
     def __init__(
-        self, split: Split, rows: LabelledPredictions, findings: tuple[str, ...], *, resamples: int, seed: int
+        self,
+        split: Split,
+        rows: LabelledPredictions,
+        findings: tuple[str, ...],
+        label_set: LabelSet,
+        *,
+        resamples: int,
+        seed: int,
     ) -> None:
         """Draw resamples of the split's patients."""
-        self.split, self.rows, self.findings = split, rows, findings
+        self.split, self.rows, self.findings, self._label_set = split, rows, findings, label_set
         self.scale = next(iter(rows.scales))
         self._bootstrap_options = {"resamples": resamples, "seed": seed}
         self._bootstrap = PatientBootstrap(rows.patients, **self._bootstrap_options)
@@ -40,21 +48,23 @@ class SplitSamples:
     def sample(self, scale: str) -> Sample:
         """Return all images with their predictions on a scale."""
         key = SampleKey(self.split.value, scale=scale)
-        return Sample(key, self.findings, self.rows.labels, self.rows.scales[scale], self._bootstrap)
+        return Sample(key, self.findings, self.rows.labels, self.rows.scales[scale], self._bootstrap, self.rows.known)
 
     def baseline(self, name: str, probabilities: NDArray[np.float64]) -> Sample:
         """Return all images with the (N, F) probabilities of a baseline."""
         key = SampleKey(self.split.value, model=name)
-        return Sample(key, self.findings, self.rows.labels, probabilities, self._bootstrap)
+        return Sample(key, self.findings, self.rows.labels, probabilities, self._bootstrap, self.rows.known)
 
     def triage(self) -> Sample | None:
-        """Return all images with "any finding" as their only label; None unless all 14 findings are predicted."""
-        if self.findings != FINDINGS:
+        """Return all images with "any finding" as their only label; None unless all of several labels are predicted."""
+        count = self._label_set.findings_count
+        if self.findings != self._label_set.outputs or count < 2:
             return None
-        labels = ~self.rows.no_finding[:, None]  # (N, 1)
-        probabilities = any_finding(self.rows.scales[self.scale])[:, None]  # (N, 1)
+        labels = self.rows.any_finding[:, None] == 1  # (N, 1)
+        known = ~np.isnan(self.rows.any_finding)[:, None]  # (N, 1)
+        probabilities = any_finding(self.rows.scales[self.scale][:, :count])[:, None]  # (N, 1)
         key = SampleKey(self.split.value, scale=self.scale)
-        return Sample(key, (ANY_FINDING,), labels, probabilities, self._bootstrap)
+        return Sample(key, (ANY_FINDING,), labels, probabilities, self._bootstrap, known)
 
     def subgroups(self) -> Iterator[Sample]:
         """Yield the images of each non-empty sex, age band and view position, with resamples of their own patients."""
@@ -62,7 +72,7 @@ class SplitSamples:
             bootstrap = PatientBootstrap(self.rows.patients[members], **self._bootstrap_options)
             labels, probabilities = self.rows.labels[members], self.rows.scales[self.scale][members]
             key = SampleKey(self.split.value, group, scale=self.scale)
-            yield Sample(key, self.findings, labels, probabilities, bootstrap)
+            yield Sample(key, self.findings, labels, probabilities, bootstrap, self.rows.known[members])
 
 
 def _groups(table: pa.Table) -> Iterator[tuple[str, NDArray[np.bool_]]]:

@@ -19,16 +19,19 @@ from cxrfeat.errors import DatasetIntegrityError, FeaturesError
 from cxrfeat.head.inputs import SEX_CODES
 from cxrfeat.io import storage
 from cxrfeat.io.schema import EMBEDDINGS, Augmentation, Split, Status
-from cxrfeat.labels.findings import FINDINGS
+from cxrfeat.labels.label_set import LabelSet
 from cxrfeat.labels.splits import check_no_patient_in_two_splits
 
 MAX_NAMED = 5
 """Maximum number of rows named in an error message."""
 
 _COLUMNS = (
-    *("image_index", "patient_id", "age_years", "sex", "view_position", "findings", "split"),
-    *("augmentation", "extractor", "status"),
+    *("image_index", "image_path", "patient_id", "age_years", "sex", "view_position", "findings"),
+    *("findings_unknown", "findings_uncertain", "split", "augmentation", "extractor", "status"),
 )
+_OPTIONAL = ("image_path", "findings_unknown", "findings_uncertain")
+"""Columns that may be missing and are null then: names outside ``findings`` are negative."""
+
 _SOURCE = "source"  # row in the concatenated files; temporary, like the next
 _ORDER = "order"  # position of the split
 
@@ -55,13 +58,18 @@ class FeatureIndex:
 
     Attributes:
         files: Parquet files with the rows.
-        table: (N rows) all columns of the embeddings table except the vector.
+        table: (N rows) all columns of the embeddings table except the vector; ``image_index`` is the path where file
+            names are not unique.
+        labels: (N, F) float32 targets of a label set: 1, 0, or NaN where unknown.
+        label_set: the label set.
         matrix_rows: for each row of the concatenated files its row in ``table``; -1 if it is left out.
         left_out: number of rows left out, by reason.
     """
 
     files: Sequence[ParquetFile]
     table: pa.Table
+    labels: NDArray[np.float32] = field(repr=False)
+    label_set: LabelSet
     matrix_rows: NDArray[np.int64] = field(repr=False)
     left_out: dict[str, int]
 
@@ -76,19 +84,22 @@ class FeatureIndex:
         return slice(int(inside[0]), int(inside[-1]) + 1)
 
 
-def read_index(features: str) -> FeatureIndex:
+def read_index(features: str, label_set: LabelSet, *, drop_empty: bool = False) -> FeatureIndex:
     """Read and check all columns except the embedding.
 
-    Quarantined rows, rows without findings or split, and augmented rows outside training are left out and counted.
+    Quarantined rows, rows without a known label or split, and augmented rows outside training are left out and counted.
 
     Args:
+        label_set: labels to read.
+        drop_empty: leave out labels without a positive in the training split, instead of an error.
         features: folder or URI of Parquet files with the schema of ``OUT/embeddings``; ``status`` may be a column or,
             as written by Spark, a folder.
 
     Raises:
         ConfigError: the folder does not exist.
         FeaturesError: no file, an unreadable file, no usable row, a missing column, several extractors, repeated rows,
-            an unknown or missing value, a split without rows, a patient in two splits.
+            an unknown or missing value, a split without rows, a patient in two splits, a label without a positive in
+            the training split.
     """
     files, tables = [], []
     filesystem, base = storage.open_filesystem(features)
@@ -109,38 +120,74 @@ def read_index(features: str) -> FeatureIndex:
     if not tables:
         raise FeaturesError(f"no Parquet file with status=ok below {features}: run the extraction first")
     rows = pa.concat_tables(tables)
-    table, left_out = _leave_out(rows.append_column(_SOURCE, pa.array(np.arange(len(rows)))))
+    rows = rows.append_column(_SOURCE, pa.array(np.arange(len(rows))))
+    targets = label_set.targets(*(rows[name] for name in ("findings", *_OPTIONAL[1:])))
+    table, left_out = _leave_out(rows, np.any(targets.known, axis=1))
     if not len(table):
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise FeaturesError(f"none of the {len(rows)} rows below {features} is usable; left out: {reasons}")
+    table = _name_by_path(table)
     _check(table)
     table = table.append_column(_ORDER, pc.index_in(table["split"], pa.array([split.value for split in Split])))
     table = table.sort_by([(key, "ascending") for key in (_ORDER, "image_index", "augmentation")]).combine_chunks()
     matrix_rows = np.full(len(rows), -1, dtype=np.int64)  # (rows of all files,)
-    matrix_rows[table[_SOURCE].to_numpy()] = np.arange(len(table))
-    return FeatureIndex(files, table.drop_columns([_ORDER, _SOURCE]), matrix_rows, left_out)
+    sources = table[_SOURCE].to_numpy()
+    matrix_rows[sources] = np.arange(len(table))
+    labels, label_set = _drop_empty(targets.with_nan()[sources], label_set, table["split"], drop_empty=drop_empty)
+    return FeatureIndex(files, table.drop_columns([_ORDER, _SOURCE]), labels, label_set, matrix_rows, left_out)
+
+
+def _name_by_path(table: pa.Table) -> pa.Table:
+    """Return the rows with the path as ``image_index`` if file names occur in several folders, as in CheXpert."""
+    rows = _counts(table, ["image_index", "augmentation"])
+    if table["image_path"].null_count or pc.max(rows["count_all"]).as_py() == 1:
+        return table
+    return table.set_column(table.column_names.index("image_index"), "image_index", table["image_path"])
+
+
+def _drop_empty(
+    labels: NDArray[np.float32], label_set: LabelSet, splits: pa.ChunkedArray, *, drop_empty: bool
+) -> tuple[NDArray[np.float32], LabelSet]:
+    """Leave out the labels without a positive in train, or raise FeaturesError."""
+    train = pc.equal(splits, Split.TRAIN.value).to_numpy()
+    has_positive = np.nansum(labels[train], axis=0) > 0  # (F,)
+    empty = [name for name, found in zip(label_set.outputs, has_positive, strict=True) if not found]
+    if not empty:
+        return labels, label_set
+    if not drop_empty or len(empty) == len(label_set.outputs):
+        raise FeaturesError(
+            f"no image of the training split has the label {_join(empty[:MAX_NAMED])} ({len(empty)} of "
+            f"{len(label_set.outputs)} labels of {label_set.name}); leave such labels out with --drop-empty, or choose "
+            "other labels with --labels"
+        )
+    return np.ascontiguousarray(labels[:, has_positive]), label_set.without(empty)
 
 
 def _read_columns(name: str, file: pq.ParquetFile) -> pa.Table:
     """Read all columns except the embedding with the types of the schema; a status folder provides the status."""
     status = storage.partition_value(name, "status")
     columns = [column for column in _COLUMNS if column != "status" or status is None]
+    absent = [column for column in _OPTIONAL if column not in file.schema_arrow.names]
+    columns = [column for column in columns if column not in absent]
     missing = sorted({*columns, "embedding"}.difference(file.schema_arrow.names))
     if missing:
         raise FeaturesError(
             f"{name} lacks the columns {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}"
         )
     table = file.read(columns=columns)
+    for column in absent:
+        table = table.append_column(column, pa.nulls(len(table), EMBEDDINGS.field(column).type))
     if status is not None:
         table = table.append_column("status", pa.array([status] * len(table), pa.string()))
     return table.select(_COLUMNS).cast(pa.schema([EMBEDDINGS.field(column) for column in _COLUMNS]))
 
 
-def _leave_out(table: pa.Table) -> tuple[pa.Table, dict[str, int]]:
+def _leave_out(table: pa.Table, labelled: NDArray[np.bool_]) -> tuple[pa.Table, dict[str, int]]:
+    """Return the usable rows, and the number of the others by reason; ``labelled`` is (rows,)."""
     augmented = pc.not_equal(table["augmentation"], Augmentation.NONE.value)
     reasons = {
         "quarantined": pc.not_equal(table["status"], Status.OK.value),
-        "unlabelled": pc.or_(pc.is_null(table["findings"]), pc.is_null(table["split"])),
+        "unlabelled": pc.or_(pa.array(~labelled), pc.is_null(table["split"])),
         "augmented outside training": pc.and_(augmented, pc.not_equal(table["split"], Split.TRAIN.value)),
     }
     left_out, kept = {}, np.ones(len(table), dtype=bool)
@@ -160,11 +207,9 @@ def _check(table: pa.Table) -> None:
         "split": list(Split),
         "augmentation": list(Augmentation),
         "sex": [None, *SEX_CODES],
-        "findings": FINDINGS,
     }
     for column, allowed in expected.items():
-        values = pc.list_flatten(table[column]) if column == "findings" else table[column]
-        unknown = sorted(set(pc.unique(values).to_pylist()).difference(allowed), key=str)
+        unknown = sorted(set(pc.unique(table[column]).to_pylist()).difference(allowed), key=str)
         if unknown:
             first = _join(unknown[:MAX_NAMED])
             raise FeaturesError(f"column {column} has unknown values: {first}; expected one of {_join(allowed)}")

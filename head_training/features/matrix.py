@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -21,7 +20,8 @@ from cxrfeat.errors import FeaturesError, VectorsError
 from cxrfeat.head.inputs import SEX, encode_sexes
 from cxrfeat.io.arrow import to_matrix
 from cxrfeat.io.schema import Split
-from cxrfeat.labels.findings import FINDINGS
+from cxrfeat.labels.label_set import LabelSet
+from cxrfeat.labels.label_sets import NIH14
 from head_training.features.index import MAX_NAMED, FeatureIndex, ParquetFile, read_index
 
 _BATCH_ROWS = 2048
@@ -38,7 +38,7 @@ class Features:
     Attributes:
         matrix: (N, D + covariates) float32: embedding, then the covariates in use: age in years, sex (M = 1, F = 0);
             NaN marks a missing value.
-        labels: (N, 14) float32 of 0 and 1.
+        labels: (N, F) float32: 1, 0, or NaN where unknown.
         index: the other columns, and the number of rows left out.
     """
 
@@ -59,18 +59,22 @@ class _RowGroup:
     matrix_rows: NDArray[np.int64]  # (rows,) rows of the matrix, -1 = left out
 
 
-def load_features(features: str, covariates: tuple[str, ...]) -> Features:
+def load_features(
+    features: str, covariates: tuple[str, ...], label_set: LabelSet = NIH14, *, drop_empty: bool = False
+) -> Features:
     """Load all labelled embeddings.
 
     Args:
         features: folder or URI of Parquet files, see :func:`head_training.features.index.read_index`.
         covariates: covariates to add as columns, from ``age`` and ``sex``.
+        label_set: labels to read.
+        drop_empty: leave out labels without a positive in the training split, instead of an error.
 
     Raises:
         ConfigError, FeaturesError: as :func:`head_training.features.index.read_index`; also vectors of different
             lengths, or with NaN or infinity; the message names their rows.
     """
-    index = read_index(features)
+    index = read_index(features, label_set, drop_empty=drop_empty)
     groups = [group for group in _row_groups(index) if (group.matrix_rows >= 0).any()]
     dim = _embedding_size(groups[0])
     matrix = np.empty((len(index.table), dim + len(covariates)), dtype=np.float32)  # (N, D + covariates)
@@ -80,7 +84,7 @@ def load_features(features: str, covariates: tuple[str, ...]) -> Features:
             pass
     for column, name in enumerate(covariates, start=dim):
         matrix[:, column] = _read_covariate(index.table, name)
-    return Features(matrix, _read_labels(index.table), index)
+    return Features(matrix, index.labels, index)
 
 
 def _row_groups(index: FeatureIndex) -> Iterator[_RowGroup]:
@@ -142,12 +146,3 @@ def _read_covariate(table: pa.Table, name: str) -> NDArray[np.float32]:
         return encode_sexes(table["sex"].combine_chunks())
     ages: NDArray[np.float32] = table["age_years"].to_numpy()
     return ages
-
-
-def _read_labels(table: pa.Table) -> NDArray[np.float32]:
-    findings = table["findings"].combine_chunks()
-    labels = np.zeros((len(findings), len(FINDINGS)), dtype=np.float32)  # (N, 14)
-    rows = pc.list_parent_indices(findings).to_numpy()
-    columns = pc.index_in(pc.list_flatten(findings), pa.array(FINDINGS)).to_numpy()
-    labels[rows, columns] = 1.0
-    return labels

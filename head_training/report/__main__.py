@@ -25,7 +25,15 @@ def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument_group("inputs").add_argument
-    add("--metadata", metavar="CSV", help="metadata in NIH's format, plain or gzipped: counts, patients, co-occurrence")
+    add(
+        "--metadata",
+        nargs="+",
+        default=(),
+        metavar="CSV",
+        help="labels and patients, as cxrfeat extract reads them: counts, patients, co-occurrence",
+    )
+    add("--columns", metavar="TOML", help="column map of a metadata table of your own")
+    add("--labels", metavar="NAME|TOML", help="label set of the metadata (default: the run's or the evaluation's)")
     add("--train-val-list", metavar="FILE", help="official list of train_val file names (default: split by hash)")
     add("--test-list", metavar="FILE", help="official list of test file names")
     add("--run", type=Path, metavar="RUN", help="output folder of head_training.fit: images, learning curves and grid")
@@ -48,7 +56,7 @@ def parse(argv: Sequence[str] | None, prog: str = PROG) -> ReportConfig:
     if evaluation is not None and evaluation.suffix == ".json":
         evaluation = evaluation.parent
     options["output"] = options["output"] or evaluation or run or Path("report")
-    return ReportConfig(**options)
+    return ReportConfig(**{**options, "metadata": tuple(options["metadata"])})
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:

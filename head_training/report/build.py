@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cxrfeat.errors import ConfigError, ReportError
 from cxrfeat.io import storage
+from cxrfeat.labels.label_sets import NIH14, load_label_set
 from head_training.report.calibration_section import calibration_section
 from head_training.report.cohort_section import data_section
 from head_training.report.comparison_section import baselines_section, literature_section, subgroup_section
@@ -15,7 +16,7 @@ from head_training.report.evaluation_section import evaluation_section
 from head_training.report.page import Section, render
 from head_training.report.predictions_section import predictions_section
 from head_training.report.report_images import ReportImages, read_cohort, read_report_images
-from head_training.report.report_inputs import EvaluationMetrics, read_metrics, read_run
+from head_training.report.report_inputs import EvaluationMetrics, TrainingRun, read_metrics, read_run
 from head_training.report.thresholds_section import operating_section, triage_section
 from head_training.report.training_section import training_section
 
@@ -39,7 +40,9 @@ class ReportConfig:
 
     Attributes:
         output: folder of report.html.
-        metadata: CSV; without it, the data section describes the run's images.
+        metadata: tables; without any, the data section describes the run's images.
+        columns: TOML file with the column map of the tables; None recognises a known dialect.
+        labels: label set of the data section; None for the run's, the evaluation's, or nih14.
         train_val_list, test_list: official lists of file names, both or neither.
         run: output folder of ``head_training.fit``.
         evaluation: metrics.json of ``head_training.evaluate``, or its folder.
@@ -50,7 +53,9 @@ class ReportConfig:
     """
 
     output: Path
-    metadata: str | None = None
+    metadata: tuple[str, ...] = ()
+    columns: str | None = None
+    labels: str | None = None
     train_val_list: str | None = None
     test_list: str | None = None
     run: Path | None = None
@@ -60,11 +65,13 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         """Reject combinations in which an option would have no effect."""
-        if self.metadata is None and self.run is None and self.evaluation is None:
+        if not self.metadata and self.run is None and self.evaluation is None:
             raise ConfigError("nothing to report on; give --metadata, --run or --evaluation")
-        if self.metadata is None and (self.train_val_list is not None or self.test_list is not None):
+        if not self.metadata and (self.columns is not None or self.labels is not None):
+            raise ConfigError("--columns and --labels describe a metadata table; give --metadata too")
+        if not self.metadata and (self.train_val_list is not None or self.test_list is not None):
             raise ConfigError("official lists split the images of a metadata file; give --metadata too")
-        if self.images is not None and self.metadata is None and self.run is None:
+        if self.images is not None and not self.metadata and self.run is None:
             raise ConfigError("--images needs the labels of the images; give --metadata or --run")
         if self.predictions is not None and (self.evaluation is None or self.images is None):
             raise ConfigError("--predictions are shown beside their images; give --evaluation and --images too")
@@ -87,24 +94,24 @@ def write_report(config: ReportConfig) -> Path:
 
 def _subtitle(config: ReportConfig) -> str:
     """Return the names of the inputs without their folders, since a report may be passed on to others."""
-    inputs = {"data": config.metadata, "run": config.run, "evaluation": config.evaluation}
-    return " · ".join(f"{name}: {Path(path).name}" for name, path in inputs.items() if path is not None)
+    inputs = [("data", path) for path in config.metadata]
+    inputs += [(name, str(path)) for name in ("run", "evaluation") if (path := getattr(config, name)) is not None]
+    return " · ".join(f"{name}: {Path(path).name}" for name, path in inputs)
 
 
 def _sections(config: ReportConfig) -> list[Section]:
     folder = ImageFolder(config.images) if config.images is not None else None
-    data = _read_data(config)
+    run = read_run(config.run) if config.run is not None else None
+    metrics = _read_metrics(config.evaluation) if config.evaluation is not None else None
+    data = _read_data(config, run, metrics)
     if folder is not None and data is not None and set(folder.names).isdisjoint(data.images["image_index"]):
-        raise ConfigError(
-            f"none of the {len(folder.names)} images in {config.images} is in the metadata; give their folder"
-        )
+        raise ConfigError(f"none of the {len(folder)} images in {config.images} is in the metadata; give their folder")
     sections = []
     if data is not None:
-        sections.append(data_section(data, contact_sheet(data.images, folder) if folder is not None else None))
-    if config.run is not None:
-        sections.append(training_section(read_run(config.run)))
-    if config.evaluation is not None:
-        metrics = _read_metrics(config.evaluation)
+        sections.append(data_section(data, contact_sheet(data, folder) if folder is not None else None))
+    if run is not None:
+        sections.append(training_section(run))
+    if metrics is not None:
         sections += [section for make in METRICS_SECTIONS if (section := make(metrics)).blocks]
         predictions = config.predictions or (config.run / "predictions.parquet" if config.run is not None else None)
         if predictions is not None and data is not None and folder is not None:
@@ -112,10 +119,14 @@ def _sections(config: ReportConfig) -> list[Section]:
     return sections
 
 
-def _read_data(config: ReportConfig) -> ReportImages | None:
-    if config.metadata is not None:
-        return read_report_images(config.metadata, config.train_val_list, config.test_list)
-    return read_cohort(config.run / "cohort.parquet") if config.run is not None else None
+def _read_data(config: ReportConfig, run: TrainingRun | None, metrics: EvaluationMetrics | None) -> ReportImages | None:
+    source = run or metrics
+    label_set = load_label_set(config.labels) if config.labels else source.label_set if source else NIH14
+    if config.metadata:
+        return read_report_images(
+            config.metadata, config.train_val_list, config.test_list, columns=config.columns, label_set=label_set
+        )
+    return read_cohort(config.run / "cohort.parquet", label_set) if config.run is not None else None
 
 
 def _read_metrics(path: Path) -> EvaluationMetrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from cxrfeat.labels.findings import FINDINGS
 from head_training.report import style
 from head_training.report.charts import unit_square
 from head_training.report.page import Block, Multiples, Plot, Section
@@ -41,7 +41,7 @@ def calibration_section(metrics: EvaluationMetrics) -> Section:
 def _error_plot(metrics: EvaluationMetrics, scales: list[str], metric: str) -> Plot:
     """Plot a calibration error of each finding, before and after calibration if both scales were evaluated."""
     values = {
-        scale: np.array([metrics.number(metric, finding, scale=scale).value for finding in FINDINGS])
+        scale: np.array([metrics.number(metric, finding, scale=scale).value for finding in metrics.names])
         for scale in scales
     }
     means = [
@@ -53,7 +53,7 @@ def _error_plot(metrics: EvaluationMetrics, scales: list[str], metric: str) -> P
     if len(scales) > 1:
         change = f"changes the mean {name} from {means[0]} to {means[-1]}"
         title = f"Calibration {change if means[0] != means[-1] else f'leaves the mean {name} at {means[-1]}'}"
-    return Plot(title, _dumbbell(values, name, title), _legend(scales))
+    return Plot(title, _dumbbell(values, metrics.names, name, title), _legend(scales))
 
 
 def _colours(scales: list[str]) -> dict[str, str]:
@@ -65,26 +65,26 @@ def _legend(scales: list[str]) -> str:
     return f"Blue: {names[-1]}." if len(names) == 1 else f"Orange: {names[0]}; blue: {names[-1]}."
 
 
-def _dumbbell(values: dict[str, NDArray[np.float64]], name: str, title: str) -> Markup:
-    first, *_, last = [*values.values(), *values.values()]  # (14,) each; equal if only one scale was evaluated
+def _dumbbell(values: dict[str, NDArray[np.float64]], names: Sequence[str], name: str, title: str) -> Markup:
+    first, *_, last = [*values.values(), *values.values()]  # (F,) each; equal if only one scale was evaluated
     order = np.argsort(np.nan_to_num(first, nan=-1.0), kind="stable")
 
     def plot(axes: Axes) -> None:
-        rows = np.arange(len(FINDINGS))
+        rows = np.arange(len(names))
         axes.hlines(rows, first[order], last[order], color=style.CONTEXT, linewidth=2)
         for scale, colour in _colours(list(values)).items():
             axes.scatter(values[scale][order], rows, color=colour, s=34, zorder=3, clip_on=False)
-        axes.set_yticks(rows, [spell(FINDINGS[index]) for index in order])
+        axes.set_yticks(rows, [spell(names[index]) for index in order])
         axes.set_xlabel(name)
         axes.set_xlim(left=0)
         axes.grid(visible=False, axis="y")
 
-    return style.draw(plot, f"{name} of each finding. {title}", height=4.3)
+    return style.draw(plot, f"{name} of each finding. {title}", height=style.height_of(len(names)))
 
 
 def _reliability(metrics: EvaluationMetrics, bins: dict[str, dict[str, Any]], scales: list[str]) -> Multiples:
     panels = []
-    for finding in FINDINGS:
+    for finding in metrics.names:
         series = {scale: bins[scale][finding] for scale in scales if finding in bins[scale]}
         if series:
             panels.append((spell(finding), _panel(series, _colours(scales), f"Reliability of {spell(finding)}")))
@@ -92,7 +92,7 @@ def _reliability(metrics: EvaluationMetrics, bins: dict[str, dict[str, Any]], sc
         "Observed frequency of the finding against the mean predicted probability, one dot per bin; on the gray line, "
         f"both are equal. Larger dots: more images. {_legend(scales)} The scale of the axes differs between panels."
     )
-    errors = {finding: metrics.number("ece", finding, scale=scales[-1]).value for finding in FINDINGS}
+    errors = {finding: metrics.number("ece", finding, scale=scales[-1]).value for finding in metrics.names}
     defined = {finding: error for finding, error in errors.items() if np.isfinite(error)}
     title = "Predicted and observed frequencies"
     if defined:

@@ -9,15 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 
-from cxrfeat.labels.findings import FINDINGS
 from head_training.report.report_inputs import MetricValue
 from head_training.report.style import BLUE, CONTEXT, INK, MUTED, VERMILLION, count, percent, spell
 
 
-def labelled_bars(axes: Axes, names: Sequence[str], counts: NDArray[np.integer], total: int) -> None:
-    """Draw horizontal bars, the last on top, each labelled with its count and its share of ``total``."""
+def labelled_bars(axes: Axes, names: Sequence[str], counts: NDArray[np.integer], totals: NDArray[np.integer]) -> None:
+    """Draw horizontal bars, the last on top, each labelled with its count and its share of its total."""
     bars = axes.barh(names, counts, color=BLUE, height=0.72)
-    texts = [f"{count(number)} · {percent(number / total if total else None)}" for number in counts]
+    texts = [
+        f"{count(number)} · {percent(number / total if total else None)}"
+        for number, total in zip(counts, totals, strict=True)
+    ]
     axes.bar_label(bars, texts, padding=5, color=MUTED, fontsize=10)
     axes.set_xlim(0, max(int(counts.max()), 1) * 1.4)  # room for the label of the longest bar
     axes.xaxis.set_visible(False)
@@ -28,17 +30,19 @@ def labelled_bars(axes: Axes, names: Sequence[str], counts: NDArray[np.integer],
 def heat_map(
     axes: Axes,
     values: NDArray[np.floating],
+    labels: Sequence[str],
     colours: Colormap,
     limits: tuple[float, float],
     *,
     mark: float,
     digits: int,
 ) -> None:
-    """Draw a (14, 14) matrix of findings as a heat map, NaN in gray.
+    """Draw an (F, F) matrix of labels as a heat map, NaN in gray.
 
     Args:
         axes: to draw onto.
-        values: (14, 14) shares or correlations.
+        values: (F, F) shares or correlations.
+        labels: F names.
         colours: colour map.
         limits: lowest and highest value of the colour map.
         mark: lowest absolute value whose number is printed in its cell.
@@ -51,7 +55,7 @@ def heat_map(
         text = f"{value * 100:.0f}" if digits == 0 else f"{value:.2f}".replace("0.", ".").replace("-", "−")
         colour = "white" if abs(value) > dark_from else INK
         axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=8.5)
-    names = [spell(finding) for finding in FINDINGS]
+    names = [spell(label) for label in labels]
     centres = np.arange(len(names)) + 0.5
     axes.set_xticks(centres, names, rotation=90)
     axes.set_yticks(centres, names)

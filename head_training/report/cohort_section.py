@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cxrfeat.io.schema import Split
-from cxrfeat.labels.findings import FINDINGS, NO_FINDING
-from cxrfeat.labels.metadata import Metadata
+from cxrfeat.labels.findings import NO_FINDING
 from head_training.report import style
 from head_training.report.charts import heat_map, labelled_bars
 from head_training.report.correlation import correlate, strongest_pair
@@ -31,12 +30,12 @@ _MIN_CORRELATION = 0.1
 
 def data_section(data: ReportImages, sheet: Sheet | None = None) -> Section:
     """Return figures and tables of prevalence, patients, views, labels and splits, and the contact sheet if given."""
-    images, rejected = data.images, data.metadata.rejected
+    images, rejected = data.images, data.rejected
     unlabelled = len(images) - len(data.labels)
-    no_finding = float((data.labels.sum(axis=1) == 0).mean()) if len(data.labels) else None
+    findings = data.labels[:, : data.label_set.findings_count]  # (labelled images, findings)
+    no_finding = float((findings.sum(axis=1) == 0).mean()) if len(findings) else None
     lead = [
-        "The labels of ChestX-ray14 were mined from radiology reports, not read from the X-rays. No Finding means that "
-        "none of the 14 findings was extracted, not that the patient is healthy.",
+        _describe_labels(data),
         data.source,
     ]
     if unlabelled:
@@ -52,23 +51,23 @@ def data_section(data: ReportImages, sheet: Sheet | None = None) -> Section:
         _prevalence_by_view(data),
         _finding_table(data),
         sheet,
-        _rejected_table(data.metadata),
+        _rejected_table(data.rejected),
     ]
     facts = [
         (count(len(images)), "images"),
         (count(images["patient_id"].nunique()), "patients"),
         (percent(no_finding), "No Finding"),
-        (decimal(float(data.labels.sum(axis=1).mean()), 2) if len(data.labels) else "–", "findings per image"),
+        (decimal(float(findings.sum(axis=1).mean()), 2) if len(findings) else "–", "findings per image"),
         *([(count(len(rejected)), "rejected lines")] if len(rejected) else []),
     ]
     return Section("Data", [block for block in blocks if block is not None], lead, facts)
 
 
 def _prevalence(data: ReportImages) -> Plot:
-    counts = data.labels.sum(axis=0).astype(int)  # (14,)
+    counts = data.labels.sum(axis=0).astype(int)  # (F,)
     order = np.argsort(counts, kind="stable")
-    shares = counts / max(len(data.labels), 1)
-    most, least = FINDINGS[order[-1]], FINDINGS[order[0]]
+    shares = counts / np.maximum(data.known, 1)
+    most, least = data.names[order[-1]], data.names[order[0]]
     title = (
         f"{spell(most)} occurs in {percent(shares.max())} of images, {spell(least)} in {percent(shares.min())}"
         if counts.any()
@@ -76,10 +75,24 @@ def _prevalence(data: ReportImages) -> Plot:
     )
 
     def plot(axes: Axes) -> None:
-        labelled_bars(axes, [spell(FINDINGS[index]) for index in order], counts[order], len(data.labels))
+        labelled_bars(axes, [spell(data.names[index]) for index in order], counts[order], data.known[order])
 
-    svg = style.draw(plot, f"Images with each finding. {title}", height=4.3)
-    return Plot(title, svg, "Number and share of labelled images with each finding. An image may have several.")
+    svg = style.draw(plot, f"Images with each finding. {title}", height=style.height_of(len(data.names)))
+    caption = "Number of images with each finding, and share of those whose label is known. An image may have several."
+    return Plot(title, svg, caption)
+
+
+def _describe_labels(data: ReportImages) -> str:
+    """Return what the labels are and what the absence of findings means."""
+    if data.label_set.name.startswith("nih"):
+        return (
+            "The labels of ChestX-ray14 were mined from radiology reports, not read from the X-rays. No Finding means "
+            "that none of the findings was extracted, not that the patient is healthy."
+        )
+    return (
+        f"The labels are those of the set {data.label_set.name}, as the metadata record them. An image without any of "
+        "them does not show that the patient is healthy."
+    )
 
 
 def _age_pyramid(images: pd.DataFrame) -> Plot:
@@ -153,26 +166,36 @@ def _views(data: ReportImages) -> Plot:
         title = f"The view is unknown for {percent(counts.iloc[0] / counts.sum(), 0)} of images"
 
     def plot(axes: Axes) -> None:
-        labelled_bars(axes, list(shown.index)[::-1], shown.to_numpy()[::-1], int(counts.sum()))
+        labelled_bars(axes, list(shown.index)[::-1], shown.to_numpy()[::-1], np.full(len(shown), counts.sum()))
 
     svg = style.draw(plot, f"View positions. {title}", height=0.6 + 0.4 * len(shown))
     return Plot(title, svg, "PA: beam from behind, patient standing. AP: beam from the front, mostly at the bedside.")
 
 
-def _co_occurrence(data: ReportImages) -> Plot:
-    together = data.labels.T.astype(float) @ data.labels  # (14, 14) images with both findings
-    counts = np.diag(together)  # (14,)
+def _co_occurrence(data: ReportImages) -> Plot | None:
+    if len(data.names) < 2:
+        return None
+    together = data.labels.T.astype(float) @ data.labels  # (F, F) images with both findings
+    counts = np.diag(together)  # (F,)
     with np.errstate(invalid="ignore"):  # a finding without images gives 0/0 = NaN
         shares = together / counts[:, None]
     np.fill_diagonal(shares, np.nan)
     pair = strongest_pair(shares, symmetric=False)
     title = "No image has two findings"
     if pair is not None and shares[pair] > 0:
-        row, column = (spell(FINDINGS[index]) for index in pair)
+        row, column = (spell(data.names[index]) for index in pair)
         title = f"{percent(shares[pair], 0)} of images with {row} also have {column}"
 
     def plot(axes: Axes) -> None:
-        heat_map(axes, shares, style.SEQUENTIAL, (0.0, float(np.nanmax(shares, initial=0.01))), mark=0.25, digits=0)
+        heat_map(
+            axes,
+            shares,
+            data.names,
+            style.SEQUENTIAL,
+            (0.0, float(np.nanmax(shares, initial=0.01))),
+            mark=0.25,
+            digits=0,
+        )
 
     caption = (
         "Of the images with the finding of the row, the percentage that also have the finding of the column. "
@@ -181,13 +204,15 @@ def _co_occurrence(data: ReportImages) -> Plot:
     return Plot(title, style.draw(plot, f"Co-occurrence of findings. {title}", height=5.0), caption, dense=True)
 
 
-def _correlation(data: ReportImages) -> Plot:
-    correlations = correlate(data.labels)  # (14, 14)
+def _correlation(data: ReportImages) -> Plot | None:
+    if len(data.names) < 2:
+        return None
+    correlations = correlate(data.labels)  # (F, F)
     np.fill_diagonal(correlations, np.nan)
     pair = strongest_pair(np.abs(correlations), symmetric=True)
     title = "No correlation between findings is defined"
     if pair is not None:
-        first, second = (spell(FINDINGS[index]) for index in pair)
+        first, second = (spell(data.names[index]) for index in pair)
         verb = "occur together" if correlations[pair] > 0 else "rarely occur together"
         title = f"{first} and {second} {verb} (r\u00a0=\u00a0{decimal(correlations[pair], 2)})"
         if abs(correlations[pair]) < _MIN_CORRELATION:
@@ -195,7 +220,7 @@ def _correlation(data: ReportImages) -> Plot:
 
     def plot(axes: Axes) -> None:
         bound = float(np.nanmax(np.abs(correlations), initial=0.01))
-        heat_map(axes, correlations, style.DIVERGING, (-bound, bound), mark=_MIN_CORRELATION, digits=2)
+        heat_map(axes, correlations, data.names, style.DIVERGING, (-bound, bound), mark=_MIN_CORRELATION, digits=2)
 
     caption = (
         "Pearson's r between labels (φ, since labels are binary). Values of |r| from 0.10 are printed. "
@@ -210,10 +235,10 @@ def _prevalence_by_view(data: ReportImages) -> Plot | None:
     if len(views) < 2:
         return None
     view_of = data.images.loc[data.labelled, "view_position"].fillna(_UNKNOWN_VIEW).astype(str).to_numpy()
-    groups = [data.labels[view_of == view] for view in views]  # (images of the view, 14) each
+    groups = [data.labels[view_of == view] for view in views]  # (images of the view, F) each
     if not all(len(group) for group in groups):
         return None
-    first, second = (group.mean(axis=0) for group in groups)  # (14,) each
+    first, second = (group.mean(axis=0) for group in groups)  # (F,) each
     enough = np.logical_and(*(group.sum(axis=0) >= _MIN_POSITIVES for group in groups))
     order = np.argsort(np.maximum(first, second), kind="stable")
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -223,14 +248,14 @@ def _prevalence_by_view(data: ReportImages) -> Plot | None:
         extreme = int(np.nanargmax(np.abs(np.log(ratios))))
         often, rare = (views[1], views[0]) if ratios[extreme] > 1 else (views[0], views[1])
         factor = max(ratios[extreme], 1 / ratios[extreme])
-        title = f"{spell(FINDINGS[extreme])} is {factor:.1f} times as frequent in {often} as in {rare} images"
+        title = f"{spell(data.names[extreme])} is {factor:.1f} times as frequent in {often} as in {rare} images"
 
     def plot(axes: Axes) -> None:
-        rows = np.arange(len(FINDINGS))
+        rows = np.arange(len(data.names))
         axes.hlines(rows, first[order], second[order], color=style.CONTEXT, linewidth=2, zorder=1)
         for values, colour, view in ((first, style.BLUE, views[0]), (second, style.VERMILLION, views[1])):
             axes.scatter(values[order], rows, color=colour, s=34, label=view, zorder=2, clip_on=False)
-        axes.set_yticks(rows, [spell(FINDINGS[index]) for index in order])
+        axes.set_yticks(rows, [spell(data.names[index]) for index in order])
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value, 0)))
         axes.set_xlabel("share of images with the finding")
         axes.grid(visible=False, axis="y")
@@ -238,24 +263,27 @@ def _prevalence_by_view(data: ReportImages) -> Plot | None:
         axes.legend(loc="lower right")
 
     caption = "The view depends on whether the patient can stand, so a model may learn the view instead of the finding."
-    return Plot(title, style.draw(plot, f"Prevalence by view. {title}", height=4.3), caption)
+    return Plot(
+        title, style.draw(plot, f"Prevalence by view. {title}", height=style.height_of(len(data.names))), caption
+    )
 
 
 def _finding_table(data: ReportImages) -> Table:
     """Return the frequency of each finding: in all images, alone, in patients and in each split."""
-    found = data.labels == 1  # (N, 14)
-    columns = [*found.T, ~found.any(axis=1)]  # 15 of (N,): the findings and No Finding
+    found = data.labels == 1  # (N, F)
+    columns = [*found.T, ~found.any(axis=1)]  # F + 1 of (N,): the labels and No Finding
     alone = found.sum(axis=1) <= 1
     patients = data.images.loc[data.labelled, "patient_id"].to_numpy()
     splits = data.splits[data.labelled].to_numpy()
     rows = []
-    for name, has in zip((*map(spell, FINDINGS), NO_FINDING), columns, strict=True):
+    known = [*data.known, len(found)]
+    for name, has, total in zip((*map(spell, data.names), NO_FINDING), columns, known, strict=True):
         numbers = [has.sum(), (has & alone).sum(), len(set(patients[has]))]
         numbers += [(has & (splits == split.value)).sum() for split in Split]
-        rows.append((name, percent(float(has.mean()) if len(has) else None), *map(count, numbers)))
+        rows.append((name, percent(float(has.sum() / total) if total else None), *map(count, numbers)))
     header = ("", "share", "images", "alone", "patients", *(f"images in {split.value}" for split in Split))
-    caption = "Share: of the labelled images. Alone: images with this finding and no other."
-    return Table("Images and patients with each finding", header, rows, caption, wide=True, emphasis=(len(FINDINGS),))
+    caption = "Share: of the images whose label is known. Alone: images with this finding and no other."
+    return Table("Images and patients with each finding", header, rows, caption, wide=True, emphasis=(len(data.names),))
 
 
 def _split_table(data: ReportImages) -> Table:
@@ -269,13 +297,13 @@ def _split_table(data: ReportImages) -> Table:
     return Table(title, ("", "images", "share", "patients"), rows, data.protocol)
 
 
-def _rejected_table(metadata: Metadata) -> Table | None:
-    if metadata.rejected.empty:
+def _rejected_table(rejected: pd.DataFrame) -> Table | None:
+    if rejected.empty:
         return None
-    groups = metadata.rejected.groupby("reason", sort=False)
+    groups = rejected.groupby("reason", sort=False)
     rows = [
         (str(reason), count(len(group)), str(group["number"].iloc[0]), str(group["message"].iloc[0]))
         for reason, group in sorted(groups, key=lambda pair: -len(pair[1]))
     ]
-    title = f"Rejected metadata lines: {count(len(metadata.rejected))}"
+    title = f"Rejected metadata lines: {count(len(rejected))}"
     return Table(title, ("", "lines", "number of the first", "message of the first"), rows, wide=True)

@@ -65,9 +65,11 @@ def _baselines_table(metrics: EvaluationMetrics, models: list[str]) -> Table:
             "mean" if scope == "macro" else spell(scope),
             *(decimal(metrics.number("auroc", scope, model=model).value) for model in models),
         )
-        for scope in (*FINDINGS, "macro")
+        for scope in (*metrics.names, "macro")
     ]
-    return Table("AUROC of the model and of the baselines", ("", *map(_name, models)), rows, emphasis=(len(FINDINGS),))
+    return Table(
+        "AUROC of the model and of the baselines", ("", *map(_name, models)), rows, emphasis=(len(metrics.names),)
+    )
 
 
 def subgroup_section(metrics: EvaluationMetrics) -> Section:
@@ -120,7 +122,7 @@ def _groups_table(metrics: EvaluationMetrics, groups: list[str]) -> Table:
 
 def _groups_by_finding(metrics: EvaluationMetrics, groups: list[str]) -> Table:
     rows = []
-    for finding in FINDINGS:
+    for finding in metrics.names:
         numbers = [metrics.number("auroc", finding, group=group) for group in ("all", *groups)]
         rows.append((spell(finding), *(f"{decimal(number.value)} ({count(number.positives)})" for number in numbers)))
     header = ("", "all", *map(_group_name, groups))

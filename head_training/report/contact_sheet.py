@@ -14,8 +14,9 @@ from PIL import Image
 from cxrfeat.errors import ImageError
 from cxrfeat.images import png_jpeg
 from cxrfeat.io import storage
-from cxrfeat.labels.findings import FINDINGS, NO_FINDING
+from cxrfeat.labels.findings import NO_FINDING
 from head_training.report.page import ImageTile, Sheet
+from head_training.report.report_images import ReportImages
 from head_training.report.style import count, spell
 
 THUMBNAIL = 320
@@ -23,7 +24,7 @@ THUMBNAIL = 320
 
 
 class ImageFolder:
-    """Images in a folder or URI and its subfolders, by file name; of equal names, the first path counts.
+    """Images in a folder or URI and its subfolders, by path and by file name; of equal names, the first path counts.
 
     Attributes:
         unreadable: error message of each image that could not be opened or decoded, by name.
@@ -37,12 +38,16 @@ class ImageFolder:
         """
         self._root = root
         paths = sorted(storage.list_files(root, png_jpeg.SUFFIXES), reverse=True)
-        self._paths = {PurePosixPath(path).name: path for path in paths}
+        self._paths = {PurePosixPath(path).name: path for path in paths} | {path: path for path in paths}
         self.unreadable: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(set(self._paths.values()))
 
     @property
     def names(self) -> Collection[str]:
-        """File names of all images."""
+        """File names and paths of all images."""
         return self._paths.keys()
 
     def thumbnail(self, name: str) -> str | None:
@@ -61,12 +66,13 @@ class ImageFolder:
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def contact_sheet(images: pd.DataFrame, folder: ImageFolder) -> Sheet:
-    """Return one image per finding and of No Finding: the first decodable one by name that has this label alone."""
+def contact_sheet(data: ReportImages, folder: ImageFolder) -> Sheet:
+    """Return one image per label and of No Finding: the first decodable one by name that has this label alone."""
+    images = data.images.assign(label=data.only_label())
     available = images[images["image_index"].isin(list(folder.names))].sort_values("image_index")
     tiles = []
-    for label in (*FINDINGS, NO_FINDING):
-        rows = available[available["findings"] == label].to_dict("records")
+    for label in dict.fromkeys((*data.names, NO_FINDING)):
+        rows = available[available["label"] == label].to_dict("records")
         candidates = ((row, folder.thumbnail(row["image_index"])) for row in rows)
         row, image = next((pair for pair in candidates if pair[1] is not None), (None, None))
         lines = [] if row is None else [(describe(row), "plain")]

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from cxrfeat.labels.findings import FINDINGS, NO_FINDING
+from cxrfeat.labels.findings import NO_FINDING
 from head_training.report import style
 from head_training.report.charts import curve, forest
 from head_training.report.page import Block, Multiples, Plot, Section, Table
@@ -57,7 +57,7 @@ def provenance(metrics: EvaluationMetrics) -> list[str]:
 
 
 def _forest(metrics: EvaluationMetrics) -> Plot:
-    numbers = {finding: metrics.number("auroc", finding) for finding in FINDINGS}
+    numbers = {finding: metrics.number("auroc", finding) for finding in metrics.names}
     order = sorted(
         numbers, key=lambda finding: numbers[finding].value if numbers[finding].defined else -1, reverse=True
     )
@@ -79,19 +79,19 @@ def _forest(metrics: EvaluationMetrics) -> Plot:
         axes.set_xlabel("AUROC on test")
 
     caption = "Dotted line: chance. No interval: undefined in too many resamples. A dash: no positives or no negatives."
-    return Plot(title, style.draw(plot, f"AUROC of each finding. {title}", height=4.6), caption)
+    return Plot(title, style.draw(plot, f"AUROC of each finding. {title}", height=style.height_of(len(shown))), caption)
 
 
 def _table(metrics: EvaluationMetrics) -> Table:
     rows = []
-    for scope in (*FINDINGS, *_AVERAGES):
+    for scope in (*metrics.names, *_AVERAGES):
         number = metrics.number("average_precision", scope)
         counts = ("", "") if scope in _AVERAGES else (count(number.positives), percent(_prevalence(number)))
         rows.append((_AVERAGES.get(scope) or spell(scope), *counts, number.text()))
     header = ("", "positives", "prevalence", "average precision")
     title = f"The mean average precision is {decimal(metrics.number('average_precision', 'macro').value)}"
     caption = "Compare it with the prevalence, which is the average precision of a random ranking."
-    return Table(title, header, rows, caption, emphasis=(len(FINDINGS), len(FINDINGS) + 1))
+    return Table(title, header, rows, caption, emphasis=(len(metrics.names), len(metrics.names) + 1))
 
 
 def _prevalence(number: MetricValue) -> float | None:
@@ -100,7 +100,7 @@ def _prevalence(number: MetricValue) -> float | None:
 
 def _curves(metrics: EvaluationMetrics) -> dict[str, Any]:
     curves = metrics.content["curves"].get("test", {})
-    return {finding: curves[finding] for finding in FINDINGS if finding in curves}
+    return {finding: curves[finding] for finding in metrics.names if finding in curves}
 
 
 def _roc(metrics: EvaluationMetrics) -> Multiples:
@@ -131,7 +131,7 @@ def _precision_recall(metrics: EvaluationMetrics) -> Multiples:
 
 
 def _without_curve(metrics: EvaluationMetrics) -> str:
-    absent = [spell(finding) for finding in FINDINGS if finding not in _curves(metrics)]
+    absent = [spell(finding) for finding in metrics.names if finding not in _curves(metrics)]
     return f" Without a curve, for lack of positives or negatives: {', '.join(absent)}." if absent else ""
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cxrfeat.errors import ReportError
 from cxrfeat.io.schema import Split
-from cxrfeat.labels.findings import parse_findings
+from cxrfeat.labels.findings import NO_FINDING
 from head_training.evaluation.labelled_predictions import read_predictions
 from head_training.report.contact_sheet import ImageFolder, describe, unreadable
 from head_training.report.page import ImageTile, Section, Sheet
@@ -28,10 +30,11 @@ _POINTS = ("f1", "youden")
 
 @dataclass(frozen=True)
 class _TestImage:
-    """A test image: its metadata, its labels, and finding → predicted value."""
+    """A test image: its metadata, its positive and unknown labels, and label → predicted value."""
 
     row: Mapping[str, Any]
     ground_truth: frozenset[str]
+    unknown: frozenset[str]
     predicted: Mapping[str, float]
 
     @property
@@ -80,20 +83,21 @@ def _thresholds(metrics: EvaluationMetrics) -> tuple[str, dict[str, float]]:
 
 
 def _test_images(metrics: EvaluationMetrics, path: Path, data: ReportImages, folder: ImageFolder) -> list[_TestImage]:
-    table = read_predictions(path)
+    table = read_predictions(path, metrics.label_set)
     if metrics.scale not in table.scales:  # the evaluation was given a prefix other than the default
-        table = read_predictions(path, f"{metrics.scale}_")
+        table = read_predictions(path, metrics.label_set, f"{metrics.scale}_")
     values = table.scales[metrics.scale]  # (N, F)
     row_of = {name: row for row, name in enumerate(table.images.to_pylist())}
-    tested = data.images[(data.splits == Split.TEST.value).to_numpy() & data.labelled]
+    tested = (data.splits == Split.TEST.value).to_numpy() & data.labelled  # (N,)
     return [
         _TestImage(
             row,
-            frozenset(parse_findings(row["findings"])),
+            frozenset(data.positives(number)),
+            frozenset(name for name, label in zip(data.names, data.all_labels[number], strict=True) if np.isnan(label)),
             dict(zip(table.findings, values[row_of[row["image_index"]]].tolist(), strict=True)),
         )
-        for row in tested.to_dict("records")
-        if row["image_index"] in row_of and row["image_index"] in folder.names
+        for number, row in enumerate(data.images.to_dict("records"))
+        if tested[number] and row["image_index"] in row_of and row["image_index"] in folder.names
     ]
 
 
@@ -102,7 +106,7 @@ def _errors(image: _TestImage, thresholds: Mapping[str, float]) -> list[str]:
     return [
         finding
         for finding, threshold in thresholds.items()
-        if (image.predicted[finding] >= threshold) != (finding in image.ground_truth)
+        if finding not in image.unknown and (image.predicted[finding] >= threshold) != (finding in image.ground_truth)
     ]
 
 
@@ -113,13 +117,15 @@ def _tiles(images: list[_TestImage], thresholds: Mapping[str, float], folder: Im
         thumbnail = folder.thumbnail(image.name) if left else None
         if thumbnail is not None:
             left -= 1
-            label = ", ".join(map(spell, parse_findings(image.row["findings"]))) or "No Finding"
+            label = ", ".join(spell(name) for name in image.predicted if name in image.ground_truth) or NO_FINDING
             yield ImageTile(label, thumbnail, [*_lines(image, thresholds), (describe(image.row), "plain")])
 
 
 def _lines(image: _TestImage, thresholds: Mapping[str, float]) -> list[tuple[str, str]]:
     lines = []
     for finding, threshold in thresholds.items():
+        if finding in image.unknown:
+            continue
         value, labelled = image.predicted[finding], finding in image.ground_truth
         text = f"{spell(finding)} {decimal(value, 2)}"
         if value >= threshold:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pyarrow.parquet as pq
 
 from cxrfeat.errors import ReportError
 from cxrfeat.io.schema import HISTORY, METRICS_FORMAT, grid_schema
-from cxrfeat.labels.findings import FINDINGS
+from cxrfeat.labels.label_set import LabelSet
+from cxrfeat.labels.label_sets import NIH14, label_set_of_head
 from head_training.report.style import with_interval
 
 PREDICTIONS = "predictions"
@@ -39,12 +41,19 @@ class TrainingRun:
         history: one row per epoch and configuration; see :data:`cxrfeat.io.schema.HISTORY`.
         config: resolved settings.
         extractor: fingerprint of the embeddings.
+        label_set: labels of the selected head.
     """
 
     grid: pd.DataFrame
     history: pd.DataFrame
     config: dict[str, Any]
     extractor: str
+    label_set: LabelSet
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the labels."""
+        return self.label_set.outputs
 
     @property
     def selected(self) -> pd.Series:
@@ -90,6 +99,17 @@ class EvaluationMetrics:
     content: dict[str, Any]
     numbers: Mapping[Key, MetricValue]
 
+    @cached_property
+    def label_set(self) -> LabelSet:
+        """Labels of the evaluation; earlier versions had NIH's findings alone."""
+        described = self.content["labels"].get("set")
+        return NIH14 if described is None else LabelSet.from_json(described, "metrics.json")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the labels."""
+        return self.label_set.outputs
+
     @property
     def scale(self) -> str:
         """Prefix of the evaluated predictions: probability, or score if they were not calibrated."""
@@ -132,15 +152,14 @@ def read_run(folder: Path) -> TrainingRun:
         ReportError: a file is missing or unreadable, or not exactly one configuration is selected.
     """
     config, bundle = _read_json(folder / "config.json"), _read_json(folder / "head" / "bundle.json")
-    grid, history = (
-        read_table(folder / "grid.parquet", grid_schema(FINDINGS)),
-        read_table(folder / "history.parquet", HISTORY),
-    )
+    _check_keys(folder / "head" / "bundle.json", bundle, ("extractor", "labels", "format"))
+    label_set = label_set_of_head(bundle, str(folder / "head" / "bundle.json"))
+    grid = read_table(folder / "grid.parquet", grid_schema(label_set.outputs))
+    history = read_table(folder / "history.parquet", HISTORY)
     if int(grid["selected"].sum()) != 1:
         raise ReportError(f"{folder / 'grid.parquet'} has {grid['selected'].sum()} selected rows; expected one")
     _check_keys(folder / "config.json", config, ("settings", "configuration", "rows", "patients"))
-    _check_keys(folder / "head" / "bundle.json", bundle, ("extractor",))
-    return TrainingRun(grid, history, config, str(bundle["extractor"]))
+    return TrainingRun(grid, history, config, str(bundle["extractor"]), label_set)
 
 
 def read_metrics(path: Path) -> EvaluationMetrics:

@@ -122,6 +122,11 @@ def _to_inline(svg: str, label: str, width: float) -> Markup:
     return Markup(opening + body[body.index(">") + 1 :])  # noqa: S704 - matplotlib escapes its texts
 
 
+def height_of(rows: int) -> float:
+    """Return the height in inches of a figure with one row of text per label."""
+    return 0.94 + 0.24 * max(rows, 3)
+
+
 def count(number: float) -> str:
     """Format 112120 as 112,120, and NaN as a dash."""
     return f"{number:,.0f}" if math.isfinite(number) else "–"

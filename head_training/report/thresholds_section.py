@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
+from cxrfeat.labels.findings import ANY_FINDING
 from head_training.report import style
 from head_training.report.charts import curve
 from head_training.report.page import Block, Plot, Section, Table
@@ -62,7 +62,7 @@ def point_name(point: str) -> str:
 def _point_table(metrics: EvaluationMetrics, point: str) -> Table:
     rows = []
     values: dict[str, list[float]] = {rate: [] for rate in _RATES}
-    for finding in FINDINGS:
+    for finding in metrics.names:
         rates = {rate: metrics.number(rate, finding, point=point) for rate in _RATES}
         for rate in _RATES:
             values[rate].append(rates[rate].value)
@@ -76,7 +76,7 @@ def _point_table(metrics: EvaluationMetrics, point: str) -> Table:
         f"mean specificity {decimal(means['specificity'], 2)}"
     )
     header = ("", "threshold", "sensitivity", "specificity", "PPV", "NPV", "F1", "accuracy", "TP", "FP", "TN", "FN")
-    return Table(title, header, rows, wide=True, emphasis=(len(FINDINGS),))
+    return Table(title, header, rows, wide=True, emphasis=(len(metrics.names),))
 
 
 def _mean(values: list[float]) -> float | None:

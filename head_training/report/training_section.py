@@ -7,7 +7,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from cxrfeat.labels.findings import FINDINGS
 from head_training.report import style
 from head_training.report.grid_figures import DRAWN, best_table, by_auroc, heat_map, parallel_lines
 from head_training.report.page import Block, Plot, Section, Table
@@ -117,12 +116,12 @@ def _finding_table(run: TrainingRun) -> Table:
             decimal(selected[f"val_auroc_{finding}"]),
             count(described[finding]["positives"]) if finding in described else "–",
         )
-        for finding in FINDINGS
+        for finding in run.names
     ]
     rows.append(("mean", decimal(selected["val_auroc"]), ""))
     caption = "A dash: no positives or no negatives in the validation set."
     title = "Validation AUROC of the selected configuration"
-    return Table(title, ("", "AUROC", "positives"), rows, caption, emphasis=(len(FINDINGS),))
+    return Table(title, ("", "AUROC", "positives"), rows, caption, emphasis=(len(run.names),))
 
 
 def _settings_table(run: TrainingRun) -> Table:

@@ -14,7 +14,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from cxrfeat.head.calibration import Calibration
 from cxrfeat.head.thresholds import RULES, choose_threshold
-from cxrfeat.labels.findings import ANY_FINDING, FINDINGS, any_finding
+from cxrfeat.labels.findings import ANY_FINDING, any_finding
+from cxrfeat.labels.label_set import LabelSet
+from head_training.evaluation.ranking import any_label
 
 MIN_IMAGES = 20
 """Minimum number of validation images of either class for Platt scaling: with fewer, it fits noise."""
@@ -40,19 +42,20 @@ def fit_calibration(
     elsewhere only the label weights are undone.
 
     Args:
-        logits: (N, 14) of the validation split.
-        labels: (N, 14) of 0 and 1.
+        logits: (N, F) of the validation split.
+        labels: (N, F) of 0 and 1, NaN where unknown.
         patients: (N,) patient ids; all rows of a patient are in one fold.
-        weights: (2, 14) label weights of the training, for a negative and a positive.
+        weights: (2, F) label weights of the training, for a negative and a positive.
 
     Returns:
         The calibration, and the method of each finding.
     """
-    offsets = np.log(weights[0].astype(np.float64) / weights[1])  # (14,): a weighted logit is too high by -offset
-    slope, intercept, methods = np.ones(len(FINDINGS)), offsets.copy(), []
+    offsets = np.log(weights[0].astype(np.float64) / weights[1])  # (F,): a weighted logit is too high by -offset
+    slope, intercept, methods = np.ones(len(offsets)), offsets.copy(), []
     for column, offset in enumerate(offsets):
-        logit, label = logits[:, [column]].astype(np.float64) + offset, labels[:, column] > 0.5  # (N, 1), (N,)
-        line = _fit_platt(logit, label, patients)
+        known = ~np.isnan(labels[:, column])  # (N,)
+        logit, label = logits[known][:, [column]].astype(np.float64) + offset, labels[known, column] > 0.5
+        line = _fit_platt(logit, label, patients[known])
         methods.append(CalibrationMethod.NONE if line is None else CalibrationMethod.PLATT)
         if line is not None:
             slope[column], intercept[column] = line[0], line[0] * offset + line[1]
@@ -60,19 +63,25 @@ def fit_calibration(
 
 
 def choose_thresholds(
-    labels: NDArray[np.float32], probabilities: NDArray[np.float32]
+    labels: NDArray[np.float32], probabilities: NDArray[np.float32], label_set: LabelSet
 ) -> dict[str, dict[str, float | None]]:
-    """Return the thresholds of each finding and of any finding, by rule of :data:`RULES`; None where a class is absent.
+    """Return the thresholds of each label and of any finding, by rule of :data:`RULES`; None where a class is absent.
 
     Args:
-        labels: (N, 14) of 0 and 1, of the validation split.
-        probabilities: (N, 14), calibrated.
+        labels: (N, F) of 0 and 1, NaN where unknown, of the validation split.
+        probabilities: (N, F), calibrated.
+        label_set: the F labels.
     """
-    ground_truth = {**dict(zip(FINDINGS, labels.T, strict=True)), ANY_FINDING: labels.max(axis=1)}  # (N,) each
-    scores = dict(zip(FINDINGS, probabilities.T, strict=True))
-    scores[ANY_FINDING] = any_finding(probabilities).astype(np.float32)  # the dtype of predictions
+    findings = slice(label_set.findings_count)
+    ground_truth = {**dict(zip(label_set.outputs, labels.T, strict=True)), ANY_FINDING: any_label(labels[:, findings])}
+    scores = dict(zip(label_set.outputs, probabilities.T, strict=True))
+    scores[ANY_FINDING] = any_finding(probabilities[:, findings]).astype(np.float32)  # the dtype of predictions
+    known = {name: ~np.isnan(label) for name, label in ground_truth.items()}  # (N,) each
     return {
-        rule: {name: choose_threshold(labels, scores[name], rule) for name, labels in ground_truth.items()}
+        rule: {
+            name: choose_threshold(label[known[name]], scores[name][known[name]], rule)
+            for name, label in ground_truth.items()
+        }
         for rule in RULES
     }
 

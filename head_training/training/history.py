@@ -156,7 +156,8 @@ class TrainingHistory:
         """
         if self.best is None:
             raise ValueError(f"configuration {self.index} has no best epoch")
-        head = Head(self.best.parameters[0].shape[1], self.configuration.hidden)
+        first, *_, last = self.best.parameters  # (width, inputs), …, (F,)
+        head = Head(first.shape[1], self.configuration.hidden, len(last))
         for parameter, value in zip(head.parameters(), self.best.parameters, strict=True):
             parameter.data = value.cpu()
         return head.eval()

@@ -20,7 +20,8 @@ from cxrfeat.head.inputs import COVARIATES, Inputs
 from cxrfeat.head.mlp import Head
 from cxrfeat.io import storage
 from cxrfeat.io.schema import Split
-from cxrfeat.labels.findings import FINDINGS
+from cxrfeat.labels.label_set import LabelSet
+from cxrfeat.labels.label_sets import NIH14
 from head_training.features.input_statistics import measure_inputs
 from head_training.features.matrix import Features, load_features
 from head_training.training.fit_calibration import CalibrationMethod, choose_thresholds, fit_calibration
@@ -44,6 +45,8 @@ class FitConfig:
     output: Path
     configurations: Sequence[Configuration] = (Configuration(),)
     settings: TrainingSettings = field(default_factory=TrainingSettings)
+    label_set: LabelSet = NIH14
+    drop_empty: bool = False
     covariates: tuple[str, ...] = COVARIATES
     standardise: bool = True
     loss_weighting: LossWeighting = LossWeighting.NONE
@@ -67,6 +70,7 @@ class FitConfig:
         """Return the settings that determine the heads, as JSON values."""
         return {
             **asdict(self.settings),
+            "label_set": self.label_set.name,
             "inputs": ["embedding", *self.covariates],
             "standardise": self.standardise,
             "loss_weighting": self.loss_weighting,
@@ -83,8 +87,9 @@ class FitResult:
         histories: training history of each configuration.
         rankings: ranking of each one's best epoch on val; None without a best epoch.
         chosen: index of the chosen configuration.
+        label_set: labels of the head.
         head: the chosen head.
-        logits: its (N, 14) logits on val and on test.
+        logits: its (N, F) logits on val and on test.
         calibration: its calibration, fitted on val.
         methods: calibration method of each finding.
         thresholds: thresholds by rule, chosen on val.
@@ -97,6 +102,7 @@ class FitResult:
     histories: Sequence[TrainingHistory]
     rankings: Sequence[Ranking | None]
     chosen: int
+    label_set: LabelSet
     head: Head
     logits: Sequence[NDArray[np.float32]]
     calibration: Calibration
@@ -134,7 +140,9 @@ def fit(config: FitConfig) -> FitResult:
         KeyboardInterrupt: Ctrl-C before the end of the first epoch.
     """
     device = find_device(config.device)
-    features = load_features(config.features, config.covariates)
+    features = load_features(config.features, config.covariates, config.label_set, drop_empty=config.drop_empty)
+    label_set = features.index.label_set
+    names = label_set.outputs
     train_rows = features.rows(Split.TRAIN)
     inputs = measure_inputs(features.matrix[train_rows], config.covariates, standardise=config.standardise)
     imputed = inputs.apply(features.matrix)
@@ -145,23 +153,24 @@ def fit(config: FitConfig) -> FitResult:
         raise KeyboardInterrupt
     val_labels, test_labels = (features.labels[features.rows(split)] for split in (Split.VAL, Split.TEST))
     val, test = examples[Split.VAL].inputs, examples[Split.TEST].inputs
-    rankings = [rank(val_labels, infer(history.head(), val)) if history.best else None for history in histories]
+    rankings = [rank(val_labels, infer(history.head(), val), names) if history.best else None for history in histories]
     chosen = choose(histories, rankings, config.select)
     head = histories[chosen].head()
     logits = [infer(head, val), infer(head, test)]  # the only use of test by a trained head: after the choice
-    ranking = rank(test_labels, logits[1])
+    ranking = rank(test_labels, logits[1], names)
     patients = features.index.table["patient_id"].to_numpy()[features.rows(Split.VAL)]
     calibration, methods = fit_calibration(logits[0], val_labels, patients, weights)
-    thresholds = choose_thresholds(val_labels, calibration.apply(torch.from_numpy(logits[0])).numpy())
-    initial = initial_head(val.shape[1], histories[chosen].configuration.hidden, config.settings.seed)
+    thresholds = choose_thresholds(val_labels, calibration.apply(torch.from_numpy(logits[0])).numpy(), label_set)
+    initial = initial_head(val.shape[1], histories[chosen].configuration.hidden, len(names), config.settings.seed)
     untrained = {
-        split: rank(labels, infer(initial, examples[split].inputs))
+        split: rank(labels, infer(initial, examples[split].inputs), names)
         for split, labels in ((Split.VAL, val_labels), (Split.TEST, test_labels))
     }
     result = FitResult(
         histories=histories,
         rankings=rankings,
         chosen=chosen,
+        label_set=label_set,
         head=head.cpu(),
         logits=logits,
         calibration=calibration,
@@ -181,12 +190,13 @@ def _write(
 ) -> None:
     """Write the tables, then the bundle: ``output/head`` exists only in a complete run."""
     config.output.mkdir(parents=True, exist_ok=True)
-    write_grid(config.output / "grid.parquet", result.histories, result.rankings, result.chosen)
+    names = result.label_set.outputs
+    write_grid(config.output / "grid.parquet", result.histories, result.rankings, result.chosen, names)
     write_history(config.output / "history.parquet", result.histories)
     rows = features.index.table.slice(features.rows(Split.VAL).start)  # val, then test: the order of the index
     logits = torch.from_numpy(np.concatenate(result.logits))
     scores, probabilities = logits.sigmoid().numpy(), result.calibration.apply(logits).numpy()
-    write_predictions(config.output / "predictions.parquet", rows, scores, probabilities)
+    write_predictions(config.output / "predictions.parquet", rows, scores, probabilities, names)
     write_cohort(config.output / "cohort.parquet", features.index.table)
     record = _record(config, features, result, weights)
     bundle = Bundle(
@@ -197,6 +207,7 @@ def _write(
         calibration=result.calibration,
         thresholds=result.thresholds,
         training=record,
+        label_set=result.label_set,
     )
     grid = [asdict(configuration) for configuration in config.configurations]
     resolved = {
@@ -231,7 +242,10 @@ def _train(config: FitConfig, examples: dict[Split, Examples]) -> list[TrainingH
 def _examples(features: Features, split: Split, weights: NDArray[np.float32], device: torch.device) -> Examples:
     """Return a split on the device; on the CPU, a view of the matrix."""
     rows = features.rows(split)
-    arrays = (features.matrix[rows], features.labels[rows], weights)
+    labels, known = features.labels[rows], ~np.isnan(features.labels[rows])  # (N, F) each
+    arrays = [features.matrix[rows], labels, weights]
+    if not known.all():
+        arrays = [features.matrix[rows], np.where(known, labels, np.float32(0)), weights, known]
     return Examples(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
@@ -240,7 +254,9 @@ def _record(config: FitConfig, features: Features, result: FitResult, weights: N
     history = result.history
     table = features.index.table
     rows = {split.value: features.rows(split) for split in Split}
-    positives = features.labels[rows[Split.TRAIN]].sum(axis=0).astype(int).tolist()
+    names, labels = result.label_set.outputs, features.labels[rows[Split.TRAIN]]
+    positives = np.nansum(labels, axis=0).astype(int).tolist()
+    unknown = np.isnan(labels).sum(axis=0).tolist()
     return {
         "settings": config.describe(),
         "configuration": {"name": history.name, **asdict(history.configuration)},
@@ -251,14 +267,15 @@ def _record(config: FitConfig, features: Features, result: FitResult, weights: N
             name: len(table["patient_id"].slice(part.start, part.stop - part.start).unique())
             for name, part in rows.items()
         },
-        "train_positives": dict(zip(FINDINGS, positives, strict=True)),
+        "train_positives": dict(zip(names, positives, strict=True)),
+        "train_unknown": dict(zip(names, unknown, strict=True)),
         "left_out": dict(result.left_out),
         "imputed_values": dict(result.imputed),
         "label_weights": {
-            name: dict(zip(FINDINGS, values, strict=True))
+            name: dict(zip(names, values, strict=True))
             for name, values in zip(("negative", "positive"), weights.tolist(), strict=True)
         },
-        "calibrated_by": dict(zip(FINDINGS, result.methods, strict=True)),
+        "calibrated_by": dict(zip(names, result.methods, strict=True)),
         "val": result.val.describe(),
         "test": result.test.describe(),
         "untrained": {split.value: ranking.describe() for split, ranking in result.untrained.items()},

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from cxrfeat.errors import ConfigError
 from cxrfeat.io.schema import COHORT, HISTORY, Augmentation, grid_schema, head_predictions_schema
-from cxrfeat.labels.findings import FINDINGS
 from head_training.training.history import TrainingHistory
 from head_training.training.selection import Ranking
 
@@ -37,11 +36,15 @@ def check_output(folder: Path) -> None:
 
 
 def write_grid(
-    path: Path, histories: Sequence[TrainingHistory], rankings: Sequence[Ranking | None], chosen: int
+    path: Path,
+    histories: Sequence[TrainingHistory],
+    rankings: Sequence[Ranking | None],
+    chosen: int,
+    labels: Sequence[str],
 ) -> None:
-    """Write one row per configuration."""
+    """Write one row per configuration; ``labels`` are the F names of the outputs."""
     rows = [_grid_row(history, ranking, chosen) for history, ranking in zip(histories, rankings, strict=True)]
-    pq.write_table(pa.Table.from_pylist(rows, grid_schema(FINDINGS)), path)
+    pq.write_table(pa.Table.from_pylist(rows, grid_schema(labels)), path)
 
 
 def _grid_row(history: TrainingHistory, ranking: Ranking | None, chosen: int) -> dict[str, Any]:
@@ -73,13 +76,18 @@ def write_history(path: Path, histories: Sequence[TrainingHistory]) -> None:
 
 
 def write_predictions(
-    path: Path, rows: pa.Table, scores: NDArray[np.float32], probabilities: NDArray[np.float32]
+    path: Path,
+    rows: pa.Table,
+    scores: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+    labels: Sequence[str],
 ) -> None:
-    """Write (N, 14) scores and probabilities next to the metadata of their N rows."""
-    columns = {name: rows[name] for name in head_predictions_schema(FINDINGS).names if name in rows.column_names}
+    """Write (N, F) scores and probabilities of F labels next to the metadata of their N rows."""
+    schema = head_predictions_schema(labels)
+    columns = {name: rows[name] for name in schema.names if name in rows.column_names}
     for prefix, values in (("score", scores), ("probability", probabilities)):
-        columns |= {f"{prefix}_{finding}": np.ascontiguousarray(values[:, i]) for i, finding in enumerate(FINDINGS)}
-    pq.write_table(pa.table(columns, schema=head_predictions_schema(FINDINGS)), path)
+        columns |= {f"{prefix}_{label}": np.ascontiguousarray(values[:, i]) for i, label in enumerate(labels)}
+    pq.write_table(pa.table(columns, schema=schema), path)
 
 
 def write_cohort(path: Path, rows: pa.Table) -> None:

@@ -52,15 +52,15 @@ class Ranking:
         }
 
 
-def rank(labels: NDArray[np.float32], scores: NDArray[np.float32]) -> Ranking:
-    """Return the ranking of (N, 14) scores against (N, 14) labels of 0 and 1."""
-    found = aurocs(labels, scores)
+def rank(labels: NDArray[np.float32], scores: NDArray[np.float32], names: Sequence[str]) -> Ranking:
+    """Return the ranking of (N, F) scores against (N, F) labels of 0 and 1, NaN where unknown, with F names."""
+    found = aurocs(labels, scores, names)
     return Ranking(found, *mean_auroc(found))
 
 
 @torch.inference_mode()
 def infer(head: Head, inputs: torch.Tensor) -> NDArray[np.float32]:
-    """Return the (N, 14) float32 logits of a head, computed in batches on the device of the (N, inputs)."""
+    """Return the (N, F) float32 logits of a head, computed in batches on the device of the (N, inputs)."""
     head = head.to(inputs.device)
     parts = [head(part).float().cpu() for part in torch.split(inputs, _BATCH_SIZE)]
     scores: NDArray[np.float32] = torch.cat(parts).numpy()

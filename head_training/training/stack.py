@@ -67,7 +67,7 @@ class HeadStack(nn.Module):
             noise: source of the dropout masks; None: no dropout.
 
         Returns:
-            (C, B, 14).
+            (C, B, F).
         """
         (first_weight, *weights), (first_bias, *biases) = self.weights, self.biases
         operand = F.pad(inputs.to(self._operand_dtype), (0, self._padding))  # (B, in)

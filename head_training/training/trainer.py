@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
@@ -37,17 +39,43 @@ class Examples:
 
     Attributes:
         inputs: (N, inputs).
-        labels: (N, 14) of 0 and 1.
-        weights: (2, 14) label weights, for a negative and a positive.
+        labels: (N, F) of 0 and 1; cells that are not known are 0.
+        weights: (2, F) label weights, for a negative and a positive.
+        known: (N, F) bool, False for cells without a label; None if all are known.
     """
 
     inputs: torch.Tensor
     labels: torch.Tensor
     weights: torch.Tensor
+    known: torch.Tensor | None = None
 
-    def weights_of(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return the (B, 14) weights of (B, 14) labels."""
-        return torch.where(labels > 0.5, self.weights[1], self.weights[0])
+    def targets(self, rows: torch.Tensor | slice) -> BatchTargets:
+        """Return labels and weights of B rows."""
+        labels = self.labels[rows]  # (B, F)
+        weights = torch.where(labels > 0.5, self.weights[1], self.weights[0])  # (B, F)
+        if self.known is None:
+            return BatchTargets(labels, weights, None)
+        known = self.known[rows]  # (B, F)
+        return BatchTargets(labels, weights * known, int(known.sum()))
+
+
+class BatchTargets(NamedTuple):
+    """BatchTargets of B rows.
+
+    Attributes:
+        labels: (B, F) of 0 and 1.
+        weights: (B, F), 0 for unknown cells.
+        known: number of known cells; None if all are known.
+    """
+
+    labels: torch.Tensor
+    weights: torch.Tensor
+    known: int | None
+
+    @property
+    def share(self) -> int:
+        """Weight of the rows in a mean over rows: their known cells, or their number if all cells are known."""
+        return len(self.labels) if self.known is None else self.known
 
 
 class StackedTrainer:
@@ -64,7 +92,7 @@ class StackedTrainer:
         self.histories = list(histories)
         self._train_examples, self._val_examples, self._settings, self._on_step = train, val, settings, on_step
         configurations = [history.configuration for history in histories]
-        head = initial_head(train.inputs.shape[1], configurations[0].hidden, settings.seed)
+        head = initial_head(train.inputs.shape[1], configurations[0].hidden, train.labels.shape[1], settings.seed)
         dropout = [configuration.dropout for configuration in configurations]
         dtype = train.inputs.dtype
         operand_dtype = torch.bfloat16 if settings.precision == Precision.BF16 else dtype
@@ -92,38 +120,45 @@ class StackedTrainer:
         examples = self._train_examples
         noise = self._noise if any(history.configuration.dropout for history in self.histories) else None
         total = torch.zeros(len(self._stack), dtype=torch.float64, device=order.device)  # (C,)
+        shares = 0
         for rows in torch.split(order, self._settings.batch_size):
-            labels = examples.labels[rows]  # (B, 14)
-            logits = self._stack(examples.inputs[rows], noise)  # (C, B, 14)
-            losses = _losses(logits, labels, examples.weights_of(labels))  # (C,)
+            targets = examples.targets(rows)
+            logits = self._stack(examples.inputs[rows], noise)  # (C, B, F)
+            losses = _losses(logits, targets)  # (C,)
             # Heads share no weights, so each gets the gradients of its own loss.
             losses.sum().backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
-            total += losses.detach() * len(rows)
+            total += losses.detach() * targets.share
+            shares += targets.share
             self._on_step(len(rows) * len(self.histories))
-        return [float(loss) for loss in total / len(order)]
+        return [float(loss) for loss in total / max(1, shares)]
 
     @torch.no_grad()
     def _validate(self) -> tuple[list[float], torch.Tensor | None]:
-        """Return the loss of each head, and their (C, N, 14) logits on the CPU if another metric is monitored."""
+        """Return the loss of each head, and their (C, N, F) logits on the CPU if another metric is monitored."""
         examples = self._val_examples
         total = torch.zeros(len(self._stack), dtype=torch.float64, device=examples.inputs.device)  # (C,)
-        parts = []
-        batches = (torch.split(tensor, _VAL_BATCH_SIZE) for tensor in (examples.inputs, examples.labels))
-        for inputs, labels in zip(*batches, strict=True):
-            logits = self._stack(inputs)  # (C, B, 14)
-            total += _losses(logits, labels, examples.weights_of(labels)) * len(labels)
+        parts, shares = [], 0
+        for start in range(0, len(examples.labels), _VAL_BATCH_SIZE):
+            rows = slice(start, start + _VAL_BATCH_SIZE)
+            targets = examples.targets(rows)
+            logits = self._stack(examples.inputs[rows])  # (C, B, F)
+            total += _losses(logits, targets) * targets.share
+            shares += targets.share
             if self._settings.monitor != Monitor.VAL_LOSS:
                 parts.append(logits.cpu())
-        return [float(loss) for loss in total / len(examples.labels)], torch.cat(parts, 1) if parts else None
+        return [float(loss) for loss in total / max(1, shares)], torch.cat(parts, 1) if parts else None
 
     def _measure(self, logits: torch.Tensor) -> tuple[float | None, float | None]:
-        """Return mean AUROC and macro F1 of (N, 14) logits; None unless monitored, and where logits are not finite."""
+        """Return mean AUROC and macro F1 of (N, F) logits; None unless monitored, and where logits are not finite."""
         if not bool(logits.isfinite().all()):
             return None, None
         probabilities, labels = logits.sigmoid().numpy(), self._val_examples.labels.cpu().numpy()
+        if self._val_examples.known is not None:
+            labels = np.where(self._val_examples.known.cpu().numpy(), labels, np.nan)
         if self._settings.monitor == Monitor.AUROC:
-            return mean_auroc(aurocs(labels, probabilities))[0], None
+            names = [str(column) for column in range(labels.shape[1])]
+            return mean_auroc(aurocs(labels, probabilities, names))[0], None
         return None, macro_f1(labels, probabilities)
 
     def _keep(self, members: Sequence[int]) -> None:
@@ -178,17 +213,20 @@ def train(
     return histories
 
 
-def initial_head(inputs: int, hidden: Sequence[int], seed: int) -> Head:
+def initial_head(inputs: int, hidden: Sequence[int], outputs: int, seed: int) -> Head:
     """Return the head that every configuration of this shape starts from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_derive_seed(seed, "weights"))
-        return Head(inputs, hidden)
+        return Head(inputs, hidden, outputs)
 
 
-def _losses(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the (C,) mean weighted binary cross-entropies of (C, B, 14) logits, for (B, 14) labels and weights."""
-    losses = F.binary_cross_entropy_with_logits(logits, labels.expand_as(logits), weights, reduction="none")
-    return losses.mean((1, 2), dtype=torch.float64)
+def _losses(logits: torch.Tensor, targets: BatchTargets) -> torch.Tensor:
+    """Return the (C,) weighted binary cross-entropies of (C, B, F) logits, averaged over the known cells."""
+    labels = targets.labels.expand_as(logits)
+    losses = F.binary_cross_entropy_with_logits(logits, labels, targets.weights, reduction="none")  # (C, B, F)
+    if targets.known is None:
+        return losses.mean((1, 2), dtype=torch.float64)
+    return losses.sum((1, 2), dtype=torch.float64) / max(1, targets.known)
 
 
 def _make_schedule(rate: float) -> ReduceLROnPlateau:

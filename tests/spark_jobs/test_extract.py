@@ -139,7 +139,7 @@ def test_killed_again_and_again(tmp_path: Path, in_process: Callable[..., int]) 
     output = tmp_path / "killed"
     checkpoint, rounds = output / "_checkpoint", output / "embeddings"
     points: list[Callable[[], bool]] = [
-        (output / "metadata" / "_SUCCESS").exists,  # before the first round
+        (output / "metadata" / "status=ok" / "part-0.parquet").exists,  # before the first round
         (checkpoint / "offsets" / "0").exists,  # planned, nothing written
         (rounds / "round=1" / "_temporary").exists,  # half written
         lambda: (rounds / "round=3" / "_SUCCESS").exists() and not (checkpoint / "commits" / "3").exists(),
@@ -159,7 +159,9 @@ def test_killed_again_and_again(tmp_path: Path, in_process: Callable[..., int]) 
 
 
 OPTIONS: list[tuple[list[str], str, Any]] = [
-    (["--metadata", "m.csv"], "metadata", "m.csv"),
+    (["--metadata", "m.csv", "n.csv"], "metadata", ("m.csv", "n.csv")),
+    (["--metadata", "m.csv", "--columns", "c.toml"], "columns", "c.toml"),
+    (["--max-unmatched", "0.5"], "max_unmatched", 0.5),
     (["--backbone", "resnet50-v1"], "backbone", "resnet50-v1"),
     (["--weights", "w.pth"], "weights", "w.pth"),
     (["--augment", "hflip"], "augmentations", ("none", "hflip")),
@@ -187,7 +189,8 @@ def test_every_option_reaches_the_job(
 
     def record(_: object, config: ExtractConfig) -> dict[str, Any]:
         seen.append(config)
-        return {"images": {"listed": 0, "quarantined": 0}}
+        images = {"listed": 0, "quarantined": 0, "without_metadata": 0}
+        return {"images": images, "metadata": {"rows": 0, "rejected": {}}}
 
     monkeypatch.setattr(job, "open_session", lambda _, **__: None)
     monkeypatch.setattr(job, "extract", record)
@@ -198,3 +201,19 @@ def test_every_option_reaches_the_job(
     default, changed = (getattr(holder, name) for holder in holders)
     assert changed == value
     assert default != value
+
+
+def test_images_without_metadata_end_with_a_code_of_their_own(
+    tmp_path: Path, in_process: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All work is committed; the last line says why the code is 4 and what to look at. The limit is an option."""
+    write_archive(tmp_path / "in", 6, size=64)
+    table = tmp_path / "in" / "Data_Entry_2017_v2020.csv"
+    lines = table.read_text().splitlines()
+    (tmp_path / "cut.csv").write_text("\n".join(lines[:-2]))
+    options = ["--images", str(tmp_path / "in"), "--weights", "random", "--metadata", str(tmp_path / "cut.csv")]
+    assert in_process(*options, "--output", str(tmp_path / "strict")) == 4
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "2 of 6 images have no metadata; --max-unmatched allows 1.00%. Outcomes: 4 matched, 2 no-line." in last
+    assert rows_of(tmp_path / "strict").num_rows == 6
+    assert in_process(*options, "--output", str(tmp_path / "loose"), "--max-unmatched", "0.34") == 0

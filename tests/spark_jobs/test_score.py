@@ -67,7 +67,7 @@ OPTIONS: list[tuple[list[str], str, Any]] = [
     (["--watch", "2.5"], "watch", 2.5),
 ]
 OF_IMAGES: list[tuple[list[str], str, Any]] = [
-    (["--metadata", "m.csv"], "metadata", "m.csv"),
+    (["--metadata", "m.csv"], "metadata", ("m.csv",)),
     (["--backbone", "resnet50-v1"], "backbone", "resnet50-v1"),
     (["--weights", "w.pth"], "weights", "w.pth"),
     (["--precision", "bf16"], "precision", "bf16"),

@@ -56,7 +56,9 @@ function showPrediction(content) {
   if (!image.fitted) viewer.fit(content.film); // only once: a change of age or sex keeps the zoom
   image.fitted = true;
   show(content, (entry) => viewer.explain(entry));
-  setStatus(`${image.name}: ${positive} of 14 findings at or above their thresholds.`, false);
+  const count = content.findings.length;
+  const noun = byId("results").dataset.noun + (count > 1 ? "s" : "");
+  setStatus(`${image.name}: ${positive} of ${count} ${noun} at or above ${count > 1 ? "their thresholds" : "its threshold"}.`, false);
 }
 
 function showProblem(problem) {

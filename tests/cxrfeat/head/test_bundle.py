@@ -35,7 +35,7 @@ def make_bundle(seed: int = 0) -> Bundle:
     calibration = Calibration(np.linspace(0.5, 2, 14), np.linspace(-1, 1, 14))
     thresholds: dict[str, float | None] = {**dict.fromkeys(FINDINGS, 0.25), "Hernia": None, ANY_FINDING: 0.75}
     training = {"seed": seed, "test": {"auroc": None}}
-    return Bundle(Head(7, (4, 3)).eval(), inputs, (4, 3), EXTRACTOR, calibration, {"youden": thresholds}, training)
+    return Bundle(Head(7, (4, 3), 14).eval(), inputs, (4, 3), EXTRACTOR, calibration, {"youden": thresholds}, training)
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -110,7 +110,7 @@ def test_a_folder_without_a_bundle_is_named(tmp_path: Path) -> None:
         (lambda d: d["imputed"].update(height=1.0), "height.*known covariates: age, sex"),
         (
             lambda d: d["calibration"]["slope"].update(Mass=-1.0),
-            "invalid calibration: ValueError: slopes of Mass are 0 or below",
+            "invalid calibration: ValueError: slopes of labels 4 are 0 or below",
         ),
         (lambda d: d["calibration"]["intercept"].pop("Mass"), "invalid calibration: KeyError: 'Mass'"),
         (lambda d: d.pop("calibration"), "lacks calibration$"),

@@ -10,7 +10,7 @@ from cxrfeat.labels.findings import FINDINGS
 
 def test_the_head_is_an_mlp_with_relu() -> None:
     """The layers are linear, ReLU, linear, ReLU, linear."""
-    head = Head(7, (4, 3))
+    head = Head(7, (4, 3), len(FINDINGS))
     first, second, last = head.layers
     inputs = torch.randn(6, 7)
     expected = last(torch.relu(second(torch.relu(first(inputs)))))

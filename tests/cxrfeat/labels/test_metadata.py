@@ -1,172 +1,307 @@
-"""The metadata CSV without Spark: the same verdict for every line as the extraction's reader, and the same splits."""
+"""The one reader of metadata tables: every cell and every line has one expected outcome."""
 
 from __future__ import annotations
 
-import csv
 import gzip
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrfeat.errors import ConfigError, MetadataError
-from cxrfeat.labels.findings import FINDINGS, NO_FINDING, format_findings
-from cxrfeat.labels.metadata import Metadata, assign_splits, read_list, read_metadata
-from cxrfeat.labels.splits import split_by_hash, split_train_val
-from tests.nih_lines import BAD, GOOD, HEADER_2017, HEADER_V2020
+from cxrfeat.io.schema import METADATA_LINES
+from cxrfeat.labels.findings import FINDINGS
+from cxrfeat.labels.metadata import Metadata, read_metadata
+from tests.nih_lines import HEADER_2017, HEADER_SHORT, HEADER_V2020
+
+GOOD = {  # line -> (follow_up, age_years, sex, view, findings)
+    "a.png,No Finding,0,1,058Y,M,PA": (0, 58.0, "M", "PA", []),
+    "b.png,Mass|Nodule|Atelectasis|Mass,3,1,006M,F,AP": (3, 0.5, "F", "AP", ["Atelectasis", "Mass", "Nodule"]),
+    "c.png,Hernia,,2,012D,f,": (None, 12 / 365.2425, "F", None, ["Hernia"]),
+    "d.png,,0,2,,,PA": (0, None, None, "PA", None),
+    "e.png, Edema | Mass ,0,2,52W,M,LL": (0, 52 / 52.1775, "M", "LL", ["Mass", "Edema"]),
+    "f.png,No Finding,0,3,0,M,PA": (0, 0.0, "M", "PA", []),
+    "g.png,No Finding,0,3,123,M,PA": (0, 123.0, "M", "PA", []),
+    '"h,1.png",No Finding,0,3,57.0,M,PA': (0, 57.0, "M", "PA", []),
+}
+
+Row = dict[str, Any]
 
 
-def read(folder: Path, lines: list[str], header: str = HEADER_V2020, tail: str = ",1,1,1,1") -> Metadata:
-    path = folder / "metadata.csv"
-    path.write_text("\n".join([header, *(line + tail if line.count(",") >= 6 else line for line in lines)]) + "\n")
-    return read_metadata(str(path))
+def read(folder: Path, text: str | bytes, name: str = "metadata.csv") -> Metadata:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_metadata([str(path)])
+
+
+def read_line(folder: Path, line: str, header: str = HEADER_SHORT) -> Row:
+    (row,) = read(folder, f"{header}\n{line}\n").lines.to_pylist()
+    return dict(row)
 
 
 @pytest.mark.parametrize(
     ("header", "tail"), [(HEADER_V2020, ",1,1,1,1"), (HEADER_2017, ",1,1,1,1,")], ids=["v2020", "2017"]
 )
 def test_good_lines_are_parsed(tmp_path: Path, header: str, tail: str) -> None:
-    """Both published headers load, and every value comes out as Spark's reader gives it."""
-    metadata = read(tmp_path, list(GOOD), header, tail)
-    assert metadata.rejected.empty
-    columns = ["follow_up", "age_years", "sex", "view_position", "findings"]
-    for row, expected in zip(metadata.images[columns].to_dict("records"), GOOD.values(), strict=True):
-        values = [None if pd.isna(value) else value for value in row.values()]
-        follow_up, age, sex, view, findings = expected
-        label = None if findings is None else format_findings(findings)
-        assert values == [follow_up, None if age is None else pytest.approx(age, rel=1e-6), sex, view, label]
+    """Both published headers load, with every value in its type."""
+    metadata = read(tmp_path, "\n".join([header, *(line + tail for line in GOOD)]))
+    assert metadata.lines.schema == METADATA_LINES
+    assert len(metadata.rejected()) == 0
+    for row, expected in zip(metadata.lines.to_pylist(), GOOD.values(), strict=True):
+        values = (row["follow_up"], row["age_years"], row["sex"], row["view_position"], row["findings"])
+        age = None if expected[1] is None else pytest.approx(expected[1], rel=1e-6)
+        assert values == (expected[0], age, *expected[2:])
+        assert row["findings_unknown"] is row["findings_uncertain"] is None  # the table names positive labels alone
 
 
-def test_bad_lines_are_kept_with_their_reason(tmp_path: Path) -> None:
-    """Each kind of bad line is rejected for its own reason, with its value in the message, its text and its number."""
-    metadata = read(tmp_path, list(BAD))
-    assert metadata.images.empty
-    assert metadata.rejected["number"].tolist() == list(range(2, 2 + len(BAD)))
-    rows = metadata.rejected.to_dict("records")
-    for (line, (reason, part)), row in zip(BAD.items(), rows, strict=True):
-        assert row["reason"] == reason, line
-        assert part in row["message"], line
-        assert row["line"].startswith(line)
+CELLS: dict[str, dict[str, tuple[object, str | None]]] = {  # column -> cell -> (value, reason)
+    "age_years": {
+        "58": (58, None),
+        "058Y": (58, None),
+        "006M": (0.5, None),
+        "12D": (12 / 365.2425, None),
+        "052W": (52 / 52.1775, None),
+        "58.0": (58, None),
+        "90+": (90, None),
+        ">89": (89, None),
+        "58 years": (58, None),
+        " 58 ": (58, None),
+        "0": (0, None),
+        "123": (123, None),
+        "411": (None, "age-out-of-range"),
+        "414Y": (None, "age-out-of-range"),
+        "123.5": (None, "age-out-of-range"),
+        "-1": (None, "age-out-of-range"),
+        "old": (None, "age-unreadable"),
+        "58X": (None, "age-unreadable"),
+        "5e1": (None, "age-unreadable"),
+        "٥٨": (None, "age-unreadable"),
+        "9" * 400: (None, "age-unreadable"),
+        "": (None, None),
+        "NaN": (None, None),
+        "nan": (None, None),
+        "None": (None, None),
+        "NA": (None, None),
+        "N/A": (None, None),
+    },
+    "sex": {
+        "M": ("M", None),
+        "f": ("F", None),
+        "Male": ("M", None),
+        "FEMALE": ("F", None),
+        "O": (None, None),
+        "U": (None, None),
+        "Unknown": (None, None),
+        "nan": (None, None),
+        "": (None, None),
+        "X": (None, "sex-unknown"),
+        "1": (None, "sex-unknown"),
+    },
+    "follow_up": {
+        "0": (0, None),
+        "0.0": (0, None),
+        "007": (7, None),
+        "": (None, None),
+        "NaN": (None, None),
+        "x": (None, "follow-up-unreadable"),
+        "1.5": (None, "follow-up-unreadable"),
+        "99999999999": (None, "follow-up-unreadable"),
+    },
+    "view_position": {"PA": ("PA", None), " AP ": ("AP", None), "": (None, None), "nan": (None, None)},
+    "findings": {
+        "Fracture|Mass": (["Mass", "Fracture"], None),
+        "Pleural Thickening": (["Pleural Thickening"], None),
+        "Mass|": (["Mass"], None),
+        "|": (None, None),
+        "No Finding": ([], None),
+        "no_finding": ([], None),
+        "No Finding|Mass": (["Mass"], "findings-contradict"),
+        "Mass|Mass": (["Mass"], None),
+        "Nodule|Zebra|Atelectasis|Ape": (["Atelectasis", "Nodule", "Zebra", "Ape"], None),
+        "['Mass', 'Edema']": (None, None),  # replaced below: a list needs quotes in CSV
+        "[broken": (["[broken"], None),
+        "NaN": (None, None),
+        "": (None, None),
+    },
+}
+del CELLS["findings"]["['Mass', 'Edema']"]
+CELLS["findings"]["\"['Mass', 'Edema']\""] = (["Mass", "Edema"], None)
+CELLS["findings"]["\"['', 'Mass']\""] = (["Mass"], None)
+CELLS["findings"]['"[Mass]"'] = (None, "labels-unreadable")
+PLACES = {"findings": 1, "follow_up": 2, "age_years": 4, "sex": 5, "view_position": 6}
+CASES = [(column, cell, *expected) for column, cells in CELLS.items() for cell, expected in cells.items()]
+
+
+@pytest.mark.parametrize(("column", "cell", "value", "reason"), CASES, ids=[f"{c}-{t[:20]}" for c, t, *_ in CASES])
+def test_a_cell_costs_itself_alone(tmp_path: Path, column: str, cell: str, value: object, reason: str | None) -> None:
+    """An unreadable cell is null and counted with its line; the other cells of its line stay."""
+    fields = ["a.png", "Mass", "3", "7", "58", "M", "PA"]
+    fields[PLACES[column]] = cell
+    metadata = read(tmp_path, f"{HEADER_SHORT}\n{','.join(fields)}\n")
+    (row,) = metadata.lines.to_pylist()
+    assert row["status"] == "ok"
+    assert row[column] == (pytest.approx(value, rel=1e-6) if isinstance(value, float | int) else value)
+    others = {
+        "follow_up": 3,
+        "age_years": 58,
+        "sex": "M",
+        "view_position": "PA",
+        "findings": ["Mass"],
+        "patient_id": "7",
+    }
+    assert all(row[name] == other for name, other in others.items() if name != column)
+    header = HEADER_SHORT.split(",")[PLACES[column]]
+    assert metadata.cell_errors.counts == ({(header, reason): 1} if reason else {})
+    if reason:
+        assert metadata.cell_errors.describe()[0].endswith("in line 2")
+
+
+LINES: dict[str, str | None] = {  # line -> reason of its rejection, or None
+    "a.png,Mass,0,1,1,M,PA": None,
+    "a.png,Mass,0,1,1,M,PA,,": None,
+    "a.png,Mass,0,1,1,M": None,
+    "a.png,Mass,0,1": None,
+    '"a.png","Mass",0,"1",1,M,PA': None,
+    '"a ""b"".png",Mass,0,1,1,M,PA': None,
+    '"a\nb.png",Mass,0,1,1,M,PA': None,
+    "a.png,Mass,0,1,1,M,PA,extra": "malformed",
+    "a.png,Mass,0": "malformed",
+    "a.png": "malformed",
+    '"a.png,Mass,0,1,1,M,PA': "malformed",
+    ",Mass,0,1,1,M,PA": "image-index-missing",
+    "nan,Mass,0,1,1,M,PA": "image-index-missing",
+    "a.png,Mass,0,,1,M,PA": "patient-id-missing",
+    "a.png,Mass,0,nan,1,M,PA": "patient-id-missing",
+    "a.png,Mass,0,NaN,1,M,PA": "patient-id-missing",
+    "a.png,Mass,0,None,1,M,PA": "patient-id-missing",
+    "a.png,Mass,0,NA,1,M,PA": "patient-id-missing",
+    "a" * 200_000 + ",Mass,0,1,1,M,PA": "malformed",
+}
+
+
+@pytest.mark.parametrize(("line", "reason"), LINES.items(), ids=[line[:30] for line in LINES])
+def test_a_line_is_rejected_for_its_image_or_patient_alone(tmp_path: Path, line: str, reason: str | None) -> None:
+    """A rejected line keeps its text and its reason, and the line after it is read."""
+    metadata = read(tmp_path, f"{HEADER_SHORT}\n{line}\nnext.png,Edema,0,2,30,F,PA\n")
+    row, following = metadata.lines.to_pylist()
+    assert (row["reason"], row["status"]) == (reason, "rejected" if reason else "ok")
+    assert row["line"] == line
+    assert following["image_index"] == "next.png"
+    assert following["status"] == "ok"
 
 
 def test_lines_about_one_image(tmp_path: Path) -> None:
-    """Equal lines about an image count once; conflicting lines are all rejected; invalid lines do not count."""
+    """Lines that agree count once, the most complete one; lines that contradict are all rejected."""
     names = ("same", "same", "two", "two", "once", "once")
-    ages = ("1", "001Y", "1", "2", "1", "414Y")
+    ages = ("1", "001Y", "1", "2", "414Y", "1")
     lines = [f"{name}.png,Mass,0,1,{age},M,PA" for name, age in zip(names, ages, strict=True)]
-    metadata = read(tmp_path, lines)
-    assert metadata.images["image_index"].tolist() == ["same.png", "once.png"]
-    assert Counter(metadata.rejected["reason"]) == {
-        "image-index-repeated": 1, "image-index-conflict": 2, "age-out-of-range": 1
-    }  # fmt: skip
+    metadata = read(tmp_path, "\n".join([HEADER_SHORT, *lines]))
+    assert {row["image_index"]: row["age_years"] for row in metadata.accepted().to_pylist()} == {
+        "same.png": 1,
+        "once.png": 1,
+    }
+    assert Counter(metadata.rejected()["reason"].to_pylist()) == {
+        "image-index-repeated": 2,
+        "image-index-conflict": 2,
+    }
 
 
 @settings(max_examples=30)
-@given(st.lists(st.sampled_from([*GOOD, *BAD]), max_size=12))
+@given(st.lists(st.sampled_from([*GOOD, *LINES]), max_size=12))
 def test_every_line_has_one_fate_in_any_order(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
-    """Images and rejected lines add up to the lines, and another order changes neither."""
+    """No line is lost, and another order changes neither the images nor the reasons."""
     folder = tmp_path_factory.mktemp("lines")
-    first = read(folder, lines)
-    assert len(first.images) + len(first.rejected) == first.lines == len(lines)
-    second = read(folder, sorted(lines))
-    by = ["image_index", "patient_id"]
-    pd.testing.assert_frame_equal(
-        first.images.sort_values(by, ignore_index=True), second.images.sort_values(by, ignore_index=True)
-    )
-    assert Counter(first.rejected["reason"]) == Counter(second.rejected["reason"])
+    fates = []
+    for order in (lines, lines[::-1]):
+        table = read(folder, "\n".join([HEADER_SHORT, *order, ""])).lines
+        assert len(table) == len(lines)
+        fates.append(sorted((row["line"], row["reason"] or "", row["status"]) for row in table.to_pylist()))
+    assert fates[0] == fates[1]
 
 
-def test_gzip_windows_lines_and_byte_order_mark(tmp_path: Path) -> None:
-    """The same lines, gzipped, with CRLF, a byte-order mark, blank lines and a second header, give the same table."""
-    first = read(tmp_path, list(GOOD))
-    lines = [HEADER_V2020, *(line + ",1,1,1,1" for line in GOOD), "", HEADER_V2020]
-    other = tmp_path / "other.csv.gz"
-    other.write_bytes(gzip.compress(("\ufeff" + "\r\n".join(lines)).encode()))
-    pd.testing.assert_frame_equal(first.images, read_metadata(str(other)).images)
+LINE = "a.png,Mass,0,1,58,M,PA"
+SHAPES: dict[str, bytes] = {
+    "LF": f"{HEADER_SHORT}\n{LINE}\n".encode(),
+    "no end": f"{HEADER_SHORT}\n{LINE}".encode(),
+    "CRLF": f"{HEADER_SHORT}\r\n{LINE}\r\n".encode(),
+    "CR": f"{HEADER_SHORT}\r{LINE}\r".encode(),
+    "BOM": f"\ufeff{HEADER_SHORT}\n{LINE}\n".encode(),
+    "UTF-16 LE": f"\ufeff{HEADER_SHORT}\n{LINE}\n".encode("utf-16-le"),
+    "UTF-16 BE": f"\ufeff{HEADER_SHORT}\n{LINE}\n".encode("utf-16-be"),
+    "blank first line": f"\n\n{HEADER_SHORT}\n\n{LINE}\n\n".encode(),
+    "repeated header": f"{HEADER_SHORT}\n{LINE}\n{HEADER_SHORT}\n".encode(),
+    "gzip": gzip.compress(f"{HEADER_SHORT}\n{LINE}\n".encode()),
+    "semicolons": f"{HEADER_SHORT}\n{LINE}\n".replace(",", ";").encode(),
+    "tabs": f"{HEADER_SHORT}\n{LINE}\n".replace(",", "\t").encode(),
+    "blanks and case": f"{HEADER_SHORT}\n{LINE}\n".replace(",", " , ").replace("Image Index", "IMAGE INDEX").encode(),
+    "quoted header": ('"' + HEADER_SHORT.replace(",", '","') + f'"\n{LINE}\n').encode(),
+    "other order": b"Patient ID,Patient Gender,Image Index,View Position,Finding Labels,Follow-up #,Patient Age\n"
+    b"1,M,a.png,PA,Mass,0,58\n",
+    "Patient Sex": f"{HEADER_SHORT}\n{LINE}\n".replace("Gender", "Sex").encode(),
+}
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "is empty; expected a header"),
-        (
-            b"Image Index,Finding Labels,Follow-up #,Patient Age,View Position\n",
-            r"lacks the columns Patient ID, Patient Gender or",
-        ),
-        (HEADER_V2020.encode() + b"\n\xff\xfe", r"cannot read .*\.csv as UTF-8 text"),
-    ],
-)
+@pytest.mark.parametrize("content", SHAPES.values(), ids=SHAPES)
+def test_every_shape_of_file_gives_the_same_row(tmp_path: Path, content: bytes) -> None:
+    """Encoding, line ends, separators and order of columns change nothing."""
+    (row,) = read(tmp_path, content).lines.drop_columns(["line"]).to_pylist()
+    expected = read_line(tmp_path, LINE)
+    assert row == {name: value for name, value in expected.items() if name != "line"}
+
+
+UNUSABLE: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "is empty"),
+    "blank": (b"\n \n\n", "is empty"),
+    "Latin-1": (f"{HEADER_SHORT}\nä.png,Mass,0,1,1,M,PA\n".encode("latin-1"), r"byte 0xe4 in line 2 .*Latin-1"),
+    "UTF-16 without a mark": (HEADER_SHORT.encode("utf-16-le"), "UTF-16 without a byte-order mark"),
+    "zip": (b"PK\x03\x04...", "a zip archive or an Excel workbook"),
+    "xls": (b"\xd0\xcf\x11\xe0...", "an old Excel workbook"),
+    "Parquet": (b"PAR1...", "a Parquet file"),
+    "cut gzip": (gzip.compress(b"x" * 1000)[:20], "cannot read"),
+    "unknown header": (b"Name,Diagnosis\nx,y\n", r"unknown columns Name, Diagnosis; the nearest known table is .*TOML"),
+    "lacks a column": (b"Image Index,Finding Labels\nx,y\n", r"nearest known table is nih-v2020, .* has Patient ID"),
+    "column twice": (HEADER_SHORT.encode() + b",Patient Age\n", "2 columns Patient Age"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), UNUSABLE.values(), ids=UNUSABLE)
 def test_unusable_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    """An empty file, a missing column and binary content each give one clear error."""
-    path = tmp_path / "metadata.csv"
-    path.write_bytes(content)
+    """The error says what the file is, and what was expected."""
     with pytest.raises(MetadataError, match=message):
-        read_metadata(str(path))
-    with pytest.raises(ConfigError, match="does not exist; expected a file"):
-        read_metadata(str(tmp_path / "none.csv"))
+        read(tmp_path, content)
 
 
-def images(*pairs: tuple[str, str]) -> pd.DataFrame:
-    return pd.DataFrame(pairs, columns=["image_index", "patient_id"])
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    """The error names the file."""
+    with pytest.raises(ConfigError, match=r"none\.csv' does not exist"):
+        read_metadata([str(tmp_path / "none.csv")])
 
 
-def test_splits_are_those_of_the_extraction(tmp_path: Path) -> None:
-    """By hash without lists; with lists the patient goes with any listed image, the others still by hash."""
-    table = images(*((f"{patient}_{n}.png", str(patient)) for patient in range(60) for n in range(2)))
-    by_hash = {str(patient): split_by_hash(str(patient)).value for patient in range(60)}
-    assert assign_splits(table).tolist() == [by_hash[patient] for patient in table["patient_id"]]
-    lists = [tmp_path / "train_val.txt", tmp_path / "test.txt"]
-    lists[0].write_text("".join(f"{patient}_0.png\n" for patient in range(30)))
-    lists[1].write_text("".join(f"{patient}_1.png\r\n" for patient in range(30, 40)))
-    expected = {str(patient): split_train_val(str(patient)).value for patient in range(30)}
-    expected |= {str(patient): "test" for patient in range(30, 40)}
-    assert assign_splits(table, *map(str, lists)).tolist() == [
-        {**by_hash, **expected}[patient] for patient in table["patient_id"]
-    ]
-
-
-def test_a_list_has_each_name_once(tmp_path: Path) -> None:
-    """Blank lines, blanks around names and Windows' line ends do not count; doubled and missing ones are refused."""
-    path = tmp_path / "list.txt"
-    path.write_bytes(b"a 1.png \r\nb.png\n\n")
-    assert read_list(str(path)) == ["a 1.png", "b.png"]
-    path.write_text("a.png\na.png\n")
-    with pytest.raises(MetadataError, match="2 names, 1 of them unique; expected no duplicates"):
-        read_list(str(path))
-    with pytest.raises(ConfigError, match=r"no\.txt.* does not exist"):
-        read_list(str(tmp_path / "no.txt"))
-
-
-def test_lists_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
-    """One list alone, an empty list, and two lists that share a patient are rejected."""
-    table = images(("a.png", "1"), ("b.png", "1"))
-    for name, content in {"a": "a.png\n", "b": "b.png\n", "empty": "\n"}.items():
-        (tmp_path / name).write_text(content)
-    with pytest.raises(ConfigError, match="give both"):
-        assign_splits(table, str(tmp_path / "a"))
-    with pytest.raises(MetadataError, match="is empty; expected one file name per line"):
-        assign_splits(table, str(tmp_path / "a"), str(tmp_path / "empty"))
-    with pytest.raises(MetadataError, match=r"1 patients have images in both .* The first: 1$"):
-        assign_splits(table, str(tmp_path / "a"), str(tmp_path / "b"))
+def test_many_stray_quotes_cost_their_own_lines(tmp_path: Path) -> None:
+    """A quote that is never closed does not swallow the lines after it."""
+    lines = [f'"{n}.png,Mass,0,{n},1,M,PA' if n % 3 == 0 else f"{n}.png,Mass,0,{n},1,M,PA" for n in range(900)]
+    metadata = read(tmp_path, "\n".join([HEADER_SHORT, *lines]))
+    assert Counter(metadata.lines["status"].to_pylist()) == {"rejected": 300, "ok": 600}
 
 
 @pytest.mark.shared
 def test_the_full_file_is_read_whole(shared: Path) -> None:
-    """Every count is that of a direct count of the CSV: lines, patients, sexes, views, findings, official splits."""
-    path = shared / "nih" / "Data_Entry_2017_v2020.csv.gz"
-    with gzip.open(path, "rt", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    metadata = read_metadata(str(path))
-    assert (len(metadata.images), len(metadata.rejected)) == (len(rows), 0)
-    assert set(metadata.images["patient_id"]) == {row["Patient ID"] for row in rows}
-    for ours, theirs in (("sex", "Patient Gender"), ("view_position", "View Position"), ("age_years", "Patient Age")):
-        counted = Counter(float(row[theirs]) if ours == "age_years" else row[theirs] for row in rows)
-        assert Counter(metadata.images[ours]) == counted
-    labels = Counter(label for row in rows for label in row["Finding Labels"].split("|"))
-    assert Counter(label for value in metadata.images["findings"] for label in value.split("|")) == labels
-    assert set(labels) == {NO_FINDING, *FINDINGS}
-    lists = [str(shared / "nih" / name) for name in ("train_val_list.txt", "test_list.txt")]
-    assert Counter(assign_splits(metadata.images, *lists)) == {"train": 76_193, "val": 10_331, "test": 25_596}
+    """The full v2020 file gives the published numbers of images, patients and findings, and rejects nothing."""
+    metadata = read_metadata([str(shared / "nih" / "Data_Entry_2017_v2020.csv.gz")])
+    table: pa.Table = metadata.lines
+    assert table.num_rows == 112_120
+    assert set(table["status"].to_pylist()) == {"ok"}
+    assert not metadata.cell_errors.counts
+    assert len(table["patient_id"].unique()) == 30_805
+    assert Counter(table["sex"].to_pylist()) == {"M": 63_340, "F": 48_780}
+    labels = table["findings"].to_pylist()
+    assert sum(not findings for findings in labels) == 60_361
+    found = Counter(finding for findings in labels for finding in findings)
+    counts = [11559, 2776, 13317, 19894, 5782, 6331, 1431, 5302, 4667, 2303, 2516, 1686, 3385, 227]
+    assert [found[finding] for finding in FINDINGS] == counts
+    ages = table["age_years"].to_numpy()
+    assert (ages.min(), ages.max()) == (0, 95)

@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 
 from cxrfeat.head.predictor import Predictor
 from cxrfeat.io import storage
+from cxrfeat.io.schema import scored_schema
+from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.pipeline import parquet_drops
 from cxrfeat.pipeline.parquet_drops import open_drop, score_row_group
-from cxrfeat.pipeline.score import SCORED
 from tests import fakes
 from tests.cxrfeat.pipeline import drops as samples
 from tests.cxrfeat.pipeline.drops import DIM, UNSOUND, damage_page, replace, rows, with_number, write
+
+SCORED = scored_schema(FINDINGS)
 
 FLOATS = pa.list_(pa.float32())
 PREDICTOR = Predictor(fakes.bundle(DIM, extractor=samples.EXTRACTOR), "youden")

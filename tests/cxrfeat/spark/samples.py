@@ -36,6 +36,8 @@ def write_metadata(path: Path, indices: list[int]) -> str:
 def config(folder: Path, **options: Any) -> ExtractConfig:
     """Return the settings for ``folder/in``; options that EmbeddingConfig has go there."""
     given = {"images": str(folder / "in"), "output": str(folder / "out"), "weights": "random", **options}
+    if isinstance(given.get("metadata"), str):
+        given["metadata"] = (given["metadata"],)
     embedding = {field.name: given.pop(field.name) for field in fields(EmbeddingConfig) if field.name in given}
     return ExtractConfig(EmbeddingConfig(**embedding), **given)
 

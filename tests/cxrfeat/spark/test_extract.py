@@ -60,6 +60,49 @@ def test_every_image_becomes_a_row_joined_with_its_metadata(spark: SparkSession,
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
 
 
+def test_a_name_in_two_folders_gets_nobodys_metadata(spark: SparkSession, tmp_path: Path) -> None:
+    """One line cannot say which of two images it describes; its image columns are null, with the reason."""
+    for folder in ("a", "b"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        (tmp_path / "in" / folder / "0000.png").write_bytes(fakes.png(fakes.gray_image(seed=1)))
+    (tmp_path / "in" / "0001.png").write_bytes(fakes.png(fakes.gray_image(seed=2)))
+    summary = run(spark, tmp_path, metadata=write_metadata(tmp_path / "metadata.csv", [0, 1]))
+    rows = {row["image_path"]: row for row in rows_of(tmp_path / "out").to_pylist()}
+    for path in ("a/0000.png", "b/0000.png"):
+        assert rows[path]["metadata_status"] == "ambiguous-name"
+        assert {rows[path][name] for name in ("patient_id", "age_years", "sex", "findings", "split")} == {None}
+    assert (rows["0001.png"]["metadata_status"], rows["0001.png"]["patient_id"]) == ("matched", "0")
+    assert summary["images"]["metadata_status"] == {"matched": 1, "ambiguous-name": 2}
+    assert summary["images"]["without_metadata"] == 2
+
+
+def test_images_of_chexpert_are_matched_by_path(spark: SparkSession, tmp_path: Path) -> None:
+    """Studies with equal file names get their own labels, uncertain ones apart; the dialect is recorded."""
+    labels = (
+        *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema"),
+        *("Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other"),
+        *("Fracture", "Support Devices"),
+    )
+    header = f"Path,Sex,Age,Frontal/Lateral,AP/PA,{','.join(labels)}"
+    lines = [header]
+    for number in range(12):
+        path = f"train/patient{number // 3:05d}/study{number % 3}/view1_frontal.jpg"
+        (tmp_path / "in" / path).parent.mkdir(parents=True)
+        (tmp_path / "in" / path).write_bytes(fakes.encode(Image.fromarray(fakes.gray_image(seed=number)), "JPEG"))
+        flags = ["", "", str(float(number % 3 - 1)), *[""] * 11]
+        lines.append(f"CheXpert-v1.0-small/{path},Female,{20 + number},Frontal,AP,{','.join(flags)}")
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+    summary = run(spark, tmp_path, metadata=str(tmp_path / "train.csv"))
+    assert summary["images"]["metadata_status"] == {"matched": 12}
+    for row in rows_of(tmp_path / "out").to_pylist():
+        number = int(row["age_years"]) - 20
+        assert row["image_path"] == f"train/patient{number // 3:05d}/study{number % 3}/view1_frontal.jpg"
+        assert row["patient_id"] == f"patient{number // 3:05d}"
+        assert row["findings"] == (["Cardiomegaly"] if number % 3 == 2 else [])
+        assert row["findings_uncertain"] == (["Cardiomegaly"] if number % 3 == 0 else [])
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["created_with"]["metadata_columns"] == "chexpert"
+
+
 def test_new_images_alone_are_computed(spark: SparkSession, tmp_path: Path) -> None:
     """A second run adds ten new images as later rounds and leaves the files of the first untouched."""
     write_images(tmp_path / "in", 9)
@@ -165,7 +208,7 @@ def test_an_output_of_other_settings_is_refused(spark: SparkSession, tmp_path: P
         ({"split": SplitRule(SplitLevel.IMAGE)}, "split options need --metadata"),
         ({"metadata": "nowhere.csv"}, r"'nowhere.csv' does not exist; expected a file"),
         ({"metadata": ".", "split": SplitRule()}, r"'\.' is a folder; expected a file"),
-        ({"metadata": "gopher://host/m.csv"}, "no connector for gopher://"),
+        ({"metadata": "gopher://host/m.csv"}, "cannot open 'gopher://host'"),
         (
             {"metadata": "pyproject.toml", "split": SplitRule(SplitLevel.PATIENT, "a.txt", "b.txt")},
             "'a.txt' does not exist",

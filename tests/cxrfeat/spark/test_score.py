@@ -182,7 +182,7 @@ def test_images_are_scored_as_their_embeddings_are(spark: SparkSession, tmp_path
     embeddings = pads.dataset(str(tmp_path / "features" / "embeddings"), partitioning="hive").to_table()
     made_by = ok(embeddings)["extractor"][0].as_py()
     save_bundle(replace(bundle, extractor=made_by), tmp_path / "head")
-    config = EmbeddingConfig(str(tmp_path / "in"), metadata, weights="random")
+    config = EmbeddingConfig(str(tmp_path / "in"), (metadata,), weights="random")
     output = str(tmp_path / "images")
     direct = run(spark, tmp_path, tmp_path / "head", source=config.images, output=output, embedding=config)
     stored = run(spark, tmp_path, tmp_path / "head", source=str(tmp_path / "features" / "embeddings"))
@@ -228,7 +228,7 @@ def test_violations_are_found(spark: SparkSession, tmp_path: Path, head: Path) -
     """A listed file without a row, and a file in two rounds, are errors that name it."""
     write_drops(tmp_path / "drops")
     run(spark, tmp_path, head)
-    table = PredictionsTable(spark, str(tmp_path / "out"))
+    table = PredictionsTable(spark, str(tmp_path / "out"), FINDINGS)
     with pytest.raises(DatasetIntegrityError, match=r"1 listed files have no row; the first: lost\.parquet"):
         check(table.count(), ["ward0/0.parquet", "lost.parquet"])
     folder = tmp_path / "out" / "predictions"

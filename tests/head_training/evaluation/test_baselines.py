@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from cxrfeat.io.schema import COHORT
 from cxrfeat.labels.findings import FINDINGS, from_multi_hot
+from cxrfeat.labels.label_sets import NIH14
 from head_training.evaluation.baselines import BASELINES, fit_baselines
 from head_training.evaluation.ground_truth import COLUMNS
 
@@ -29,6 +30,8 @@ def metadata(count: int, seed: int) -> tuple[pa.Table, np.ndarray]:
         "sex": sexes.tolist(),
         "view_position": views.tolist(),
         "findings": from_multi_hot(labels),
+        "findings_unknown": [[]] * count,
+        "findings_uncertain": [[]] * count,
     }
     return pa.table({name: pa.array(columns[name], COHORT.field(name).type) for name in COLUMNS}), labels
 
@@ -39,7 +42,7 @@ def test_each_model_sees_its_columns_and_no_others() -> None:
     test, labels = metadata(3000, 1)
     aurocs = {
         name: [roc_auc_score(labels[:, column], model.predict(test)[:, column]) for column in range(4)]
-        for name, model in fit_baselines(train, FINDINGS).items()
+        for name, model in fit_baselines(train, FINDINGS, NIH14).items()
     }
     assert list(aurocs) == list(BASELINES)
     assert aurocs["view"] == pytest.approx([0.75, 0.5, 0.5, 0.5], abs=0.04)
@@ -57,7 +60,7 @@ def test_missing_and_new_values_are_no_obstacle() -> None:
     test = test.set_column(3, "sex", pa.array([None, "M", "F"])).set_column(
         4, "view_position", pa.array(["LL", None, "PA"])
     )
-    for model in fit_baselines(train, FINDINGS[:2]).values():
+    for model in fit_baselines(train, FINDINGS[:2], NIH14).values():
         found = model.predict(test)
         assert found.shape == (3, 2)
         assert ((found > 0) & (found < 1)).all()
@@ -67,7 +70,7 @@ def test_no_age_at_all_is_no_obstacle() -> None:
     """A file without ages leaves the sex as the only input."""
     train, _ = metadata(300, 4)
     train = train.set_column(2, COHORT.field("age_years"), pa.nulls(300, pa.float32()))
-    assert fit_baselines(train, FINDINGS[:1])["age+sex"].predict(train).shape == (300, 1)
+    assert fit_baselines(train, FINDINGS[:1], NIH14)["age+sex"].predict(train).shape == (300, 1)
 
 
 def test_a_finding_that_training_lacks_has_no_model() -> None:
@@ -75,6 +78,6 @@ def test_a_finding_that_training_lacks_has_no_model() -> None:
     train, _ = metadata(300, 5)
     findings = [[name for name in names if name != "Mass"] for names in train["findings"].to_pylist()]
     train = train.set_column(5, COHORT.field("findings"), pa.array(findings, COHORT.field("findings").type))
-    model = fit_baselines(train, ("Mass", "Edema"))["view"]
+    model = fit_baselines(train, ("Mass", "Edema"), NIH14)["view"]
     assert [entry is None for entry in model.models] == [True, False]
     assert (model.predict(train)[:, 0] == 0).all()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from cxrfeat.errors import ConfigError, MetadataError
+from cxrfeat.errors import ConfigError, MetadataError, PredictionsError
+from cxrfeat.labels.label_sets import LABEL_SETS
 from head_training.evaluation.ground_truth import read_ground_truth
 
 V2020 = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n"
@@ -25,7 +27,7 @@ def test_both_headers_load_plain_and_zipped(tmp_path: Path) -> None:
     """The same row, whatever the header and the compression."""
     expected = {
         "image_index": "a.png", "patient_id": "007", "age_years": 58.0, "sex": "M", "view_position": "PA",
-        "findings": ["Mass", "Hernia"],
+        "findings": ["Mass", "Hernia"], "findings_unknown": None, "findings_uncertain": None,
     }  # fmt: skip
     plain = write(tmp_path, V2020 + "a.png, Hernia|Mass,0,007,58,m,PA\n")
     assert read_ground_truth(plain).table.to_pylist() == [expected]
@@ -50,24 +52,36 @@ def test_what_a_line_lacks_is_null_and_ages_are_counted(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "truth.csv is empty; expected a header"),
-        (V2020 + "a.png,Edema,0,1,3,F\n", "1 lines are unusable; the first is line 2: the number of fields differs"),
-        (V2020.replace("View Position", "View"), r"lacks the columns View Position; found Image Index"),
-        (V2020.replace("Patient Gender", "Sex"), r"lacks the columns Patient Gender or Patient Sex;"),
-        (V2020 + GOOD + "a.png,Edema|Fever,0,1,3,F,PA\n", r"line 3: not all among the 14 findings: 'Edema\|Fever'"),
-        (V2020 + "a.png,Edema|Fever,0,1,414Y,X,PA\n", r"line 2: not all among the 14 findings"),
-        (
-            V2020 + GOOD + "a.png,,0,1,3,F,PA\n" * 2,
-            "2 lines are unusable; the first is line 3: Finding Labels is empty",
-        ),
+        (V2020 + "a.png,Edema,0\n", "1 lines are unusable; the first is line 2: the number of fields differs"),
+        (V2020.replace("Patient ID", "Patient"), r"unknown columns Image Index, .*; the nearest known table is nih-"),
+        (V2020 + "a.png,,0,1,3,F,PA\n", "has no labels for any of its 1 images"),
         (V2020 + "a.png,Edema,0,,3,F,PA\n", "Patient ID is empty"),
         (V2020 + ",Edema,0,1,3,F,PA\n", "Image Index is empty"),
-        (V2020 + GOOD * 2, "1 images have several lines; the first: good.png"),
+        (V2020 + GOOD * 2, "the first is line 3: an equivalent line describes this image"),
     ],
 )
 def test_a_file_that_cannot_be_trusted_is_refused(tmp_path: Path, text: str, message: str) -> None:
     """No line is ever dropped: the error says which one is wrong, whatever else is ignored on it."""
     with pytest.raises(MetadataError, match=message):
         read_ground_truth(write(tmp_path, text))
+
+
+def test_images_are_found_by_name_path_and_stem(tmp_path: Path) -> None:
+    """Folders and suffixes of the predictions do not matter; an unknown image is an error with a name of each side."""
+    truth = read_ground_truth(write(tmp_path, V2020 + GOOD + "b.png,Edema|Fever,0,2,3,F,PA\n"))
+    assert truth.find(["x/good.png", "b"], "images") == ["good.png", "b.png"]
+    assert truth.other_names == {"Fever": 1}
+    with pytest.raises(PredictionsError, match=r"1 of 2 images are not .* first: c\.png; .* for example good\.png"):
+        truth.find(["b.png", "c.png"], "images")
+
+
+def test_uncertain_and_blank_cells_are_unknown(tmp_path: Path) -> None:
+    """A table of flags gives the labels of the set, NaN where it is uncertain."""
+    header = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,"
+    header += "Lung Lesion,Edema,Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,"
+    lines = f"{header}Fracture,Support Devices\np/patient1/a.jpg,Male,50,Frontal,AP,,,1.0,,,-1.0,0.0,,,,,,,\n"
+    truth = read_ground_truth(write(tmp_path, lines), LABEL_SETS["chexpert5"])
+    np.testing.assert_array_equal(truth.labels, [[0, 1, 0, np.nan, 0]])
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_some_findings_are_measured_and_the_missing_are_named(
     """No triage without all fourteen."""
     metrics = Case(tmp_path, FEW).evaluate()
     assert len(metrics["predictions"]["missing_findings"]) == 12
-    assert metrics["triage"]["note"] == "not all 14 findings are predicted"
+    assert metrics["triage"]["note"] == "not all 14 labels are predicted"
     assert find(metrics, scope="macro", metric="auroc")["note"] == "mean over 2 of 2 findings"
     assert "not predicted: Atelectasis, Cardiomegaly" in capsys.readouterr().out
 

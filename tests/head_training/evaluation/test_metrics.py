@@ -18,6 +18,7 @@ from sklearn.metrics import (
 )  # fmt: skip
 
 from cxrfeat.io.schema import METRICS
+from cxrfeat.labels.findings import ANY_FINDING
 from head_training.evaluation.bootstrap import PatientBootstrap, percentile_interval
 from head_training.evaluation.metrics import (
     NO_CLASS,
@@ -171,16 +172,56 @@ def test_equal_scores_are_chance() -> None:
     assert precision.value == pytest.approx(sample.labels[:, 0].mean())
 
 
-def test_a_single_finding_has_no_averages() -> None:
-    """As for triage: only its own rows."""
+def test_triage_has_no_averages_and_a_single_label_is_its_own() -> None:
+    """Triage has only its own rows; with one label, the macro average is the label."""
     sample, _ = make()
-    single = Sample(KEY, FINDINGS[:1], sample.labels[:, :1], sample.probabilities[:, :1], sample.bootstrap)
-    for numbers in (
-        ranking_metrics(single),
-        threshold_metrics(single, "youden", THRESHOLDS),
-        calibration_metrics(single),
-    ):
-        assert {number.scope for number in numbers} == {"Mass"}
+    parts = (sample.labels[:, :1], sample.probabilities[:, :1], sample.bootstrap)
+    for scope in (ANY_FINDING, "Mass"):
+        single = Sample(KEY, (scope,), *parts)
+        for numbers in (
+            ranking_metrics(single),
+            threshold_metrics(single, "youden", {scope: 0.5}),
+            calibration_metrics(single),
+        ):
+            values = {(number.scope, number.metric): number.value for number in numbers}
+            assert ({scope} == {found for found, _ in values}) == (scope == ANY_FINDING)
+            for metric in ("auroc", "brier"):
+                assert values.get(("macro", metric)) == (values.get((scope, metric)) if scope == "Mass" else None)
+
+
+def test_unknown_cells_are_left_out_of_every_metric() -> None:
+    """Metrics of a masked sample equal those of a sample of the known rows of each finding, intervals included."""
+    sample, patients = make()
+    known = np.random.default_rng(3).uniform(size=sample.labels.shape) < 0.6
+    labels = sample.labels & known
+    masked = Sample(KEY, FINDINGS, labels, sample.probabilities, sample.bootstrap, known)
+    thresholds = dict.fromkeys(FINDINGS, 0.5)
+    found = {
+        (row.scope, row.metric): row
+        for rows in (
+            ranking_metrics(masked),
+            threshold_metrics(masked, "youden", thresholds),
+            calibration_metrics(masked),
+        )
+        for row in rows
+    }
+    for column, finding in enumerate(FINDINGS):
+        rows, label = known[:, column], sample.labels[known[:, column], column]
+        score = sample.probabilities[rows, column]
+        assert found[finding, "auroc"].value == pytest.approx(roc_auc_score(label, score))
+        assert found[finding, "average_precision"].value == pytest.approx(average_precision_score(label, score))
+        assert found[finding, "brier"].value == pytest.approx(np.mean((label - score) ** 2))
+        assert found[finding, "f1"].value == pytest.approx(f1_score(label, score >= 0.5))
+        assert found[finding, "specificity"].value == pytest.approx(recall_score(~label, score < 0.5))
+        assert found[finding, "auroc"].images == rows.sum()
+        assert found[finding, "auroc"].patients == len(set(np.asarray(patients)[rows]))
+        low, high = found[finding, "auroc"].low, found[finding, "auroc"].high
+        assert low is not None
+        assert high is not None
+        assert low <= roc_auc_score(label, score) <= high
+    cells = known.ravel()
+    micro = roc_auc_score(sample.labels.ravel()[cells], sample.probabilities.ravel()[cells])
+    assert found["micro", "auroc"].value == pytest.approx(micro)
 
 
 def test_a_number_is_a_row_of_the_table() -> None:

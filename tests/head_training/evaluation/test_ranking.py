@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from cxrfeat.labels.findings import FINDINGS
-from head_training.evaluation.ranking import auroc_and_ap, aurocs, averaged_metrics, macro_f1, mean_auroc
+from head_training.evaluation.ranking import any_label, auroc_and_ap, aurocs, averaged_metrics, macro_f1, mean_auroc
 
 
 def sample(seed: int, count: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +24,7 @@ def sample(seed: int, count: int = 40) -> tuple[np.ndarray, np.ndarray]:
 def test_auroc_is_the_share_of_pairs_in_order(seed: int) -> None:
     """Each finding's AUROC is P(positive above negative) + half of the ties, counted pair by pair."""
     labels, scores = sample(seed, 12)
-    for column, entry in enumerate(aurocs(labels, scores)):
+    for column, entry in enumerate(aurocs(labels, scores, FINDINGS)):
         positive, negative = scores[labels[:, column] == 1, column], scores[labels[:, column] == 0, column]
         assert (entry.finding, entry.positives, entry.negatives) == (FINDINGS[column], len(positive), len(negative))
         if len(positive) == 0 or len(negative) == 0:
@@ -39,7 +39,7 @@ def test_findings_without_a_class_are_left_out_of_the_mean() -> None:
     labels, scores = sample(0)
     labels[:, 0], labels[:, 1] = 0, 1
     labels[:, 2], labels[:, 3] = np.eye(40)[0], 1 - np.eye(40)[0]
-    found = aurocs(labels, scores)
+    found = aurocs(labels, scores, FINDINGS)
     assert (found[0].auroc, found[0].positives, found[1].auroc, found[1].negatives) == (None, 0, None, 0)
     assert {type(count) for entry in found for count in (entry.positives, entry.negatives)} == {int}, (
         "JSON takes no other"
@@ -61,12 +61,34 @@ def test_macro_f1_is_scikit_learns_at_one_half() -> None:
 
 
 def test_scores_that_are_not_finite_are_refused() -> None:
-    """NaN never becomes a rank; the error names the finding."""
+    """NaN never becomes a rank; the error names the finding, or its column."""
     labels, scores = sample(2)
     scores[3, 13] = np.nan
-    for metric in (aurocs, macro_f1):
-        with pytest.raises(ValueError, match="Hernia contain NaN or infinity"):
-            metric(labels, scores)
+    with pytest.raises(ValueError, match="Hernia contain NaN or infinity"):
+        aurocs(labels, scores, FINDINGS)
+    with pytest.raises(ValueError, match="column 13 contain NaN or infinity"):
+        macro_f1(labels, scores)
+
+
+@given(st.integers(0, 1000))
+def test_unknown_labels_are_left_out(seed: int) -> None:
+    """AUROC and F1 of each finding are scikit-learn's on the rows where its label is known."""
+    labels, scores = sample(seed, 30)
+    known = np.random.default_rng(seed).uniform(size=labels.shape) < 0.7
+    masked = np.where(known, labels, np.nan)
+    for column, entry in enumerate(aurocs(masked, scores, FINDINGS)):
+        label, score = labels[known[:, column], column], scores[known[:, column], column]
+        assert (entry.positives, entry.negatives) == (label.sum(), (1 - label).sum())
+        assert entry.auroc == (pytest.approx(roc_auc_score(label, score)) if 0 < label.mean() < 1 else None)
+    columns = zip(labels.T, scores.T, known.T, strict=True)
+    expected = np.mean([f1_score(label[k], score[k] > 0.5, zero_division=0) for label, score, k in columns])
+    assert macro_f1(masked, scores) == pytest.approx(expected)
+
+
+def test_any_label_is_unknown_only_without_a_positive() -> None:
+    """A positive decides; without one, an unknown label leaves the image open."""
+    labels = np.array([[1, 0], [0, 0], [np.nan, 0], [np.nan, 1]], dtype=np.float32)
+    np.testing.assert_array_equal(any_label(labels), [1, 0, np.nan, 1])
 
 
 @pytest.mark.parametrize(
@@ -74,8 +96,7 @@ def test_scores_that_are_not_finite_are_refused() -> None:
     [
         ((40, 14), (39, 14)),
         ((39, 14), (40, 14)),
-        ((40, 3), (40, 3)),
-        ((40, 15), (40, 15)),
+        ((40, 15), (40, 14)),
         ((14,), (14,)),
         ((40, 14, 1), (40, 14, 1)),
     ],
@@ -83,9 +104,10 @@ def test_scores_that_are_not_finite_are_refused() -> None:
 )
 def test_shapes_must_agree(labels: tuple[int, ...], scores: tuple[int, ...]) -> None:
     """Scores of another number of rows or findings, and anything that is not a matrix, are refused with both shapes."""
-    for metric in (aurocs, macro_f1):
-        with pytest.raises(ValueError, match=re.escape(f"labels {labels} and scores {scores}; expected both (N, 14)")):
-            metric(np.zeros(labels), np.zeros(scores))
+    with pytest.raises(ValueError, match=re.escape(f"labels {labels} and scores {scores}; expected both (N, 14)")):
+        aurocs(np.zeros(labels), np.zeros(scores), FINDINGS)
+    with pytest.raises(ValueError, match=re.escape(f"labels {labels} and scores {scores}; expected both (N, ")):
+        macro_f1(np.zeros(labels), np.zeros(scores))
 
 
 @given(st.integers(0, 1000))

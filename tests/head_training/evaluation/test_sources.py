@@ -25,7 +25,9 @@ def case(tmp_path: Path) -> Case:
 
 def open_case(case: Case, **changes: Path | None) -> Sources:
     given = {"test_list": case.test_list, "val_list": case.val_list, **changes}
-    return open_files(case.predictions, case.truth, prefix=None, **given)
+    return open_files(
+        case.predictions, case.truth, prefix=None, test_list=given["test_list"], val_list=given["val_list"]
+    )
 
 
 def test_lists_determine_test_val_and_training(case: Case) -> None:
@@ -48,10 +50,10 @@ def test_a_column_split_will_do(case: Case) -> None:
     assert found.describe()["predictions"]["left_out"] == 30
 
 
-def test_without_list_or_column_the_split_is_not_guessed(case: Case) -> None:
-    """The error asks for the list of test images, also beside a list of val images."""
-    with pytest.raises(ConfigError, match=r"predictions\.parquet has no column split; name .* with --split-list"):
-        open_case(case, test_list=None, val_list=None)
+def test_without_list_or_column_everything_is_tested(case: Case) -> None:
+    """All images are the test set; a list of val images alone is an error."""
+    found = open_case(case, test_list=None, val_list=None)
+    assert {split: len(rows.table) for split, rows in found.labelled.items()} == {Split.TEST: 120}
     with pytest.raises(ConfigError, match="--val-list without --split-list"):
         open_case(case, test_list=None)
 

@@ -10,7 +10,8 @@ import pytest
 
 from cxrfeat.io.schema import METADATA, Split
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
-from head_training.evaluation.ground_truth import COLUMNS
+from cxrfeat.labels.label_sets import NIH14
+from head_training.evaluation.ground_truth import COLUMNS, LABEL_COLUMNS
 from head_training.evaluation.labelled_predictions import LabelledPredictions
 from head_training.evaluation.subgroups import SplitSamples
 
@@ -29,13 +30,14 @@ def view(findings: tuple[str, ...] = FINDINGS) -> SplitSamples:
         "age_years": AGES,
         "sex": SEXES,
         "view_position": VIEWS,
-        "findings": [[]] * count,
+        **dict.fromkeys(LABEL_COLUMNS, [[]] * count),
     }
     table = pa.table({name: pa.array(columns[name], METADATA.field(name).type) for name in COLUMNS})
     labels = random.uniform(size=(count, width)) < 0.5
     scales = {"probability": random.uniform(size=(count, width)), "score": random.uniform(size=(count, width))}
-    rows = LabelledPredictions(table, labels, scales, no_finding=np.arange(count) < 2, without_prediction=0)
-    return SplitSamples(Split.TEST, rows, findings, resamples=5, seed=0)
+    any_finding = (np.arange(count) >= 2).astype(np.float32)
+    rows = LabelledPredictions(table, labels, np.ones_like(labels), scales, any_finding, without_prediction=0)
+    return SplitSamples(Split.TEST, rows, findings, NIH14, resamples=5, seed=0)
 
 
 def test_subgroups_divide_the_images() -> None:

@@ -9,23 +9,25 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrfeat.errors import MetadataError
 from cxrfeat.labels.findings import FINDINGS, NO_FINDING, format_findings, from_multi_hot
-from cxrfeat.labels.metadata import Metadata
+from cxrfeat.labels.label_set import LabelSet
+from cxrfeat.labels.label_sets import LABEL_SETS, NIH14
 from head_training.report.cohort_section import data_section
 from head_training.report.correlation import correlate, strongest_pair
 from head_training.report.page import Plot, Section, Table
 from head_training.report.report_images import ReportImages, read_report_images
 from head_training.report.style import count, percent
-from tests.nih_lines import BAD, GOOD, HEADER_V2020
+from tests.nih_lines import HEADER_SHORT
 
 
-def cohort(labels: list[str | None], **columns: list[object]) -> ReportImages:
-    """Return images of one patient each, with default columns unless given."""
+def cohort(labels: list[str | None], *, label_set: LabelSet = NIH14, **columns: list[object]) -> ReportImages:
+    """Return images of one patient each, with default columns unless given; labels are ``A|B``, No Finding or None."""
     size = len(labels)
     images = pd.DataFrame(
         {
@@ -34,12 +36,13 @@ def cohort(labels: list[str | None], **columns: list[object]) -> ReportImages:
             "age_years": pd.array([50.0] * size, "Float32"),
             "sex": ["M"] * size,
             "view_position": ["PA"] * size,
-            "findings": pd.Series(labels, dtype=object),
             **columns,
         }
     )
-    rejected = pd.DataFrame(columns=["number", "reason", "message", "line"])
-    return ReportImages(Metadata(images, rejected, size), pd.Series(["train"] * size), "protocol", "source")
+    names = [None if label is None else [name for name in label.split("|") if name != NO_FINDING] for label in labels]
+    matrix = label_set.targets(pa.chunked_array([pa.array(names, pa.list_(pa.string()))])).with_nan()
+    rejected = pd.DataFrame(columns=["number", "reason", "message"])
+    return ReportImages(images, matrix, label_set, pd.Series(["train"] * size), "protocol", "source", rejected)
 
 
 def table(section: Section, title: str) -> Table:
@@ -50,7 +53,8 @@ def table(section: Section, title: str) -> Table:
 @pytest.fixture(scope="module")
 def published(shared: Path) -> ReportImages:
     names = ("Data_Entry_2017_v2020.csv.gz", "train_val_list.txt", "test_list.txt")
-    return read_report_images(*(str(shared / "nih" / name) for name in names))
+    metadata, *lists = (str(shared / "nih" / name) for name in names)
+    return read_report_images([metadata], *lists)
 
 
 def titles(section: Section) -> list[str]:
@@ -113,27 +117,48 @@ def test_correlation_is_pearsons_or_nothing(rows: list[list[bool]]) -> None:
 
 
 def test_rejected_lines_are_counted_and_explained(tmp_path: Path) -> None:
-    """Every reason with its number of lines and its first message; the rest of the section is about the others."""
+    """Every reason with its number of lines and its first message; unreadable cells are counted, and cost no line."""
     path = tmp_path / "metadata.csv"
-    lines = [line + ",1,1,1,1" if line.count(",") >= 6 else line for line in (*BAD, *GOOD)]
-    path.write_text("\n".join([HEADER_V2020, *lines]))
-    section = data_section(read_report_images(str(path)))
-    found = {row[0]: (row[1], row[3]) for row in table(section, "Rejected metadata lines: 13").rows}
-    reasons = Counter(reason for reason, _ in BAD.values())
-    assert {reason: number for reason, (number, _) in found.items()} == {
-        reason: str(number) for reason, number in reasons.items()
-    }
-    assert found["age-out-of-range"][1] == "age '414Y' is outside 0–123 years"
-    assert section.facts[0] == (str(len(GOOD)), "images")
-    assert (str(len(BAD)), "rejected lines") in section.facts
+    bad = ["a.png,Mass", ",Mass,0,1,1,M,PA", "b.png,Mass,0,,1,M,PA", "c.png,Mass,0,nan,1,M,PA"]
+    good = ["d.png,Mass,0,1,414Y,M,PA", "e.png,No Finding,0,1,1,X,PA"]
+    path.write_text("\n".join([HEADER_SHORT, *bad, *good]))
+    section = data_section(read_report_images([str(path)]))
+    rows = table(section, "Rejected metadata lines: 4").rows
+    assert [row[:3] for row in rows] == [
+        ("patient-id-missing", "2", "4"), ("malformed", "1", "2"), ("image-index-missing", "1", "3")
+    ]  # fmt: skip
+    assert rows[0][3] == "Patient ID is empty"
+    assert section.facts[0] == ("2", "images")
+    assert ("4", "rejected lines") in section.facts
+    assert any("2 cells cannot be read and are missing." in text for text in section.lead)
+
+
+@pytest.mark.parametrize("name", ["normal-abnormal", "chexpert5", "nih14+no-finding"])
+def test_the_section_fits_any_number_of_labels(name: str) -> None:
+    """One, five and fifteen labels: no figure breaks, and pairs are compared only where there are two."""
+    label_set = LABEL_SETS[name]
+    data = cohort(["Mass", "Edema|Atelectasis", NO_FINDING, None] * 5, label_set=label_set)
+    section = data_section(data)
+    names = [row[0] for row in table(section, "Images and patients with each finding").rows]
+    assert names == [*(label.replace("_", " ") for label in label_set.outputs), NO_FINDING]
+    assert any("correlat" in title or "occur together" in title for title in titles(section)) == (len(names) > 2)
+    assert ("ChestX-ray14" in section.lead[0]) == name.startswith("nih")
+
+
+def test_unknown_labels_are_in_no_share() -> None:
+    """The prevalence of a label is its share of the images where it is known."""
+    data = cohort(["Mass", "Edema", NO_FINDING, NO_FINDING])
+    data.all_labels[1:3, FINDINGS.index("Mass")] = np.nan
+    (row,) = [row for row in table(data_section(data), "with each finding").rows if row[0] == "Mass"]
+    assert row[1:3] == ("50.0\u00a0%", "1")
 
 
 def test_a_file_without_a_usable_line_is_refused(tmp_path: Path) -> None:
     """Without usable lines: an error with the reasons, not an empty page."""
     path = tmp_path / "metadata.csv"
-    path.write_text(HEADER_V2020 + "\na.png,Mass,0,1,414Y,M,PA,1,1,1,1\n")
-    with pytest.raises(MetadataError, match="none of the 1 metadata lines is usable; rejected: 1 age-out-of-range"):
-        read_report_images(str(path))
+    path.write_text(HEADER_SHORT + "\na.png,Mass,0,,1,M,PA\n")
+    with pytest.raises(MetadataError, match="none of the 1 metadata lines is usable; rejected: 1 patient-id-missing"):
+        read_report_images([str(path)])
 
 
 @pytest.mark.parametrize(

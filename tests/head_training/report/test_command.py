@@ -123,7 +123,7 @@ def test_files_that_cannot_be_used_end_with_code_2(
     """The error is one line that names the file."""
     for option, message in (
         ("--metadata", str(tmp_path / "none")),
-        ("--run", "cohort.parquet does not exist"),
+        ("--run", "config.json does not exist"),
         ("--evaluation", "does not exist"),
     ):
         assert report.main([option, str(tmp_path / "none"), "--output", str(tmp_path)]) == 2

@@ -43,7 +43,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def data_of(case: Case) -> ReportImages:
     rest = case.write_list("rest.txt", range(90, 180))
-    return read_report_images(str(case.truth), str(rest), str(case.test_list))
+    return read_report_images([str(case.truth)], str(rest), str(case.test_list))
 
 
 def metrics_of(case: Case) -> EvaluationMetrics:
@@ -82,7 +82,7 @@ def test_a_thumbnail_is_the_image_made_small(tmp_path: Path) -> None:
 def test_the_contact_sheet_shows_the_first_image_that_has_a_label_alone(case: Case) -> None:
     """The first by name that is decodable and in the folder; a label without such an image has none."""
     folder = ImageFolder(str(case.folder / "xrays"))
-    sheet = contact_sheet(data_of(case).images, folder)
+    sheet = contact_sheet(data_of(case), folder)
     shown = {tile.title: tile for tile in sheet.tiles}
     assert list(shown) == [*map(spell, FINDINGS), NO_FINDING]
     names = from_multi_hot(case.labels)

@@ -15,7 +15,7 @@ INPUTS = 9
 
 
 def make_stack() -> HeadStack:
-    heads = [initial_head(INPUTS, (8, 5), seed) for seed in range(3)]
+    heads = [initial_head(INPUTS, (8, 5), 14, seed) for seed in range(3)]
     return HeadStack(heads, [0.0] * 3, torch.device("cpu"), torch.float64, torch.float64)
 
 

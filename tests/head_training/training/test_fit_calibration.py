@@ -9,6 +9,7 @@ from scipy.special import expit
 
 from cxrfeat.head.thresholds import RULES, choose_threshold
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS, any_finding
+from cxrfeat.labels.label_sets import NIH14
 from head_training.training.fit_calibration import MIN_IMAGES, CalibrationMethod, choose_thresholds, fit_calibration
 
 UNWEIGHTED = np.ones((2, 14), dtype=np.float32)
@@ -101,7 +102,7 @@ def test_thresholds_follow_the_rules_for_each_finding_and_any() -> None:
     _, labels, _, expected = sample(300, slope=1, shift=0)
     probabilities = expected.astype(np.float32)
     labels[:, FINDINGS.index("Hernia")] = 0
-    thresholds = choose_thresholds(labels, probabilities)
+    thresholds = choose_thresholds(labels, probabilities, NIH14)
     assert tuple(thresholds) == RULES
     score = any_finding(probabilities).astype(np.float32)
     for rule, chosen in thresholds.items():

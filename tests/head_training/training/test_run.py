@@ -17,13 +17,14 @@ from cxrfeat.head.bundle import load_bundle
 from cxrfeat.head.mlp import Head
 from cxrfeat.head.predictor import Predictor
 from cxrfeat.io.schema import COHORT, HISTORY, grid_schema, head_predictions_schema
-from cxrfeat.labels.findings import FINDINGS, to_multi_hot
+from cxrfeat.labels.findings import FINDINGS
 from head_training.evaluation.ranking import aurocs, mean_auroc
 from head_training.training import run as run_module
 from head_training.training import selection
 from tests.head_training import samples
 from tests.head_training.runs import FAST, bundle_bytes, fit, record
 from tests.head_training.samples import random_table, two_gaussians, write
+from tests.multi_hot import to_multi_hot
 
 
 def test_a_run_is_complete_and_consistent(features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,7 +61,7 @@ def test_a_run_is_complete_and_consistent(features: Path, tmp_path: Path, capsys
     assert f"mean                   {selected['val_auroc']:.3f}" in printed
     assert "imputed: 3 missing values of age" in printed
     calibrated = sum(method != "none" for method in training["calibrated_by"].values())
-    assert f"calibrated on val: {calibrated} of 14 findings" in printed
+    assert f"calibrated on val: {calibrated} of 14 labels" in printed
 
 
 def test_predictions_are_those_of_the_bundle(features: Path, tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_predictions_are_those_of_the_bundle(features: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(probabilities, saved, rtol=1e-5)
     labels = to_multi_hot(predictions["findings"].to_pylist())
     for split, part in (("val", slice(0, 40)), ("test", slice(40, 120))):
-        mean, over = mean_auroc(aurocs(labels[part], scores[part]))
+        mean, over = mean_auroc(aurocs(labels[part], scores[part], FINDINGS))
         described = record(tmp_path / "run")[split]
         assert (described["mean_auroc"], described["mean_over_findings"]) == (mean, over)
 

@@ -8,6 +8,7 @@ import torch
 
 from cxrfeat.errors import TrainingError
 from cxrfeat.head.mlp import Head
+from cxrfeat.labels.findings import FINDINGS
 from head_training.training.grid import Configuration
 from head_training.training.history import BestEpoch, Epoch, TrainingHistory, TrainingStatus
 from head_training.training.selection import Ranking, SelectionMetric, choose, infer, rank
@@ -59,7 +60,7 @@ def test_nothing_to_choose_from_is_an_error() -> None:
 
 def test_logits_do_not_depend_on_batches() -> None:
     """More rows than one batch get the logits of the head itself."""
-    head, inputs = Head(3, (4,)), torch.randn(5000, 3)
+    head, inputs = Head(3, (4,), 14), torch.randn(5000, 3)
     logits = infer(head, inputs)
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, head(inputs).detach().numpy(), rtol=1e-5, atol=1e-6)
@@ -69,7 +70,7 @@ def test_a_ranking_is_described_with_counts() -> None:
     """None where a class is absent, next to the counts of both classes."""
     labels = np.zeros((4, 14), dtype=np.float32)
     labels[:2, 1] = 1
-    described = rank(labels, np.linspace(1, 0, 56, dtype=np.float32).reshape(4, 14)).describe()
+    described = rank(labels, np.linspace(1, 0, 56, dtype=np.float32).reshape(4, 14), FINDINGS).describe()
     assert (described["mean_auroc"], described["mean_over_findings"]) == (1.0, 1)
     assert described["findings"]["Atelectasis"] == {"auroc": None, "positives": 0, "negatives": 4}
     assert described["findings"]["Cardiomegaly"] == {"auroc": 1.0, "positives": 2, "negatives": 2}

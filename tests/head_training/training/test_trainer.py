@@ -38,7 +38,7 @@ def train_alone(
 
     Returns (lr, train loss, val loss) of each epoch, the number of the best epoch, and its parameters.
     """
-    head = initial_head(WIDTH, configuration.hidden, settings.seed).to(data.inputs.dtype)
+    head = initial_head(WIDTH, configuration.hidden, 14, settings.seed).to(data.inputs.dtype)
     optimizer = torch.optim.Adam(
         head.parameters(), lr=configuration.lr, weight_decay=configuration.weight_decay, betas=(0.9, 0.999), eps=1e-8
     )
@@ -66,12 +66,13 @@ def train_alone(
 
 
 def loss_of(logits: torch.Tensor, labels: torch.Tensor, data: Examples) -> torch.Tensor:
-    return F.binary_cross_entropy_with_logits(logits, labels, data.weights_of(labels))
+    weights = torch.where(labels > 0.5, data.weights[1], data.weights[0])
+    return F.binary_cross_entropy_with_logits(logits, labels, weights)
 
 
 def backward(stack: HeadStack, data: Examples, noise: torch.Generator | None = None) -> torch.Tensor:
     """Compute the gradients of a stack on one batch, and return the loss of each head."""
-    losses = _losses(stack(data.inputs, noise), data.labels, data.weights_of(data.labels))
+    losses = _losses(stack(data.inputs, noise), data.targets(slice(None)))
     losses.sum().backward()  # type: ignore[no-untyped-call]
     return losses.detach()
 
@@ -133,7 +134,7 @@ def test_neighbours_do_not_matter_with_dropout() -> None:
 
 def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
     """Units are zero as often as the rate says, and the others are scaled so that the expectation stays."""
-    head = initial_head(WIDTH, (64,), 0)
+    head = initial_head(WIDTH, (64,), 14, 0)
     *_, weight, bias = head.parameters()
     weight.data, bias.data = torch.eye(14, 64), torch.zeros(14)  # logits are the first 14 hidden units
     stack = HeadStack([head, head], [0.0, 0.4], torch.device("cpu"), torch.float32, torch.float32)
@@ -151,8 +152,8 @@ def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
 def test_bf16_rounds_the_first_products_alone() -> None:
     """Logits and gradients are those of rounded weights and inputs; the weights themselves are not rounded."""
     data = examples(20, seed=4, dtype=torch.float32)
-    head = initial_head(WIDTH, (8, 5), 0)
-    rounded = initial_head(WIDTH, (8, 5), 0)
+    head = initial_head(WIDTH, (8, 5), 14, 0)
+    rounded = initial_head(WIDTH, (8, 5), 14, 0)
     rounded.layers[0].weight.data = rounded.layers[0].weight.data.bfloat16().float()
     stack = HeadStack([head], [0.0], torch.device("cpu"), torch.float32, torch.bfloat16)
     inputs = data.inputs.bfloat16().float()
@@ -182,7 +183,7 @@ def test_bf16_ends_close_to_fp32_but_not_at_it() -> None:
 def test_the_gradients_are_those_of_each_head_alone(dropout: float) -> None:
     """Losses and gradients of the stack agree with those of each head alone, dropout included."""
     data = examples(20, seed=4)
-    heads = [initial_head(WIDTH, (8, 5), seed).double() for seed in (0, 1)]
+    heads = [initial_head(WIDTH, (8, 5), 14, seed).double() for seed in (0, 1)]
     stack = HeadStack(heads, [dropout, 0.0], torch.device("cpu"), torch.float64, torch.float64)
     losses = backward(stack, data, torch.Generator().manual_seed(5))
     for member, head in enumerate(heads):
@@ -247,7 +248,7 @@ def test_the_monitor_picks_the_best_epoch(monitor: Monitor) -> None:
     scores, labels = logits.sigmoid().numpy(), val.labels.numpy()
     recomputed = {
         Monitor.VAL_LOSS: -loss_of(logits, val.labels, val).item(),
-        Monitor.AUROC: mean_auroc(aurocs(labels, scores))[0],
+        Monitor.AUROC: mean_auroc(aurocs(labels, scores, FINDINGS))[0],
         Monitor.F1: macro_f1(labels, scores),
     }
     assert history.best.value == pytest.approx(recomputed[monitor])
@@ -311,3 +312,41 @@ def test_batch_size_and_epochs_have_an_effect() -> None:
     assert longer.epochs[:2] == base.epochs
     assert len(longer.epochs) == 3
     assert larger.epochs[0].val_loss != base.epochs[0].val_loss
+
+
+def test_unknown_cells_have_no_part_in_the_training() -> None:
+    """With half of a label's cells unknown, the head is that of plain torch with those cells removed from the loss."""
+    data, val = examples(300, seed=1), examples(100, seed=2)
+    masks = []
+    for part in (data, val):
+        known = torch.ones_like(part.labels, dtype=torch.bool)
+        known[::2, 4] = False
+        masks.append(known)
+    masked, masked_val = (
+        Examples(part.inputs, part.labels * known, part.weights, known)
+        for part, known in zip((data, val), masks, strict=True)
+    )
+    configuration, settings = Configuration((8, 5), lr=3e-3), TrainingSettings(epochs=4, batch_size=32)
+    (history,) = train(masked, masked_val, [configuration], settings)
+    head = initial_head(WIDTH, (8, 5), 14, settings.seed).to(data.inputs.dtype)
+    optimizer = torch.optim.Adam(head.parameters(), lr=configuration.lr, weight_decay=configuration.weight_decay)
+    shuffle = torch.Generator().manual_seed(_derive_seed(settings.seed, "batches"))
+
+    def loss_of_known(part: Examples, rows: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        cells = known[rows]
+        labels, logits = part.labels[rows][cells], head(part.inputs[rows])[cells]
+        weights = torch.where(part.labels > 0.5, part.weights[1], part.weights[0])[rows][cells]
+        return F.binary_cross_entropy_with_logits(logits, labels, weights)
+
+    for epoch in range(history.best_epoch or 0):
+        for rows in torch.randperm(len(data.inputs), generator=shuffle).split(settings.batch_size):  # type: ignore[no-untyped-call]
+            optimizer.zero_grad()
+            loss_of_known(data, rows, masks[0]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        with torch.no_grad():
+            val_loss = loss_of_known(val, torch.arange(len(val.inputs)), masks[1]).item()
+        assert history.epochs[epoch].val_loss == pytest.approx(val_loss, rel=1e-6)
+    for found, expected in zip(history.head().parameters(), head.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    (complete,) = train(data, val, [configuration], settings)
+    assert complete.epochs[-1].val_loss != history.epochs[-1].val_loss

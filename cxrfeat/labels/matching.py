@@ -1,0 +1,180 @@
+"""Join images with metadata lines, by path or by name, and never by a name that is not unique."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrfeat.io.schema import METADATA, Status
+
+SUFFIXES = frozenset(("png", "jpg", "jpeg", "dcm", "dicom", "tif", "tiff", "bmp"))
+"""Suffixes that a table may leave out or give differently; any other ending belongs to the name, as in a DICOM UID."""
+
+
+class MetadataStatus(StrEnum):
+    """Outcome of the search for an image's metadata line."""
+
+    MATCHED = "matched"
+    NO_LINE = "no-line"
+    AMBIGUOUS_NAME = "ambiguous-name"
+    REJECTED_LINE = "rejected-line"
+
+
+class ImageMatcher:
+    """Matcher of image paths with the lines of a metadata table.
+
+    A table with folders is matched by path, relative to the images root; folders that all its paths share may be
+    absent from the root, and folders that all images share may be absent from the table. A table without folders, and
+    one whose paths fit no image, is matched by file name, with or without suffix, where the name is unique among the
+    images and in the table.
+
+    Attributes:
+        by_path: True if images are matched by path.
+        stripped: folders at the start of the table's paths that were left out to match; empty without such.
+    """
+
+    def __init__(self, lines: pa.Table, listed: Iterable[str]) -> None:
+        """Index the lines.
+
+        Args:
+            lines: table of :data:`cxrfeat.io.schema.METADATA_LINES`.
+            listed: paths of all images that exist now, relative to the images root.
+        """
+        self._lines = lines
+        self._accepted = pc.equal(self._lines["status"], Status.OK.value).to_pylist()
+        self._paths: dict[str, list[int]] = {}
+        images = list(dict.fromkeys(listed))
+        paths = self._lines["image_path"].to_pylist()
+        self.stripped, self._image_prefix = _find_prefixes(paths, images)
+        self.by_path = self.stripped is not None
+        if self.stripped is not None:
+            for row, path in enumerate(paths):
+                if path is not None:
+                    self._add(self._paths, path.removeprefix(self.stripped), row)
+        self._names: dict[str, list[int]] = {}
+        self._stems: dict[str, list[int]] = {}
+        for row, name in enumerate(self._lines["image_index"].to_pylist()):
+            if name is not None:
+                self._add(self._names, name, row)
+                self._add(self._stems, strip_suffix(name), row)
+        self._known: set[str] = set()
+        self._image_names: Counter[str] = Counter()
+        self._image_stems: Counter[str] = Counter()
+        self._count(images)
+
+    def match(self, images: Sequence[str]) -> pa.Table:
+        """Return one row per image: its path, the columns of its metadata line, and ``metadata_status``.
+
+        Args:
+            images: (N,) paths relative to the images root.
+
+        Returns:
+            (N rows) ``image_path``, :data:`cxrfeat.io.schema.METADATA` without ``image_index``, ``metadata_status``.
+            The metadata is null unless the status is ``matched``.
+        """
+        self._count(images)
+        found = [self._find(image) for image in images]
+        rows = pa.array([row if status == MetadataStatus.MATCHED else None for row, status in found], pa.int64())
+        columns = [name for name in METADATA.names if name != "image_index"]
+        table = self._lines.select(columns).take(rows)
+        table = table.add_column(0, "image_path", pa.array(images, pa.string()))
+        return table.append_column("metadata_status", pa.array([status.value for _, status in found], pa.string()))
+
+    def find_rows(self, images: Sequence[str]) -> list[int | None]:
+        """Return the matching row of the lines for each image path or name; None unless it is matched."""
+        self._count(images)
+        found = map(self._find, images)
+        return [row if status == MetadataStatus.MATCHED else None for row, status in found]
+
+    def find_unused(self, images: Sequence[str]) -> list[str]:
+        """Return the sorted images of the accepted lines that match none of the given image paths."""
+        used = {row for row, status in map(self._find, images) if status == MetadataStatus.MATCHED}
+        keys = pc.coalesce(self._lines["image_path"], self._lines["image_index"]).to_pylist()
+        return sorted(key for row, key in enumerate(keys) if self._accepted[row] and row not in used)
+
+    def describe(self) -> str:
+        """Return how images are matched, as one sentence."""
+        if not self.by_path:
+            return "images are matched with the metadata by file name"
+        left_out = f", without the leading {self.stripped} of the table" if self.stripped else ""
+        return f"images are matched with the metadata by path{left_out}"
+
+    def _find(self, image: str) -> tuple[int | None, MetadataStatus]:
+        """Return the line of an image, and the outcome."""
+        if self.by_path:
+            return self._choose(self._paths.get(image.removeprefix(self._image_prefix), []))
+        name = image.rpartition("/")[2]
+        stem = strip_suffix(name)
+        for key, lines, images in (
+            (name, self._names, self._image_names),
+            (stem, self._stems, self._image_stems),
+        ):
+            if key in lines:
+                return (None, MetadataStatus.AMBIGUOUS_NAME) if images[key] > 1 else self._choose(lines[key])
+        return None, MetadataStatus.NO_LINE
+
+    def _choose(self, rows: Sequence[int]) -> tuple[int | None, MetadataStatus]:
+        accepted = [row for row in rows if self._accepted[row]]
+        if len(accepted) > 1:
+            return None, MetadataStatus.AMBIGUOUS_NAME
+        if accepted:
+            return accepted[0], MetadataStatus.MATCHED
+        return None, MetadataStatus.REJECTED_LINE if rows else MetadataStatus.NO_LINE
+
+    def _count(self, images: Iterable[str]) -> None:
+        """Count the names of images that are new."""
+        for image in images:
+            if image not in self._known:
+                self._known.add(image)
+                name = image.rpartition("/")[2]
+                self._image_names[name] += 1
+                self._image_stems[strip_suffix(name)] += 1
+
+    @staticmethod
+    def _add(index: dict[str, list[int]], key: str, row: int) -> None:
+        index.setdefault(key, []).append(row)
+
+
+def strip_suffix(name: str) -> str:
+    """Return a file name without an image suffix.
+
+    Example:
+        >>> strip_suffix("a.PNG"), strip_suffix("1.2.840.113")
+        ('a', '1.2.840.113')
+    """
+    stem, _, suffix = name.rpartition(".")
+    return stem if stem and suffix.lower() in SUFFIXES else name
+
+
+def _find_prefixes(paths: Sequence[str | None], images: Sequence[str]) -> tuple[str | None, str]:
+    """Return the leading folders to leave out of the table's paths and of the images' paths, so that most images match.
+
+    The first is None if the table has no folders, or if no image matches by path.
+    """
+    known = {path for path in paths if path is not None}
+    if not known:
+        return None, ""
+    best = 0
+    chosen: tuple[str | None, str] = None, ""
+    for image_prefix in _prefixes(images):
+        targets = {image.removeprefix(image_prefix) for image in images}
+        for prefix in _prefixes(known):
+            matches = sum(path.removeprefix(prefix) in targets for path in known)
+            if matches > best:
+                best, chosen = matches, (prefix, image_prefix)
+    return chosen
+
+
+def _prefixes(paths: Iterable[str]) -> list[str]:
+    """Return the empty prefix and every run of leading folders that all paths share, the shortest first."""
+    folders = [path.split("/")[:-1] for path in paths]
+    prefixes = [""]
+    for level in zip(*folders, strict=False):
+        if len(set(level)) > 1:
+            break
+        prefixes.append(f"{prefixes[-1]}{level[0]}/")
+    return prefixes
