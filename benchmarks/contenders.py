@@ -85,7 +85,7 @@ class JobContender(Contender):
         log = {"enabled": "true", "dir": str(marks.parent), "compress": "false", "rolling.enabled": "false"}
         conf = [word for name, value in log.items() for word in ("--conf", f"spark.eventLog.{name}={value}")]
         folders = ["--images", str(images), "--output", str(output)]
-        return ["spark-submit", *conf, "spark_jobs/extract.py", *folders, *network]
+        return ["spark-submit", *conf, "spark_jobs/extract.py", *folders, *network, *self.arguments]
 
     def marks(self, output: Path, marks: Path) -> list[Mark]:
         """Return one mark per image, the images of a task spread evenly over its time.

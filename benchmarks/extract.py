@@ -2,6 +2,7 @@
 
     python -m benchmarks.extract --images DIR [--weights PATH --backbone resnet50-v1] [--count 2048]
     python -m benchmarks.extract --images DIR --contenders all --count 621 --long-count 2000
+    python -m benchmarks.extract --images DIR --count 64 --contenders --metadata CSV [--lists TRAIN_VAL TEST]
     python -m benchmarks.extract --images DIR --list        # each contender's command
 
 ``steady`` is the rate after start-up, as :mod:`benchmarks.steady` defines it; ``end to end`` is the time from the start
@@ -74,13 +75,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison and print it."""
     parser = machine.option_parser(__doc__, images=2048, part="extract")
     names = ["all", *CONTENDERS]
-    parser.add_argument("--contenders", nargs="+", default=[BARE, NAIVE], choices=names, metavar="NAME")
+    parser.add_argument("--contenders", nargs="*", default=[BARE, NAIVE], choices=names, metavar="NAME")
     parser.add_argument("--long-count", type=int, metavar="N", help="run the job and the bare loop over N images too")
+    parser.add_argument(
+        "--metadata", type=Path, metavar="CSV", help="run the job with this metadata too; every image once"
+    )
+    parser.add_argument(
+        "--lists", type=Path, nargs=2, metavar="TXT", help="official lists for --metadata: train_val, test"
+    )
     parser.add_argument("--list", action="store_true", help="print the commands and run nothing")
     options = parser.parse_args(argv)
     chosen = CONTENDERS if options.list or "all" in options.contenders else options.contenders
     entries: list[Entry] = [(JobContender(), options.count)]
     entries += [(CONTENDERS[name], max(1, round(options.count * CONTENDERS[name].share))) for name in chosen]
+    if options.metadata:
+        words = ["--metadata", str(options.metadata.resolve())]
+        if options.lists:
+            words += [
+                "--train-val-list",
+                str(options.lists[0].resolve()),
+                "--test-list",
+                str(options.lists[1].resolve()),
+            ]
+        entries.append((JobContender(name="job with metadata", arguments=tuple(words)), options.count))
     if options.long_count:
         entries = [(JobContender(), options.long_count), (CONTENDERS[BARE], options.long_count), *entries]
     network = ["--backbone", options.backbone, "--weights", options.weights]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cxrfeat.labels.columns import load_column_map
+from cxrfeat.labels.label_sets import load_label_set
 from cxrfeat.labels.metadata import read_metadata
 
 PAGES = (
@@ -53,6 +55,18 @@ def test_the_example_of_metadata_can_be_used(readme: str, tmp_path: Path) -> Non
     metadata = read_metadata([str(tmp_path / "labels.csv")])
     assert len(metadata.rejected()) == 0
     assert metadata.lines["findings"].to_pylist() == [["Mass", "Pleural_Thickening"], [], None]
+
+
+def test_the_examples_of_column_map_and_label_set_can_be_used(pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    """The TOML files of docs/LABELS.md load, with the options that are commented out too."""
+    column_map, label_set = blocks((pytestconfig.rootpath / "docs" / "LABELS.md").read_text(encoding="utf-8"), "toml")
+    (tmp_path / "map.toml").write_text(column_map, encoding="utf-8")
+    (tmp_path / "set.toml").write_text(label_set, encoding="utf-8")
+    assert load_column_map(str(tmp_path / "map.toml")).labels.separator == ";"
+    assert load_label_set(str(tmp_path / "set.toml")).outputs == ("Opacity", "Cardiomegaly")
+    flags = column_map.replace('column = "Diagnoses"', "").replace("# flags", "flags").replace("# merge", "merge")
+    (tmp_path / "map.toml").write_text(flags, encoding="utf-8")
+    assert set(load_column_map(str(tmp_path / "map.toml")).labels.flags) == {"Mass", "Nodule"}
 
 
 def test_python_examples_are_python(readme: str) -> None:

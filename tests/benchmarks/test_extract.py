@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,3 +112,9 @@ def test_every_command_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"\n{name}\n" in printed for name in CONTENDERS)
     assert "spark_jobs/extract.py --images xrays --output OUTPUT" in printed
     assert "env MALLOC_MMAP_THRESHOLD_=" in printed
+    given = ["--images", "xrays", "--list", "--metadata", "labels.csv", "--lists", "a.txt", "b.txt"]
+    assert extract.main(given) == 0
+    printed = capsys.readouterr().out
+    assert re.search(
+        r"job with metadata\n.*--metadata \S*labels\.csv --train-val-list \S*a\.txt --test-list \S*b\.txt", printed
+    )
