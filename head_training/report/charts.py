@@ -16,6 +16,7 @@ from head_training.report.style import BLUE, CONTEXT, INK, MUTED, VERMILLION, co
 def labelled_bars(axes: Axes, names: Sequence[str], counts: NDArray[np.integer], totals: NDArray[np.integer]) -> None:
     """Draw horizontal bars, the last on top, each labelled with its count and its share of its total."""
     bars = axes.barh(names, counts, color=BLUE, height=0.72)
+    axes.set_ylim(-0.6, max(len(names), 3) - 0.4)  # a single bar would fill the figure
     texts = [
         f"{count(number)} · {percent(number / total if total else None)}"
         for number, total in zip(counts, totals, strict=True)

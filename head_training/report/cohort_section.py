@@ -32,7 +32,7 @@ def data_section(data: ReportImages, sheet: Sheet | None = None) -> Section:
     """Return figures and tables of prevalence, patients, views, labels and splits, and the contact sheet if given."""
     images, rejected = data.images, data.rejected
     unlabelled = len(images) - len(data.labels)
-    findings = data.labels[:, : data.label_set.findings_count]  # (labelled images, findings)
+    _, findings = data.findings
     no_finding = float((findings.sum(axis=1) == 0).mean()) if len(findings) else None
     lead = [
         _describe_labels(data),
@@ -73,6 +73,9 @@ def _prevalence(data: ReportImages) -> Plot:
         if counts.any()
         else "No image has a finding"
     )
+
+    if counts.any() and len(data.names) == 1:
+        title = f"{spell(most)} occurs in {percent(shares[0])} of images"
 
     def plot(axes: Axes) -> None:
         labelled_bars(axes, [spell(data.names[index]) for index in order], counts[order], data.known[order])
@@ -173,9 +176,10 @@ def _views(data: ReportImages) -> Plot:
 
 
 def _co_occurrence(data: ReportImages) -> Plot | None:
-    if len(data.names) < 2:
+    names, labels = data.findings
+    if len(names) < 2:
         return None
-    together = data.labels.T.astype(float) @ data.labels  # (F, F) images with both findings
+    together = labels.T.astype(float) @ labels  # (F, F) images with both findings
     counts = np.diag(together)  # (F,)
     with np.errstate(invalid="ignore"):  # a finding without images gives 0/0 = NaN
         shares = together / counts[:, None]
@@ -183,14 +187,14 @@ def _co_occurrence(data: ReportImages) -> Plot | None:
     pair = strongest_pair(shares, symmetric=False)
     title = "No image has two findings"
     if pair is not None and shares[pair] > 0:
-        row, column = (spell(data.names[index]) for index in pair)
+        row, column = (spell(names[index]) for index in pair)
         title = f"{percent(shares[pair], 0)} of images with {row} also have {column}"
 
     def plot(axes: Axes) -> None:
         heat_map(
             axes,
             shares,
-            data.names,
+            names,
             style.SEQUENTIAL,
             (0.0, float(np.nanmax(shares, initial=0.01))),
             mark=0.25,
@@ -205,14 +209,15 @@ def _co_occurrence(data: ReportImages) -> Plot | None:
 
 
 def _correlation(data: ReportImages) -> Plot | None:
-    if len(data.names) < 2:
+    names, labels = data.findings
+    if len(names) < 2:
         return None
-    correlations = correlate(data.labels)  # (F, F)
+    correlations = correlate(labels)  # (F, F)
     np.fill_diagonal(correlations, np.nan)
     pair = strongest_pair(np.abs(correlations), symmetric=True)
     title = "No correlation between findings is defined"
     if pair is not None:
-        first, second = (spell(data.names[index]) for index in pair)
+        first, second = (spell(names[index]) for index in pair)
         verb = "occur together" if correlations[pair] > 0 else "rarely occur together"
         title = f"{first} and {second} {verb} (r\u00a0=\u00a0{decimal(correlations[pair], 2)})"
         if abs(correlations[pair]) < _MIN_CORRELATION:
@@ -220,7 +225,7 @@ def _correlation(data: ReportImages) -> Plot | None:
 
     def plot(axes: Axes) -> None:
         bound = float(np.nanmax(np.abs(correlations), initial=0.01))
-        heat_map(axes, correlations, data.names, style.DIVERGING, (-bound, bound), mark=_MIN_CORRELATION, digits=2)
+        heat_map(axes, correlations, names, style.DIVERGING, (-bound, bound), mark=_MIN_CORRELATION, digits=2)
 
     caption = (
         "Pearson's r between labels (φ, since labels are binary). Values of |r| from 0.10 are printed. "
@@ -271,19 +276,27 @@ def _prevalence_by_view(data: ReportImages) -> Plot | None:
 def _finding_table(data: ReportImages) -> Table:
     """Return the frequency of each finding: in all images, alone, in patients and in each split."""
     found = data.labels == 1  # (N, F)
-    columns = [*found.T, ~found.any(axis=1)]  # F + 1 of (N,): the labels and No Finding
+    has_negative = data.label_set.negative_output
+    columns = [*found.T, *([] if has_negative else [~found.any(axis=1)])]  # (N,) each: the labels and No Finding
     alone = found.sum(axis=1) <= 1
     patients = data.images.loc[data.labelled, "patient_id"].to_numpy()
     splits = data.splits[data.labelled].to_numpy()
     rows = []
-    known = [*data.known, len(found)]
-    for name, has, total in zip((*map(spell, data.names), NO_FINDING), columns, known, strict=True):
+    known, names = [*data.known, len(found)], [*map(spell, data.names), NO_FINDING]
+    for name, has, total in zip(names, columns, known, strict=False):
         numbers = [has.sum(), (has & alone).sum(), len(set(patients[has]))]
         numbers += [(has & (splits == split.value)).sum() for split in Split]
         rows.append((name, percent(float(has.sum() / total) if total else None), *map(count, numbers)))
     header = ("", "share", "images", "alone", "patients", *(f"images in {split.value}" for split in Split))
     caption = "Share: of the images whose label is known. Alone: images with this finding and no other."
-    return Table("Images and patients with each finding", header, rows, caption, wide=True, emphasis=(len(data.names),))
+    return Table(
+        "Images and patients with each finding",
+        header,
+        rows,
+        caption,
+        wide=True,
+        emphasis=(data.label_set.findings_count,),
+    )
 
 
 def _split_table(data: ReportImages) -> Table:

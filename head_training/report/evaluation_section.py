@@ -71,10 +71,13 @@ def _forest(metrics: EvaluationMetrics) -> Plot:
             f"{spell(best)} has the highest AUROC ({decimal(numbers[best].value, 2)}), "
             f"{spell(worst)} the lowest ({decimal(numbers[worst].value, 2)})"
         )
-    shown = [*(numbers[finding] for finding in order), *(metrics.number("auroc", average) for average in _AVERAGES)]
+        if len(metrics.names) == 1:
+            title = f"The AUROC of {spell(best)} is {decimal(numbers[best].value, 2)}"
+    averages = _AVERAGES if len(metrics.names) > 1 else {}
+    shown = [*(numbers[finding] for finding in order), *(metrics.number("auroc", average) for average in averages)]
 
     def plot(axes: Axes) -> None:
-        forest(axes, [*map(spell, order), *_AVERAGES.values()], shown, bold=[len(order)])
+        forest(axes, [*map(spell, order), *averages.values()], shown, bold=[len(order)])
         axes.axvline(0.5, color=style.MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
         axes.set_xlabel("AUROC on test")
 
@@ -83,15 +86,16 @@ def _forest(metrics: EvaluationMetrics) -> Plot:
 
 
 def _table(metrics: EvaluationMetrics) -> Table:
-    rows = []
-    for scope in (*metrics.names, *_AVERAGES):
+    rows, averages = [], _AVERAGES if len(metrics.names) > 1 else {}
+    for scope in (*metrics.names, *averages):
         number = metrics.number("average_precision", scope)
         counts = ("", "") if scope in _AVERAGES else (count(number.positives), percent(_prevalence(number)))
         rows.append((_AVERAGES.get(scope) or spell(scope), *counts, number.text()))
     header = ("", "positives", "prevalence", "average precision")
     title = f"The mean average precision is {decimal(metrics.number('average_precision', 'macro').value)}"
+    emphasis = tuple(range(len(metrics.names), len(rows)))
     caption = "Compare it with the prevalence, which is the average precision of a random ranking."
-    return Table(title, header, rows, caption, emphasis=(len(metrics.names), len(metrics.names) + 1))
+    return Table(title, header, rows, caption, emphasis=emphasis)
 
 
 def _prevalence(number: MetricValue) -> float | None:
@@ -111,6 +115,8 @@ def _roc(metrics: EvaluationMetrics) -> Multiples:
         panels.append((f"{spell(finding)} {decimal(value)}", panel))
     high = sum(value >= _HIGH_AUROC for value in values)
     title = f"{high} of {len(values)} findings reach an AUROC of {decimal(_HIGH_AUROC, 2)}"
+    if len(values) == 1:
+        title = f"The ROC curve of {spell(next(iter(_curves(metrics))))}"
     caption = f"ROC curves: sensitivity against 1 − specificity, with the AUROC; gray: chance.{_without_curve(metrics)}"
     return Multiples(title, panels, caption)
 
@@ -125,7 +131,9 @@ def _precision_recall(metrics: EvaluationMetrics) -> Multiples:
         panels.append((f"{spell(finding)} {decimal(precision.value)}", panel))
     title = "Precision and recall"
     if np.isfinite(lifts).any():
-        title = f"Average precision is {np.nanmin(lifts):.1f} to {np.nanmax(lifts):.1f} times the prevalence"
+        low, high = np.nanmin(lifts), np.nanmax(lifts)
+        times = f"{low:.1f}" if len(lifts) == 1 else f"{low:.1f} to {high:.1f}"
+        title = f"Average precision is {times} times the prevalence"
     caption = f"Precision against recall, with the average precision; gray: prevalence.{_without_curve(metrics)}"
     return Multiples(title, panels, caption)
 

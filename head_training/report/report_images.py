@@ -78,6 +78,12 @@ class ReportImages:
         """Labels (labelled images, F): 1 for positive, 0 for negative or unknown."""
         return np.nan_to_num(self.all_labels[self.labelled])
 
+    @property
+    def findings(self) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+        """Names of the findings, without the negative label, and their (labelled images, findings) labels."""
+        count = self.label_set.findings_count
+        return self.names[:count], self.labels[:, :count]
+
     @cached_property
     def known(self) -> NDArray[np.int64]:
         """Number (F,) of images whose label is known."""

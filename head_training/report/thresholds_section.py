@@ -27,7 +27,8 @@ def operating_section(metrics: EvaluationMetrics) -> Section:
         "Thresholds are chosen on the validation set and applied unchanged to the test set; a fixed threshold is the "
         "same for all findings. A sensitivity that was reached in validation is not guaranteed on the test set."
     ]
-    return Section("Operating points", [*blocks, _averages_table(metrics, points)], lead)
+    averages = [_averages_table(metrics, points)] if len(metrics.names) > 1 else []
+    return Section("Operating points", [*blocks, *averages], lead)
 
 
 def triage_section(metrics: EvaluationMetrics) -> Section:
@@ -47,7 +48,7 @@ def triage_section(metrics: EvaluationMetrics) -> Section:
     if points:
         blocks.append(_triage_table(metrics, points))
     lead = [
-        "Could X-rays without any of the 14 findings be set aside unread? The probability of any finding is computed "
+        "Could X-rays without any of the findings be set aside unread? The probability of any finding is computed "
         "as 1\u00a0−\u00a0Π(1\u00a0−\u00a0p), which treats findings as independent. No Finding does not mean healthy, "
         "and a label is not a diagnosis: these results describe a ranking, not a clinical workflow."
     ]

@@ -37,7 +37,12 @@ def training_section(run: TrainingRun) -> Section:
     ]
     facts = [
         (count(len(run.grid)), "configurations"),
-        (decimal(selected["val_auroc"]), f"mean validation AUROC of {selected['val_auroc_findings']:.0f} findings"),
+        (
+            decimal(selected["val_auroc"]),
+            f"mean validation AUROC of {selected['val_auroc_findings']:.0f} findings"
+            if len(run.names) > 1
+            else f"validation AUROC of {spell(run.names[0])}",
+        ),
         (f"{selected['best_epoch']:.0f} of {selected['epochs']:.0f}", "best epoch of the selected configuration"),
         *((count(number), f"configurations {status}") for status, number in _incomplete(run.grid)),
     ]
