@@ -25,7 +25,9 @@ from cxrfeat.head.calibration import Calibration
 from cxrfeat.head.inputs import COVARIATES, Inputs
 from cxrfeat.head.mlp import Head
 from cxrfeat.io.schema import HANDLE
-from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
+from cxrfeat.labels.findings import ANY_FINDING
+from cxrfeat.labels.label_set import LabelSet
+from cxrfeat.labels.label_sets import NIH14
 
 Gray8 = NDArray[np.uint8]
 
@@ -179,20 +181,27 @@ def save_weights(path: Path, state: object) -> Weights:
 
 
 def bundle(
-    dim: int, *, covariates: tuple[str, ...] = COVARIATES, extractor: str = "fake:0:fake", seed: int = 0
+    dim: int,
+    *,
+    covariates: tuple[str, ...] = COVARIATES,
+    extractor: str = "fake:0:fake",
+    seed: int = 0,
+    label_set: LabelSet = NIH14,
 ) -> Bundle:
     """Return a bundle of an untrained head whose statistics, calibration and thresholds all change the result."""
     random = np.random.default_rng(seed)
     mean, scale = random.normal(size=dim).astype(np.float32), random.uniform(0.5, 2, dim).astype(np.float32)
     imputed = {name: {"age": 46.875, "sex": 0.5625}[name] for name in covariates}
     torch.manual_seed(seed)
-    thresholds: dict[str, float | None] = {**dict.fromkeys(FINDINGS, 0.5), "Hernia": None, ANY_FINDING: 0.9}
+    labels = label_set.outputs
+    thresholds: dict[str, float | None] = {**dict.fromkeys(labels, 0.5), labels[-1]: None, ANY_FINDING: 0.9}
     return Bundle(
-        head=Head(dim + len(covariates), (5, 4), len(FINDINGS)).eval(),
+        head=Head(dim + len(covariates), (5, 4), len(labels)).eval(),
         inputs=Inputs(mean, scale, imputed),
         hidden=(5, 4),
         extractor=extractor,
-        calibration=Calibration(np.linspace(0.5, 2, 14), np.linspace(-0.5, 0.5, 14)),
+        calibration=Calibration(np.linspace(0.5, 2, len(labels)), np.linspace(-0.5, 0.5, len(labels))),
         thresholds={"youden": thresholds, "f1": dict.fromkeys(thresholds, 0.25)},
         training={},
+        label_set=label_set,
     )

@@ -12,11 +12,37 @@ import pytest
 import torch
 
 from cxrfeat.head.bundle import load_bundle
+from cxrfeat.labels.label_sets import LABEL_SETS
 from head_training.fit import parse
 from head_training.training.history import TrainingHistory
 from head_training.training.training_progress import TrainingProgress
 from tests.head_training.runs import FAST, bundle_bytes, fit, record
 from tests.head_training.samples import EXTRACTOR, change, random_table, write
+
+
+def test_labels_are_chosen_when_a_head_is_trained(features: Path, tmp_path: Path) -> None:
+    """The same embeddings train heads of other label sets, built in or from a file."""
+    (tmp_path / "mine.toml").write_text('labels = ["Opacity"]\n[merges]\nOpacity = ["Mass", "Edema"]\n')
+    merged = list(LABEL_SETS["nih-merged"].outputs)
+    for name, outputs in (("nih-merged", merged), (str(tmp_path / "mine.toml"), ["Opacity"])):
+        run = tmp_path / outputs[0]
+        assert fit(features, run, *FAST, "--labels", name) == 0
+        assert list(load_bundle(run / "head").label_set.outputs) == outputs
+        assert list(record(run)["train_positives"]) == outputs
+        assert f"score_{outputs[0]}" in pq.read_table(run / "predictions.parquet").column_names
+    assert fit(features, tmp_path / "none", *FAST, "--labels", "none") == 2
+
+
+def test_labels_without_a_positive_are_an_error_or_dropped(
+    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error names the labels and the option that leaves them out."""
+    assert fit(features, tmp_path / "run", *FAST, "--labels", "chexpert") == 2
+    assert "no image of the training split has the label Enlarged_Cardiomediastinum" in capsys.readouterr().err
+    assert fit(features, tmp_path / "run", *FAST, "--labels", "chexpert", "--drop-empty") == 0
+    outputs = load_bundle(tmp_path / "run" / "head").label_set.outputs
+    assert "Pleural_Effusion" in outputs
+    assert "Fracture" not in outputs
 
 
 @pytest.mark.parametrize(

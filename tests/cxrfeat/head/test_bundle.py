@@ -24,6 +24,9 @@ from cxrfeat.head.calibration import Calibration
 from cxrfeat.head.inputs import Inputs
 from cxrfeat.head.mlp import Head
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
+from cxrfeat.labels.label_set import LabelSet
+from cxrfeat.labels.label_sets import LABEL_SETS, NIH14
+from tests import fakes
 
 EXTRACTOR = "resnet50:abc:pillow-224"
 
@@ -101,6 +104,23 @@ def test_a_folder_without_a_bundle_is_named(tmp_path: Path) -> None:
     [
         (lambda d: d.update(format=FORMAT + 1), f"format {FORMAT + 1}; this version reads formats up to {FORMAT}"),
         (lambda d: d.update(format="1"), "format '1'; expected a number"),
+        (lambda d: d.update(format=True), "format True; expected a number"),
+        (lambda d: d.update(dims=[]), r"dims is \[\]; expected an object"),
+        (lambda d: d.update(thresholds=None), "thresholds is null; expected an object"),
+        (lambda d: d.update(calibration="none"), 'calibration is "none"; expected an object'),
+        (lambda d: d.update(extractor=3), "extractor is 3; expected a text"),
+        (lambda d: d["dims"].update(hidden="4"), "expected whole numbers above 0"),
+        (lambda d: d["dims"].update(hidden=[True]), "expected whole numbers above 0"),
+        (lambda d: d["dims"].update(inputs=-7), "expected whole numbers above 0"),
+        (lambda d: d["imputed"].update(age="46"), "imputed is .*expected finite numbers"),
+        (lambda d: d["imputed"].update(age=float("nan")), "imputed is .*expected finite numbers"),
+        (lambda d: d["calibration"]["slope"].update(Mass="1"), "invalid calibration: TypeError: '1' is not a number"),
+        (lambda d: d["calibration"]["slope"].update(Mass=True), "invalid calibration: TypeError: True is not a number"),
+        (lambda d: d["calibration"]["intercept"].update(Mass=float("inf")), "invalid calibration: ValueError"),
+        (lambda d: d["thresholds"]["youden"].update(Mass=True), "'youden' thresholds outside 0 to 1: Mass True"),
+        (lambda d: d["thresholds"]["youden"].update(Mass=float("nan")), "'youden' thresholds outside 0 to 1: Mass nan"),
+        (lambda d: d["thresholds"].update(youden=[]), r"thresholds of 'youden' are for \[\]; expected"),
+        (lambda d: d.update(format=2), "label_set: a label set is NoneType; expected a table"),
         (lambda d: d.pop("dims"), "lacks dims$"),
         (lambda d: d["dims"].pop("hidden"), "hidden"),
         (lambda d: d["labels"].reverse(), "labels .*Hernia.*in this order"),
@@ -126,6 +146,22 @@ def test_a_changed_description_is_refused(
     save_bundle(make_bundle(), tmp_path / "head")
     edit(tmp_path / "head", change)
     with pytest.raises(BundleError, match=message):
+        load_bundle(tmp_path / "head")
+
+
+@pytest.mark.parametrize("label_set", LABEL_SETS.values(), ids=LABEL_SETS)
+def test_a_bundle_holds_its_label_set(label_set: LabelSet, tmp_path: Path) -> None:
+    """Every set comes back; NIH's findings are written in the format of earlier programs, the others in a newer one."""
+    bundle = fakes.bundle(5, label_set=label_set)
+    save_bundle(bundle, tmp_path / "head")
+    loaded = load_bundle(tmp_path / "head")
+    assert loaded.label_set == label_set
+    assert loaded.fingerprint == bundle.fingerprint
+    description = json.loads((tmp_path / "head" / "bundle.json").read_text())
+    assert description["labels"] == list(label_set.outputs)
+    assert (description["format"], "label_set" in description) == ((1, False) if label_set == NIH14 else (FORMAT, True))
+    edit(tmp_path / "head", lambda d: d["labels"].append("Zebra"))
+    with pytest.raises(BundleError, match=r"labels .*Zebra.* in this order"):
         load_bundle(tmp_path / "head")
 
 

@@ -13,8 +13,9 @@ from cxrfeat.errors import BundleError
 from cxrfeat.head import predictor
 from cxrfeat.head.bundle import Bundle
 from cxrfeat.head.predictor import Predictor
-from cxrfeat.io.schema import predictions_schema
+from cxrfeat.io.schema import predictions_schema, scored_schema
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
+from cxrfeat.labels.label_sets import LABEL_SETS
 from tests import fakes
 
 DIM = 6
@@ -103,3 +104,25 @@ def test_an_unknown_operating_point_is_refused() -> None:
     """The message lists the available operating points."""
     with pytest.raises(BundleError, match=r"no operating point 'f2'; it has f1, youden$"):
         Predictor(fakes.bundle(DIM), "f2")
+
+
+@pytest.mark.parametrize("name", ["normal-abnormal", "chexpert5", "nih14+no-finding"])
+def test_columns_are_those_of_the_label_set(name: str) -> None:
+    """One column per label; the negative label is predicted, but is no part of any finding."""
+    label_set = LABEL_SETS[name]
+    predictor = Predictor(fakes.bundle(6, label_set=label_set), "f1")
+    covariates = {"age": np.zeros(4, np.float32), "sex": np.zeros(4, np.float32)}
+    predictions = predictor.predict(np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32), covariates)
+    assert predictions.probabilities.shape == (4, len(label_set.outputs))
+    findings = predictions.probabilities[:, : len(label_set.labels)]
+    np.testing.assert_allclose(predictions.any_finding, 1 - np.prod(1 - findings, axis=1), rtol=1e-5)
+    columns = predictor.to_columns(predictions)
+    assert [column for column in columns if column.startswith("probability_")] == [
+        f"probability_{label}" for label in label_set.outputs
+    ]
+    assert predictor.schema == scored_schema(label_set.outputs)
+    assert predictor.gradients(np.zeros((1, 6), np.float32), {n: v[:1] for n, v in covariates.items()}).shape == (
+        1,
+        len(label_set.outputs),
+        6,
+    )

@@ -12,6 +12,7 @@ import pytest
 from cxrfeat.head.bundle import load_bundle, save_bundle
 from cxrfeat.images.png_jpeg import decode
 from cxrfeat.labels.findings import FINDINGS
+from cxrfeat.labels.label_sets import LABEL_SETS
 from cxrfeat.web.examples import SIDE, draw_example, list_examples
 from cxrfeat.web.service import ServiceSettings, open_service
 from tests import fakes
@@ -60,6 +61,30 @@ def test_the_page_shows_the_model_card(client: httpx.Client) -> None:
     ):
         assert text in html
     assert all(finding.replace("_", " ") in html for finding in FINDINGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("normal-abnormal", ["Chest X-ray: 1 finding</h1>", "probability of “Abnormal”", "the set “normal-abnormal”"]),
+        ("chexpert5", ["Chest X-ray: 5 findings</h1>", "Any of the 5 findings", "Pleural Effusion"]),
+        ("nih14+no-finding", ["Chest X-ray: 15 labels</h1>", "Any of the 14 findings", "text mining"]),
+    ],
+)
+def test_the_words_fit_the_number_of_labels(
+    settings: ServiceSettings, tmp_path: Path, name: str, texts: list[str]
+) -> None:
+    """Titles, legends and the card speak of one finding, five findings or fifteen labels."""
+    extractor, label_set = load_bundle(settings.head).extractor, LABEL_SETS[name]
+    save_bundle(fakes.bundle(2048, extractor=extractor, label_set=label_set), tmp_path / "head")
+    with serve(open_service(replace(settings, head=str(tmp_path / "head")))) as other:
+        html = other.get("/").text
+        image = fakes.png(fakes.gray_image())
+        answer = other.post("/api/predict", content=image, headers={"Content-Type": "image/png"}).json()
+    for text in texts:
+        assert text in html
+    assert ('<div class="any" hidden>' in html) == (name == "normal-abnormal")
+    assert [entry["finding"] for entry in answer["findings"]] == list(label_set.outputs)
 
 
 def test_a_head_without_age_sex_and_record_has_a_page(settings: ServiceSettings, tmp_path: Path) -> None:
