@@ -39,7 +39,8 @@ function showFindings(findings, onSelect) {
   byId("scale").textContent = `full bar: ${percent(upper, 0)}`;
   byId("findings").replaceChildren(...sorted.map((entry) => makeRow(entry, upper, () => onSelect(entry))));
   const selected = sorted.find((entry) => entry.finding === previous) ?? sorted[0];
-  document.querySelector(`input[value=${selected.finding}]`).checked = true;
+  const radios = [...byId("findings").querySelectorAll("input")]; // not by a selector: a label may hold any character
+  radios.find((radio) => radio.value === selected.finding).checked = true;
   onSelect(selected);
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -14,10 +15,12 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import ExifTags, Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from cxrfeat.head.bundle import load_bundle, save_bundle
+from cxrfeat.labels.label_sets import LABEL_SETS
 from cxrfeat.web.examples import draw_example
-from cxrfeat.web.service import Service
+from cxrfeat.web.service import Service, ServiceSettings, open_service
 from tests import fakes
-from tests.cxrfeat.web.conftest import PATIENCE_S
+from tests.cxrfeat.web.conftest import PATIENCE_S, serve
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -93,6 +96,31 @@ def check_prediction(page: Page, path: Path, service: Service) -> None:
 def test_a_visitor_sees_the_findings_of_an_image(page: Page, phantom: Path, service: Service) -> None:
     """All 14, sorted, with thresholds, positive ones marked, the overall score, and the assumptions."""
     check_prediction(page, phantom, service)
+
+
+@pytest.mark.parametrize("name", ["normal-abnormal", "nih14+no-finding"])
+def test_a_head_of_another_label_set_has_its_page(
+    browser: Browser, settings: ServiceSettings, tmp_path: Path, phantom: Path, name: str
+) -> None:
+    """One label, and fifteen with a blank in a name: every row can be chosen and shows its map."""
+    label_set = LABEL_SETS[name]
+    extractor = load_bundle(settings.head).extractor
+    save_bundle(fakes.bundle(2048, extractor=extractor, label_set=label_set), tmp_path / "head")
+    with serve(open_service(replace(settings, head=str(tmp_path / "head")))) as client:
+        page = browser.new_page(base_url=str(client.base_url))
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto("/")
+        upload(page, phantom)
+        expect(page.locator(".finding")).to_have_count(len(label_set.outputs))
+        noun = "finding" if len(label_set.outputs) == 1 else "labels"
+        expect(page.locator("#status")).to_contain_text(f"of {len(label_set.outputs)} {noun} at or above")
+        last = label_set.outputs[-1].replace("_", " ")
+        page.locator("#opacity").fill("60")
+        page.get_by_role("radio", name=last).check()
+        expect(page.locator("#legend-finding")).to_have_text(last)
+        assert complaints == []
+        page.close()
 
 
 @pytest.mark.shared
