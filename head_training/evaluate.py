@@ -136,8 +136,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def describe_columns(sources: Sources) -> list[str]:
     """Return which predictions are measured, and what is odd about them or about the labels."""
-    scale, predictions = next(iter(sources.predictions.scales)), sources.predictions
-    lines = [f"measuring {len(sources.findings)} labels of {sources.label_set.name}, scale {scale}"]
+    predictions = sources.predictions
+    lines = [f"measuring the columns {', '.join(predictions.columns)} as labels of {sources.label_set.name}"]
     if predictions.hard:
         lines.append(f"warning: only 0 and 1 in {', '.join(predictions.hard)}: hard labels, not scores to rank by")
     if sources.ground_truth.other_names:

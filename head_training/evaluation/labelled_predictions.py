@@ -32,12 +32,14 @@ class PredictionTable:
         findings: F predicted findings, in canonical order.
         scales: (N, F) float64 values in [0, 1] by prefix without underscore; the first scale is the one to evaluate.
         split: (N,) column ``split`` of the table; None if it has none.
+        columns: names of the F columns of the first scale.
     """
 
     images: pa.Array
     findings: tuple[str, ...]
     scales: Mapping[str, NDArray[np.float64]]
     split: pa.Array | None
+    columns: tuple[str, ...] = ()
 
     @property
     def hard(self) -> list[str]:
@@ -98,7 +100,8 @@ def read_predictions(path: Path, label_set: LabelSet, prefix: str | None = None)
         for found, columns in chosen.items()
     }
     split = table["split"].combine_chunks().cast(pa.string()) if "split" in table.column_names else None
-    return PredictionTable(images, findings, scales, split)
+    measured = next(iter(chosen.values()))
+    return PredictionTable(images, findings, scales, split, tuple(measured[finding] for finding in findings))
 
 
 def splits_from_lists(images: pa.Array, lists: Mapping[Split, Sequence[str]]) -> pa.Array:

@@ -95,7 +95,7 @@ def test_any_table_of_labels_and_any_label_set(case: Case, capsys: pytest.Captur
     options += ["--columns", str(case.folder / "map.toml"), "--labels", str(case.folder / "set.toml")]
     assert main([*options, "--output", str(case.folder / "flags"), "--resamples", "20"]) == 0
     printed = capsys.readouterr()
-    assert "measuring 1 labels of set, scale p" in printed.err
+    assert "measuring the columns p Mass as labels of set" in printed.err
     assert "warning: only 0 and 1 in Mass: hard labels" in printed.err
     metrics = read(case.folder / "flags")
     (auroc,) = [

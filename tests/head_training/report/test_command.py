@@ -207,3 +207,23 @@ def test_a_report_needs_neither_torch_nor_spark() -> None:
     code = "import sys, head_training.report.__main__; print(sorted({'torch', 'pyspark'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_table_of_ones_own_and_its_labels(case: Case) -> None:
+    """The data section describes a table by its column map, in the label set that is asked for."""
+    folder = case.folder
+    (folder / "own.csv").write_text("file;what\na.png;Mass, Edema\nb.png;Mass\nc.png;No Finding\n")
+    (folder / "map.toml").write_text('image = "file"\n[labels]\ncolumn = "what"\nseparator = ","\n')
+    words = [
+        "--metadata",
+        str(folder / "own.csv"),
+        "--columns",
+        str(folder / "map.toml"),
+        "--labels",
+        "normal-abnormal",
+    ]
+    assert report.main([*words, "--output", str(folder / "own")]) == 0
+    html = (folder / "own" / "report.html").read_text()
+    assert "Abnormal occurs in 66.7\u00a0% of images" in html
+    assert "the set normal-abnormal" in html
+    assert report.main(["--run", str(folder / "run"), "--labels", "nih14", "--output", str(folder / "own")]) == 2
