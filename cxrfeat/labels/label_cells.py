@@ -75,10 +75,17 @@ def read_labels(
         texts = ["\n".join(records.texts[row] for row in group) for group in groups]
         lines = [_merge([lines[row] for row in group], labels.merge) for group in groups]
     kinds = (
-        pa.array([line[place] for line in lines], METADATA.field(name).type)
+        _to_lists([line[place] for line in lines], METADATA.field(name).type)
         for place, name in enumerate(("findings", "findings_unknown", "findings_uncertain"))
     )
     return TableLabels(rows, list(texts), *kinds)
+
+
+def _to_lists(names: Sequence[Names | None], dtype: pa.DataType) -> pa.Array:
+    """Return a column of lists, built from the distinct ones."""
+    codes: dict[Names | None, int] = {}
+    rows = [codes.setdefault(value, len(codes)) for value in names]
+    return pa.array(list(codes), dtype).take(pa.array(rows, pa.int64()))
 
 
 def _read_names(records: Records, column: str, separator: str, report: Report) -> list[LineLabels]:

@@ -29,8 +29,8 @@ class ImageMatcher:
 
     A table with folders is matched by path, relative to the images root; folders that all its paths share may be
     absent from the root, and folders that all images share may be absent from the table. A table without folders, and
-    one whose paths fit no image, is matched by file name, with or without suffix, where the name is unique among the
-    images and in the table.
+    one whose paths fit no image, is matched by file name, where the name is unique among the images and in the table.
+    In both cases, an exact match comes first; without one, the suffix is ignored where that leaves the name unique.
 
     Attributes:
         by_path: True if images are matched by path.
@@ -45,24 +45,20 @@ class ImageMatcher:
             listed: paths of all images that exist now, relative to the images root.
         """
         self._lines = lines
-        self._accepted = pc.equal(self._lines["status"], Status.OK.value).to_pylist()
-        self._paths: dict[str, list[int]] = {}
+        self._accepted = pc.equal(lines["status"], Status.OK.value).to_pylist()
         images = list(dict.fromkeys(listed))
-        paths = self._lines["image_path"].to_pylist()
+        paths = lines["image_path"].to_pylist()
         self.stripped, self._image_prefix = _find_prefixes(paths, images)
         self.by_path = self.stripped is not None
-        if self.stripped is not None:
-            for row, path in enumerate(paths):
-                if path is not None:
-                    self._add(self._paths, path.removeprefix(self.stripped), row)
-        self._names: dict[str, list[int]] = {}
+        self._exact: dict[str, list[int]] = {}  # path or file name → lines
         self._stems: dict[str, list[int]] = {}
-        for row, name in enumerate(self._lines["image_index"].to_pylist()):
-            if name is not None:
-                self._add(self._names, name, row)
-                self._add(self._stems, strip_suffix(name), row)
+        for row, value in enumerate(paths if self.by_path else lines["image_index"].to_pylist()):
+            if value is not None:
+                key = value.removeprefix(self.stripped or "")
+                self._exact.setdefault(key, []).append(row)
+                self._stems.setdefault(strip_suffix(key), []).append(row)
         self._known: set[str] = set()
-        self._image_names: Counter[str] = Counter()
+        self._images: Counter[str] = Counter()  # path or file name → number of images
         self._image_stems: Counter[str] = Counter()
         self._count(images)
 
@@ -103,18 +99,17 @@ class ImageMatcher:
         left_out = f", without the leading {self.stripped} of the table" if self.stripped else ""
         return f"images are matched with the metadata by path{left_out}"
 
+    def _key(self, image: str) -> str:
+        """Return the part of an image path that identifies it in the table."""
+        return image.removeprefix(self._image_prefix) if self.by_path else image.rpartition("/")[2]
+
     def _find(self, image: str) -> tuple[int | None, MetadataStatus]:
         """Return the line of an image, and the outcome."""
-        if self.by_path:
-            return self._choose(self._paths.get(image.removeprefix(self._image_prefix), []))
-        name = image.rpartition("/")[2]
-        stem = strip_suffix(name)
-        for key, lines, images in (
-            (name, self._names, self._image_names),
-            (stem, self._stems, self._image_stems),
-        ):
-            if key in lines:
-                return (None, MetadataStatus.AMBIGUOUS_NAME) if images[key] > 1 else self._choose(lines[key])
+        key = self._key(image)
+        stem = strip_suffix(key)
+        for name, lines, images in ((key, self._exact, self._images), (stem, self._stems, self._image_stems)):
+            if name in lines:
+                return (None, MetadataStatus.AMBIGUOUS_NAME) if images[name] > 1 else self._choose(lines[name])
         return None, MetadataStatus.NO_LINE
 
     def _choose(self, rows: Sequence[int]) -> tuple[int | None, MetadataStatus]:
@@ -130,13 +125,9 @@ class ImageMatcher:
         for image in images:
             if image not in self._known:
                 self._known.add(image)
-                name = image.rpartition("/")[2]
-                self._image_names[name] += 1
-                self._image_stems[strip_suffix(name)] += 1
-
-    @staticmethod
-    def _add(index: dict[str, list[int]], key: str, row: int) -> None:
-        index.setdefault(key, []).append(row)
+                key = self._key(image)
+                self._images[key] += 1
+                self._image_stems[strip_suffix(key)] += 1
 
 
 def strip_suffix(name: str) -> str:
@@ -161,9 +152,9 @@ def _find_prefixes(paths: Sequence[str | None], images: Sequence[str]) -> tuple[
     best = 0
     chosen: tuple[str | None, str] = None, ""
     for image_prefix in _prefixes(images):
-        targets = {image.removeprefix(image_prefix) for image in images}
+        targets = {strip_suffix(image.removeprefix(image_prefix)) for image in images}
         for prefix in _prefixes(known):
-            matches = sum(path.removeprefix(prefix) in targets for path in known)
+            matches = sum(strip_suffix(path.removeprefix(prefix)) in targets for path in known)
             if matches > best:
                 best, chosen = matches, (prefix, image_prefix)
     return chosen

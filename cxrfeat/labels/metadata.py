@@ -118,13 +118,19 @@ def read_metadata(locations: Sequence[str], column_map: ColumnMap | None = None)
     places = {name: records.header.index(column) for name, column in found.items()}
     errors = CellErrors()
     columns = _read_columns(records, column_map, found, errors)
-    images = [cell.value for cell in cells.parse_column(records.column(places["image"]), cells.parse_text)]
+    images = [None if cells.is_missing(text) else text for text in records.column(places["image"])]
     if "patient" not in places:
         columns["patient"] = _find_patients(images, column_map.patient_pattern)
     labels = read_labels(records, column_map.labels, set(places.values()), images, errors.add)
     rows = labels.rows
     needed = [(found[name], places[name]) for name in ("image", "patient") if name in places]
-    reasons = [_find_reason(records.rows[row], needed, columns["patient"][row]) for row in rows]
+    patients = columns["patient"]
+    reasons = [
+        None
+        if images[row] is not None and patients[row] is not None  # nearly all rows
+        else _find_reason(records.rows[row], needed, patients[row])
+        for row in rows
+    ]
     names, paths = _split_paths(images)
     columns |= {"image_index": list(names), "image_path": list(paths)}
     nothing: list[object] = [None] * len(images)
@@ -177,9 +183,8 @@ def _keep(
     parsed: Sequence[Cell], column: str, texts: Sequence[str | None], records: Records, errors: CellErrors
 ) -> list[object]:
     """Return the values, and count the cells with a reason."""
-    for row, cell in enumerate(parsed):
-        if cell.reason is not None:
-            errors.add(column, cell.reason, records.numbers[row], texts[row])
+    for row in [row for row, cell in enumerate(parsed) if cell.reason is not None]:
+        errors.add(column, str(parsed[row].reason), records.numbers[row], texts[row])
     return [cell.value for cell in parsed]
 
 
@@ -238,6 +243,8 @@ def _agree(values: Sequence[object]) -> bool:
 def _reject_repeats(table: pa.Table) -> pa.Table:
     """Reject further lines about one image: all but the most complete if they agree, every one if they contradict."""
     keys = pc.coalesce(table["image_path"], table["image_index"]).to_pylist()
+    if len(set(keys)) == len(keys):
+        return table
     reasons, messages = table["reason"].to_pylist(), table["message"].to_pylist()
     groups: dict[str, list[int]] = {}
     repeated: set[str] = set()

@@ -37,6 +37,8 @@ CASES: dict[str, tuple[list[str], dict[str, str]]] = {  # lines, image -> patien
     "two lines of a stem": (["a.png", "a.jpg"], {"a.dcm": "ambiguous-name"}),
     "exact before stem": (["a.png", "a.jpg"], {"a.png": "0", "x/a.jpg": "1"}),
     "by path": (["p1/v.jpg", "p2/v.jpg"], {"p1/v.jpg": "0", "p2/v.jpg": "1", "p3/v.jpg": "no-line"}),
+    "by path, other suffix": (["p1/v.jpg", "p2/v.jpg"], {"p1/v.png": "0", "p2/v": "1", "p3/v.png": "no-line"}),
+    "by path, two of a stem": (["p1/v", "p2/v"], {"p1/v.png": "ambiguous-name", "p1/v.jpg": "ambiguous-name"}),
     "leading folder": (["D/train/p1/v.jpg", "D/train/p2/v.jpg"], {"train/p1/v.jpg": "0", "train/p2/v.jpg": "1"}),
     "two leading folders": (["D/train/p1/v.jpg", "D/train/p2/v.jpg"], {"p1/v.jpg": "0", "p2/v.jpg": "1"}),
     "folder of the images": (["p1/v.jpg", "p2/v.jpg"], {"files/p1/v.jpg": "0", "files/p2/v.jpg": "1"}),
