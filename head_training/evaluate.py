@@ -138,8 +138,10 @@ def describe_columns(sources: Sources) -> list[str]:
     """Return which predictions are measured, and what is odd about them or about the labels."""
     predictions = sources.predictions
     lines = [f"measuring the columns {', '.join(predictions.columns)} as labels of {sources.label_set.name}"]
-    if predictions.hard:
-        lines.append(f"warning: only 0 and 1 in {', '.join(predictions.hard)}: hard labels, not scores to rank by")
+    if predictions.hard_labels:
+        lines.append(
+            f"warning: only 0 and 1 in {', '.join(predictions.hard_labels)}: hard labels, not scores to rank by"
+        )
     if sources.ground_truth.other_names:
         names = ", ".join(f"{name} ({count})" for name, count in sources.ground_truth.other_names.items())
         lines.append(f"names in the labels that are not in {sources.label_set.name}: {names}")

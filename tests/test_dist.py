@@ -167,7 +167,9 @@ def test_the_installed_command_runs_every_step(dist: tuple[Path, Path], tmp_path
     assert "40 listed" in cxrfeat(
         "extract", "--images", "xrays", *metadata, "--weights", RANDOM, "--output", "features"
     )
-    cxrfeat("fit", "--features", "features/embeddings", "--output", "run", "--epochs", "2", "--no-report")
+    cxrfeat(
+        "fit", "--features", "features/embeddings", "--output", "run", "--epochs", "2", "--no-report", "--drop-empty"
+    )
     assert "40 scored" in cxrfeat("score", "--drops", "features/embeddings", "--head", "run/head", "--output", "scored")
     scored = pads.dataset(str(folder / "scored" / "predictions"), partitioning="hive").to_table()
     assert scored.num_rows == 40

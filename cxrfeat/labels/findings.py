@@ -54,6 +54,10 @@ def format_findings(findings: Iterable[str]) -> str:
 
     Raises:
         ValueError: a name is unknown.
+
+    Example:
+        >>> format_findings(["Mass", "Atelectasis"]), format_findings([])
+        ('Atelectasis|Mass', 'No Finding')
     """
     given = set(findings)
     unknown = sorted(given.difference(FINDINGS))

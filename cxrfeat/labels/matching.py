@@ -50,13 +50,10 @@ class ImageMatcher:
         paths = lines["image_path"].to_pylist()
         self.stripped, self._image_prefix = _find_prefixes(paths, images)
         self.by_path = self.stripped is not None
-        self._exact: dict[str, list[int]] = {}  # path or file name → lines
-        self._stems: dict[str, list[int]] = {}
-        for row, value in enumerate(paths if self.by_path else lines["image_index"].to_pylist()):
-            if value is not None:
-                key = value.removeprefix(self.stripped or "")
-                self._exact.setdefault(key, []).append(row)
-                self._stems.setdefault(strip_suffix(key), []).append(row)
+        values = paths if self.by_path else lines["image_index"].to_pylist()
+        keys = [None if value is None else value.removeprefix(self.stripped or "") for value in values]
+        self._exact = _index(keys)  # path or file name → lines
+        self._stems = _index([None if key is None else strip_suffix(key) for key in keys])
         self._known: set[str] = set()
         self._images: Counter[str] = Counter()  # path or file name → number of images
         self._image_stems: Counter[str] = Counter()
@@ -112,13 +109,14 @@ class ImageMatcher:
                 return (None, MetadataStatus.AMBIGUOUS_NAME) if images[name] > 1 else self._choose(lines[name])
         return None, MetadataStatus.NO_LINE
 
-    def _choose(self, rows: Sequence[int]) -> tuple[int | None, MetadataStatus]:
+    def _choose(self, found: int | list[int]) -> tuple[int | None, MetadataStatus]:
+        rows = [found] if isinstance(found, int) else found
         accepted = [row for row in rows if self._accepted[row]]
         if len(accepted) > 1:
             return None, MetadataStatus.AMBIGUOUS_NAME
         if accepted:
             return accepted[0], MetadataStatus.MATCHED
-        return None, MetadataStatus.REJECTED_LINE if rows else MetadataStatus.NO_LINE
+        return None, MetadataStatus.REJECTED_LINE
 
     def _count(self, images: Iterable[str]) -> None:
         """Count the names of images that are new."""
@@ -128,6 +126,20 @@ class ImageMatcher:
                 key = self._key(image)
                 self._images[key] += 1
                 self._image_stems[strip_suffix(key)] += 1
+
+
+def _index(keys: Sequence[str | None]) -> dict[str, int | list[int]]:
+    """Return key → row, or the list of rows of a key that occurs several times."""
+    index: dict[str, int | list[int]] = {}
+    for row, key in enumerate(keys):
+        if key is None:
+            continue
+        first = index.setdefault(key, row)
+        if isinstance(first, list):
+            first.append(row)
+        elif first != row:
+            index[key] = [first, row]
+    return index
 
 
 def strip_suffix(name: str) -> str:

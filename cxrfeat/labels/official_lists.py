@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -38,8 +39,12 @@ class OfficialLists:
         An entry with folders stands for the images whose path ends with it; one without for all images of its name. The
         suffix may be left out. An image in both lists gets the first one that holds it: ``test`` before ``train_val``.
         """
-        keys = {name: {key(entry) for entry in entries} for name, entries in self.names.items()}
-        return [_find(key(image), keys) for image in images]
+        return [_find(key(image), self._keys) for image in images]
+
+    @cached_property
+    def _keys(self) -> dict[str, set[str]]:
+        """List → entries in the form in which they are compared."""
+        return {name: {key(entry) for entry in entries} for name, entries in self.names.items()}
 
     def check(self, images: Sequence[str], lines: pa.Table, max_unmatched: float) -> list[str]:
         """Check that the lists belong to the images, and return one sentence per list for the log.
@@ -55,11 +60,10 @@ class OfficialLists:
         """
         found = self.find(images)
         known = lines["image_index"].to_pylist()
-        found_lines = self.find(name for name in known if name is not None)
         messages = []
         for name, entries in self.names.items():
             count = found.count(name)
-            if not count and name not in found_lines:
+            if not count and name not in self.find(entry for entry in known if entry is not None):
                 example = images[0] if images else next(filter(None, known), "none")
                 raise ConfigError(
                     f"{self.locations[name]}: none of its {len(entries):,} names is known to the images or the "

@@ -141,7 +141,7 @@ def _splits_of_patients(
     return [splits.get(patient) if patient is not None else None for patient in patients]
 
 
-def check_no_patient_in_two_splits(assignments: Iterable[tuple[str, str]]) -> None:
+def check_patients_disjoint(assignments: Iterable[tuple[str, str]]) -> None:
     """Check that no patient has more than one split, given (patient, split) pairs.
 
     Raises:

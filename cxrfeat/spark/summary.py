@@ -116,7 +116,8 @@ def _summarise_metadata(lines: pa.Table, without_image: int) -> dict[str, Any]:
 def _describe_patients(rows: pa.Table) -> dict[str, Any]:
     """Return the counts of patients, findings, sexes, ages and splits of rows with metadata columns."""
     age, sex, findings = rows["age_years"], _tally(rows, "sex"), rows["findings"]
-    found = Counter(pc.list_flatten(findings).to_pylist())
+    counts = pc.value_counts(pc.list_flatten(findings)).to_pylist()
+    found = Counter({str(entry["values"]): int(entry["counts"]) for entry in counts})
     names = [*FINDINGS, *sorted(set(found).difference(FINDINGS), key=lambda name: (-found[name], name))]
     known_findings = {name: found[name] for name in names if found[name]}
     none = pc.fill_null(pc.equal(pc.list_value_length(findings), 0), fill_value=False)

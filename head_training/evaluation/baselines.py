@@ -1,7 +1,7 @@
 """Metadata-only baselines: logistic regression on view position, age and sex.
 
-View position correlates with disease (bedridden patients are imaged AP), and age and sex add a little. A head that does
-no better than these baselines has learnt nothing from the image.
+View position correlates with disease, as bedridden patients are imaged AP, and age and sex add a little. A head that
+does no better than these baselines has learnt nothing from the images.
 """
 
 from __future__ import annotations
@@ -34,34 +34,37 @@ class Baseline:
     """Logistic regressions on metadata columns.
 
     Attributes:
-        columns: names of the input columns.
-        models: one per finding; None if the training images lack a class.
+        columns: names of the C input columns.
+        models: F models, one per finding; None if the training images lack a class.
     """
 
     columns: tuple[str, ...]
     models: Sequence[Pipeline | None]
 
     def predict(self, table: pa.Table) -> NDArray[np.float64]:
-        """Return (N, F) probabilities for N rows of metadata; zeros for findings without a model."""
+        """Return (N, F) float64 probabilities for N rows of metadata; 0 for findings without a model."""
         inputs = _to_inputs(table, self.columns)  # (N, C)
         columns = [
             np.zeros(len(table)) if model is None else model.predict_proba(inputs)[:, 1] for model in self.models
-        ]
+        ]  # (N,) each
         return np.stack(columns, axis=1)
 
 
 def fit_baselines(train: pa.Table, findings: Sequence[str], label_set: LabelSet) -> dict[str, Baseline]:
-    """Fit every baseline on the training images only.
+    """Return every baseline by name, fitted on the training images.
 
-    Missing ages are imputed with the mean; missing sex and view position are categories.
+    A missing age is imputed with the mean; a missing sex or view position is a category of its own.
 
     Args:
-        train: one row per image, with age_years, sex, view_position and the label columns.
+        train: one row per training image, with age_years, sex, view_position and
+            :data:`head_training.evaluation.ground_truth.LABEL_COLUMNS`.
         findings: F labels to predict.
         label_set: set of the labels.
+
+    Source: scikit-learn's LogisticRegression with its default L2 penalty.
     """
-    columns_of_findings = [label_set.outputs.index(finding) for finding in findings]
-    labels = labels_of(train, label_set)[:, columns_of_findings]  # (N, F), NaN where unknown
+    outputs = [label_set.outputs.index(finding) for finding in findings]
+    labels = labels_of(train, label_set)[:, outputs]  # (N, F), NaN where unknown
     fitted = {}
     for name, columns in BASELINES.items():
         inputs = _to_inputs(train, columns)  # (N, C)
@@ -73,11 +76,12 @@ def fit_baselines(train: pa.Table, findings: Sequence[str], label_set: LabelSet)
 def _fit_known(columns: Sequence[str], inputs: NDArray[np.object_], labels: NDArray[np.float32]) -> Pipeline | None:
     """Return the model of one label, fitted where it is known; None if a class is absent."""
     known = ~np.isnan(labels)  # (N,)
-    label = labels[known]
+    label = labels[known]  # (K,)
     return _fit(columns, inputs[known], label) if 0 < label.sum() < len(label) else None
 
 
 def _fit(columns: Sequence[str], inputs: NDArray[np.object_], labels: NDArray[np.float32]) -> Pipeline:
+    """Return the model fitted on (K, C) inputs and (K,) labels."""
     age = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler())
     category = OneHotEncoder(handle_unknown="ignore")
     encoder = make_column_transformer(
@@ -88,6 +92,8 @@ def _fit(columns: Sequence[str], inputs: NDArray[np.object_], labels: NDArray[np
 
 def _to_inputs(table: pa.Table, columns: Sequence[str]) -> NDArray[np.object_]:
     """Return (N, C) values for scikit-learn: NaN for a missing age, "missing" for a missing category."""
-    missing = {"age_years": np.nan}
-    values = [[missing.get(name, "missing") if v is None else v for v in table[name].to_pylist()] for name in columns]
-    return np.array(values, dtype=object).T
+    inputs = []
+    for name in columns:
+        missing = np.nan if name == "age_years" else "missing"
+        inputs.append([missing if value is None else value for value in table[name].to_pylist()])
+    return np.array(inputs, dtype=object).T

@@ -1,4 +1,4 @@
-"""Labels and metadata to evaluate against. One unusable line in the metadata table rejects the whole file."""
+"""Labels and metadata to evaluate against. One unusable line of the metadata table rejects the whole file."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from cxrfeat.labels.matching import ImageMatcher
 from cxrfeat.labels.metadata import read_metadata
 
 LABEL_COLUMNS = ("findings", "findings_unknown", "findings_uncertain")
+"""Columns from which a label set derives its labels."""
 
 COLUMNS = ("image_index", "patient_id", "age_years", "sex", "view_position", *LABEL_COLUMNS)
+"""Columns of the metadata that an evaluation uses."""
 
 MAX_NAMED = 5
 """Maximum number of images named in an error message."""
@@ -36,8 +38,8 @@ class GroundTruth:
     Attributes:
         table: one row per image, :data:`COLUMNS` with the types of :data:`cxrfeat.io.schema.METADATA`; ``image_index``
             is the path of the image if the metadata has paths.
-        label_set: labels to evaluate.
-        lines: metadata lines of the rows, to find images by name; None if all names are exact.
+        label_set: F labels to evaluate.
+        lines: metadata lines of the rows, used to find images by name or path; None if names must match exactly.
         ages_unusable: number of ages set to null because they are unreadable or outside 0–123 years.
     """
 
@@ -48,22 +50,24 @@ class GroundTruth:
 
     @cached_property
     def labels(self) -> NDArray[np.float32]:
-        """(N, F) labels of 0 and 1, NaN where unknown."""
+        """(N, F) float32 labels of 0 and 1, NaN where unknown."""
         return labels_of(self.table, self.label_set)
 
     @cached_property
     def other_names(self) -> Mapping[str, int]:
-        """Names among the findings that are not in the label set, with their numbers of images."""
+        """Number of images by name, of the names among the findings that are not in the label set."""
         counts = Counter(pc.list_flatten(self.table["findings"]).to_pylist())
-        known = {name: self.label_set.covers(name) for name in counts}
-        return {name: count for name, count in counts.most_common() if not known[name]}
+        return {name: count for name, count in counts.most_common() if not self.label_set.covers(name)}
 
     def find(self, images: Sequence[str], what: str) -> list[str]:
-        """Return the ``image_index`` of each image, given by name or path, with or without suffix.
+        """Return the ``image_index`` of each image.
+
+        Args:
+            images: names or paths, with or without suffix.
+            what: description of the images in the error message, such as "predicted images".
 
         Raises:
-            PredictionsError: an image without ground truth; the message calls the images ``what`` and shows a name of
-                each side.
+            PredictionsError: an image without ground truth; the message gives names of both sides.
         """
         keys = self.table["image_index"].to_pylist()
         if self.lines is None:
@@ -82,7 +86,7 @@ class GroundTruth:
 
 
 def labels_of(table: pa.Table, label_set: LabelSet) -> NDArray[np.float32]:
-    """Return the (N, F) labels of N rows with :data:`LABEL_COLUMNS`: 0 and 1, NaN where unknown."""
+    """Return the (N, F) float32 labels of N rows with :data:`LABEL_COLUMNS`: 0 and 1, NaN where unknown."""
     return label_set.targets(*(table[name] for name in LABEL_COLUMNS)).with_nan()
 
 
@@ -90,16 +94,16 @@ def read_ground_truth(path: Path, label_set: LabelSet = NIH14, columns: str | No
     """Read a metadata table of any known dialect, plain or gzipped.
 
     Args:
-        path: the table.
+        path: CSV file.
         label_set: labels to evaluate.
-        columns: TOML file with a column map; None recognises a known dialect.
+        columns: TOML file with a column map; None recognises a known dialect by the header.
 
     Raises:
         ConfigError: a file does not exist.
-        MetadataError: an unusable table, a line that is rejected, or no labels at all; the message has the line number.
+        MetadataError: an unusable table, a rejected line, or no labels at all; the message gives the line number.
     """
     metadata = read_metadata([str(path)], load_column_map(columns) if columns else None)
-    rejected = np.flatnonzero(pc.is_valid(metadata.lines["reason"]).to_numpy())
+    rejected = np.flatnonzero(pc.is_valid(metadata.lines["reason"]).to_numpy())  # (rejected lines,)
     if len(rejected):
         first = int(rejected[0])
         raise MetadataError(

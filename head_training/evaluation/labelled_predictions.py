@@ -20,7 +20,7 @@ from head_training.evaluation.ground_truth import MAX_NAMED, GroundTruth
 from head_training.evaluation.ranking import any_label
 
 CALIBRATED, UNCALIBRATED = "probability_", "score_"
-"""Prefixes of a run's predictions after and before calibration: both are evaluated, the first one in full."""
+"""Column prefixes of a run's predictions after and before calibration: both are evaluated, the former in full."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class PredictionTable:
 
     Attributes:
         images: (N,) image names, all different.
-        findings: F predicted findings, in canonical order.
-        scales: (N, F) float64 values in [0, 1] by prefix without underscore; the first scale is the one to evaluate.
-        split: (N,) column ``split`` of the table; None if it has none.
+        findings: F predicted labels, in the order of the label set.
+        scales: (N, F) float64 values in [0, 1] by prefix without underscore; the first scale is the evaluated one.
+        split: (N,) column ``split`` of the table; None if the table lacks it.
         columns: names of the F columns of the first scale.
     """
 
@@ -42,9 +42,9 @@ class PredictionTable:
     columns: tuple[str, ...] = ()
 
     @property
-    def hard(self) -> list[str]:
-        """Labels whose values of the first scale are all 0 or 1: decisions, not scores."""
-        values = next(iter(self.scales.values()))
+    def hard_labels(self) -> list[str]:
+        """Labels whose values on the first scale are all 0 or 1: decisions instead of scores."""
+        values = next(iter(self.scales.values()))  # (N, F)
         return [label for label, column in zip(self.findings, values.T, strict=True) if np.isin(column, (0, 1)).all()]
 
 
@@ -53,12 +53,12 @@ class LabelledPredictions:
     """Predictions, labels and metadata of N images of one split.
 
     Attributes:
-        table: one row per image, with the columns of :class:`head_training.evaluation.ground_truth.GroundTruth`.
+        table: one row per image, with :data:`head_training.evaluation.ground_truth.COLUMNS`.
         labels: (N, F) bool, False where unknown.
         known: (N, F) bool, False where the label is unknown.
         scales: (N, F) float64 values by prefix.
-        any_finding: (N,) 1 if the image has a finding of the label set, 0 if it has none, NaN if unknown.
-        without_prediction: number of images in the split that have no prediction.
+        any_finding: (N,) float32: 1 if the image has a finding of the label set, 0 if it has none, NaN if unknown.
+        without_prediction: number of further images of the split, without a prediction.
     """
 
     table: pa.Table
@@ -71,21 +71,21 @@ class LabelledPredictions:
     @property
     def patients(self) -> NDArray[np.object_]:
         """(N,) patient of each image."""
-        names: NDArray[np.object_] = self.table["patient_id"].to_numpy()
-        return names
+        patients: NDArray[np.object_] = self.table["patient_id"].to_numpy()
+        return patients
 
 
 def read_predictions(path: Path, label_set: LabelSet, prefix: str | None = None) -> PredictionTable:
-    """Read a Parquet or CSV table with ``image_index`` or ``Image Index`` and one column in [0, 1] per label.
+    """Read a table with a column ``image_index`` or ``Image Index`` and one column of predictions per label.
 
     Args:
         path: ``.parquet``, ``.csv`` or ``.csv.gz``.
-        label_set: labels to look for; a column may be named by any spelling that the set knows.
-        prefix: prefix of the columns; None chooses the prefix with the most labels.
+        label_set: labels to look for; a column name ends with any spelling of a label that the set knows.
+        prefix: start of the column names, before the label; None chooses the prefix with the most labels.
 
     Raises:
-        PredictionsError: an unreadable file, no column of a finding, an ambiguous prefix, repeated images, values that
-            are missing, NaN or outside [0, 1]; the message names images.
+        PredictionsError: an unreadable file, no column of a label, an ambiguous prefix, repeated images, or values that
+            are missing, NaN or outside [0, 1]; the message names the first images.
     """
     table = _read_table(path)
     name = next((name for name in ("image_index", "Image Index") if name in table.column_names), None)
@@ -100,15 +100,19 @@ def read_predictions(path: Path, label_set: LabelSet, prefix: str | None = None)
         for found, columns in chosen.items()
     }
     split = table["split"].combine_chunks().cast(pa.string()) if "split" in table.column_names else None
-    measured = next(iter(chosen.values()))
-    return PredictionTable(images, findings, scales, split, tuple(measured[finding] for finding in findings))
+    evaluated = next(iter(chosen.values()))
+    return PredictionTable(images, findings, scales, split, tuple(evaluated[finding] for finding in findings))
 
 
 def splits_from_lists(images: pa.Array, lists: Mapping[Split, Sequence[str]]) -> pa.Array:
-    """Return the split of each image by lists of image names, null for an image in no list.
+    """Return the (N,) split of each of N images, null for an image that is in no list.
+
+    Args:
+        images: (N,) image names.
+        lists: image names of each split.
 
     Raises:
-        PredictionsError: an image in two lists.
+        PredictionsError: an image is in the lists of two splits.
     """
     split_of: dict[str, str] = {}
     for split, names in lists.items():
@@ -132,27 +136,28 @@ def join_ground_truth(
         sizes: expected number of images of each split, where it is known.
 
     Raises:
-        PredictionsError: an image without ground truth, or no prediction in test.
+        PredictionsError: an image without ground truth, or no prediction of a test image.
     """
     keys = ground_truth.find(predictions.images.to_pylist(), "predicted images")
-    truth_rows = pc.index_in(pa.array(keys), ground_truth.table["image_index"].combine_chunks())  # (N,)
+    ground_truth_rows = pc.index_in(pa.array(keys), ground_truth.table["image_index"].combine_chunks())  # (N,)
     label_set = ground_truth.label_set
-    predicted = [label_set.outputs.index(finding) for finding in predictions.findings]
-    labels = ground_truth.labels  # (images in the ground truth, labels of the set)
-    any_finding = any_label(labels[:, : label_set.findings_count])  # (images in the ground truth,)
+    predicted = [label_set.outputs.index(finding) for finding in predictions.findings]  # F columns
+    labels = ground_truth.labels  # (M, G): all M images and all G labels of the ground truth
+    any_finding = any_label(labels[:, : label_set.findings_count])  # (M,)
     labelled = {}
     for split in (Split.VAL, Split.TEST):
         in_split = pc.fill_null(pc.equal(splits, split.value), fill_value=False)
-        rows = np.flatnonzero(in_split.to_numpy(zero_copy_only=False))
+        rows = np.flatnonzero(in_split.to_numpy(zero_copy_only=False))  # (K,) rows of the predictions
         if not len(rows):
             continue
-        lines = truth_rows.take(pa.array(rows)).to_numpy()
+        matches = ground_truth_rows.take(pa.array(rows)).to_numpy()  # (K,) their rows of the ground truth
+        labels_of_split = labels[np.ix_(matches, predicted)]  # (K, F)
         labelled[split] = LabelledPredictions(
-            table=ground_truth.table.take(lines),
-            labels=labels[np.ix_(lines, predicted)] == 1,
-            known=~np.isnan(labels[np.ix_(lines, predicted)]),
+            table=ground_truth.table.take(matches),
+            labels=labels_of_split == 1,
+            known=~np.isnan(labels_of_split),
             scales={scale: values[rows] for scale, values in predictions.scales.items()},
-            any_finding=any_finding[lines],
+            any_finding=any_finding[matches],
             without_prediction=sizes.get(split, len(rows)) - len(rows),
         )
     if Split.TEST not in labelled:
@@ -189,7 +194,10 @@ def _check_images(path: Path, images: pa.Array) -> None:
 def _choose_columns(
     path: Path, names: Sequence[str], label_set: LabelSet, prefix: str | None
 ) -> dict[str, dict[str, str]]:
-    """Return label → column by prefix: the scale to evaluate and, if that is calibrated, the scores before it."""
+    """Return the columns of each scale as prefix → label → column name.
+
+    The first scale is the evaluated one; uncalibrated scores follow if it holds calibrated probabilities.
+    """
     found: dict[str, dict[str, str]] = {}
     for name in names:
         split = _split_name(name, label_set)
@@ -221,7 +229,7 @@ def _choose_columns(
 
 
 def _split_name(name: str, label_set: LabelSet) -> tuple[str, str] | None:
-    """Return prefix and label of a column, by the longest spelling that its name ends with; None without any."""
+    """Return prefix and label of a column by the longest spelling at the end of its name; None if no label matches."""
     spellings = sorted(label_set.spellings(), key=lambda pair: -len(pair[1]))
     for label, spelling in spellings:
         if label in label_set.outputs and fold(name[-len(spelling) :]) == fold(spelling):
@@ -230,8 +238,8 @@ def _split_name(name: str, label_set: LabelSet) -> tuple[str, str] | None:
 
 
 def _read_scale(path: Path, table: pa.Table, columns: Sequence[str], images: pa.Array) -> NDArray[np.float64]:
-    """Return the (N, F) values of F columns, checked to be in [0, 1]."""
-    values = np.empty((len(table), len(columns)))
+    """Return the (N, F) float64 values of F columns, checked to be in [0, 1]."""
+    values = np.empty((len(table), len(columns)))  # (N, F)
     for index, name in enumerate(columns):
         column = table[name].combine_chunks()
         if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):

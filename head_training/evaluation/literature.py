@@ -1,7 +1,7 @@
 """Published AUROC of the 14 findings of ChestX-ray14, by split protocol.
 
-A random split and the official one are different tasks and are never ranked together: the same model of Guendel et al.
-reaches 0.841 on random patients and 0.807 on the official list.
+Results on a random split and on the official split are never ranked together, because the tasks differ: the same model
+of Guendel et al. reaches 0.841 on random patients and 0.807 on the official list.
 """
 
 from __future__ import annotations
@@ -86,4 +86,4 @@ RESULTS = (
         mean=0.806, values="763 875 822 694 820 747 714 840 749 846 895 816 763 937", verified=False,
     ),
 )  # fmt: skip
-"""Both results on random splits were checked against that README; per-finding values of the other four were not."""
+"""The values of both results on random splits were checked against that README; those of the other four were not."""

@@ -10,7 +10,7 @@ holds the same rows under ``numbers``, and everything that is not a single value
                     findings: [...], missing_findings: [...], hard_labels: findings with values 0 and 1 alone,
                     left_out: rows that are neither val nor test}
     labels         {file, sha256: of the file, digest: of the evaluated (image, findings) pairs, ages_unusable,
-                    set: the label set, other_names: {name outside the label set: number of images},
+                    set: the label set, other_names: {name that is not in the label set: number of images},
                     counts: {"images": n, "patients": n, "No Finding": n, finding: n, ...} of all images in the file}
     protocol       {name: "official list" | "patient hash" | "unknown", why: a sentence, patients_in_both: number of
                     patients in both val and test}
@@ -97,14 +97,16 @@ from head_training.evaluation.sources import Sources, count_labels
 from head_training.evaluation.subgroups import SplitSamples
 
 FIXED = {"fixed_0.20": 0.2}
-"""Fixed threshold of multi-label papers, the same for every finding."""
+"""Fixed threshold of multi-label papers, the same for every finding, by operating point."""
 
 TRIAGE_RULES = ("youden", "sensitivity_0.90", "sensitivity_0.95", "sensitivity_0.99")
+"""Rules whose thresholds are chosen for triage."""
 
 _DIGITS = 6
 """Decimals of the points of curves, which are only drawn; metric values are not rounded."""
 
 Thresholds = dict[str, dict[str, float | None]]
+"""Threshold by operating point and finding."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Evaluation:
     metrics: Mapping[str, Any]
 
     def write(self, folder: Path) -> None:
-        """Write the table, then the JSON: if ``metrics.json`` exists, the evaluation is complete."""
+        """Write ``metrics.parquet``, then ``metrics.json``, whose existence marks a complete evaluation."""
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(self.metrics["numbers"], METRICS), folder / "metrics.parquet")
         text = json.dumps(self.metrics, allow_nan=False) + "\n"
@@ -126,12 +128,15 @@ class Evaluation:
 
 
 def evaluate(sources: Sources, *, resamples: int, seed: int) -> Evaluation:
-    """Evaluate predictions on test, and on val if they include it.
+    """Return all metrics of predictions on test, and on val if they include it.
 
     Args:
         sources: predictions, ground truth and splits.
         resamples: number of resamples of the patients, for the intervals.
         seed: seed of the resamples.
+
+    Raises:
+        ValueError: ``resamples`` is below 1.
     """
     samples = {
         split: SplitSamples(split, rows, sources.findings, sources.label_set, resamples=resamples, seed=seed)
@@ -172,7 +177,7 @@ def evaluate(sources: Sources, *, resamples: int, seed: int) -> Evaluation:
 
 
 def _explain_missing_triage(sources: Sources) -> str | None:
-    """Return why there is no triage; None if there is."""
+    """Return the reason for missing triage; None if triage is evaluated."""
     if sources.label_set.findings_count < 2:
         return "the label set has a single finding, which is the triage"
     count = len(sources.label_set.outputs)
@@ -180,7 +185,7 @@ def _explain_missing_triage(sources: Sources) -> str | None:
 
 
 def _choose_thresholds(val: SplitSamples | None, findings: Sequence[str], *, has_triage: bool) -> Thresholds:
-    """Choose all thresholds on val; without val only the fixed ones have values."""
+    """Return the thresholds chosen on val; without val, only the fixed thresholds have values."""
     triage = val.triage() if val else None
     points: Thresholds = {point: dict.fromkeys(findings, value) for point, value in FIXED.items()}
     for rules, scopes, sample in (
@@ -195,7 +200,7 @@ def _choose_thresholds(val: SplitSamples | None, findings: Sequence[str], *, has
 
 def _apply_rule(sample: Sample, rule: str) -> dict[str, float | None]:
     """Return the threshold that a rule chooses for each finding."""
-    return {finding: choose_threshold(labels, values, rule) for finding, _, labels, values in sample.known_columns()}
+    return {finding: choose_threshold(labels, scores, rule) for finding, _, labels, scores in sample.known_columns()}
 
 
 def _evaluate_split(split_samples: SplitSamples, thresholds: Thresholds) -> Iterator[MetricRow]:
@@ -242,15 +247,15 @@ def _describe_split(rows: LabelledPredictions, label_set: LabelSet) -> dict[str,
 def _curves(split_samples: SplitSamples) -> dict[str, Any]:
     """Return the ROC and precision-recall curves of each scope that has both classes."""
     sample, triage = split_samples.sample(split_samples.scale), split_samples.triage()
-    columns: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {
-        finding: (labels, values) for finding, _, labels, values in sample.known_columns()
+    # Labels (K,) and scores (K,) by scope, with K known cells.
+    columns: dict[str, tuple[NDArray[np.bool_], NDArray[np.float64]]] = {
+        finding: (labels, scores) for finding, _, labels, scores in sample.known_columns()
     }
     if len(sample.findings) > 1:
-        cells = sample.known_cells()
+        cells = sample.known_cells()  # (N, F)
         columns["micro"] = (sample.labels[cells], sample.probabilities[cells])
     if triage is not None:
-        ((_, _, *any_columns),) = triage.known_columns()
-        columns[ANY_FINDING] = (any_columns[0], any_columns[1])
+        columns |= {scope: (labels, scores) for scope, _, labels, scores in triage.known_columns()}
     drawable = {scope: pair for scope, pair in columns.items() if pair[0].any() and not pair[0].all()}
     return {scope: {"roc": _roc(*pair), "pr": _precision_recall(*pair)} for scope, pair in drawable.items()}
 
@@ -280,4 +285,5 @@ def _reliability(split_samples: SplitSamples) -> dict[str, Any]:
 
 
 def _round(values: NDArray[np.float64]) -> list[float | None]:
+    """Return rounded JSON numbers, null for NaN."""
     return [None if np.isnan(value) else round(float(value), _DIGITS) for value in values]

@@ -1,4 +1,4 @@
-"""Metrics of a sample of images, one row per value, each with its counts and bootstrap interval over patients."""
+"""Metrics of a sample of images: one row per value, with its counts and its bootstrap interval over patients."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from head_training.evaluation.ranking import auroc_and_ap, averaged_metrics
 
 Floats = NDArray[np.float64]
 
+# Notes of null values.
 NO_CLASS = "a class is absent"
 NO_THRESHOLD = "no threshold: val is missing or lacks a class"
 NO_DENOMINATOR = "the denominator is 0"
@@ -97,7 +98,7 @@ class Sample:
     ) -> MetricRow:
         """Return the metric row of a finding, or of all findings if the scope is an average.
 
-        The row has an interval if both the value and its (R,) replicates are given.
+        The row has an interval only if the value is not None and its (R,) replicates are given.
         """
         column = self.findings.index(scope) if scope in self.findings else slice(None)
         labels, known = self.labels[:, column], self.known_cells()[:, column]  # (N,) or (N, F)
@@ -147,13 +148,13 @@ def threshold_metrics(sample: Sample, point: str, thresholds: Mapping[str, float
     A finding without a threshold has rows with null values; the averages cover the other findings.
     """
     columns = [column for column, finding in enumerate(sample.findings) if thresholds[finding] is not None]
-    limits = np.array([thresholds[sample.findings[column]] for column in columns], dtype=np.float64)
-    # From here F counts only the findings with a threshold.
+    # From here on, F counts only the findings with a threshold.
+    applied = np.array([thresholds[sample.findings[column]] for column in columns], dtype=np.float64)  # (F,)
     known, labels = sample.known_cells()[:, columns], sample.labels[:, columns]  # (N, F)
-    # An unknown cell counts as a true negative in averaged_metrics, whose precision, recall and F1 ignore those.
-    predicted_positive = (sample.probabilities[:, columns] >= limits) & known  # (N, F)
-    tp, fp = labels & predicted_positive, ~labels & predicted_positive
-    tn, fn = known & ~labels & ~predicted_positive, labels & ~predicted_positive
+    # averaged_metrics takes unknown cells as true negatives, which do not affect precision, recall or F1.
+    predicted_positive = (sample.probabilities[:, columns] >= applied) & known  # (N, F)
+    tp, fp = labels & predicted_positive, ~labels & predicted_positive  # (N, F)
+    tn, fn = known & ~labels & ~predicted_positive, labels & ~predicted_positive  # (N, F)
     cells = np.stack([tp, fp, tn, fn], axis=2)  # (N, F, 4)
     sums = sample.bootstrap.sums(cells.reshape(len(labels), 4 * len(columns)))  # (R, 4 F)
     counts = sums.reshape(len(sums), len(columns), 4)  # (R, F, 4)
@@ -172,7 +173,7 @@ def threshold_metrics(sample: Sample, point: str, thresholds: Mapping[str, float
 def _finding_at_threshold(
     sample: Sample, finding: str, point: str, threshold: float | None, counts: Floats | None
 ) -> Iterator[MetricRow]:
-    """Yield the rows of one finding; counts: (R, 4) tp, fp, tn, fn of each resample."""
+    """Yield the rows of one finding; ``counts`` are the (R, 4) tp, fp, tn, fn of each resample."""
     metrics = ("sensitivity", "specificity", "ppv", "npv", "f1", "accuracy")
     if threshold is None or counts is None:
         yield from (sample.row(finding, metric, None, point=point, note=NO_THRESHOLD) for metric in metrics)
@@ -231,7 +232,7 @@ def calibration_metrics(sample: Sample) -> Iterator[MetricRow]:
             yield from (sample.row(finding, metric, None, note=NO_CLASS) for metric in defined)
             continue
         # The ECE is Σ over bins of |Σ over their images of (label - probability)| / N, so sums over images suffice.
-        columns = np.zeros((len(known), BINS + 1))  # (N, 16): gap in the bin of the image, squared error
+        columns = np.zeros((len(known), BINS + 1))  # (N, 16): label - probability in the image's bin; squared error
         columns[np.flatnonzero(known), to_bins(probabilities)] = labels - probabilities
         columns[known, BINS] = (labels - probabilities) ** 2
         with np.errstate(invalid="ignore"):  # 0 / 0 in a resample without a known label
@@ -244,7 +245,7 @@ def calibration_metrics(sample: Sample) -> Iterator[MetricRow]:
 
 
 def reliabilities(sample: Sample) -> dict[str, Reliability]:
-    """Return the reliability curve of each finding."""
+    """Return the reliability of each finding with a known label."""
     return {
         finding: reliability(labels, probabilities)
         for finding, _, labels, probabilities in sample.known_columns()
@@ -253,7 +254,7 @@ def reliabilities(sample: Sample) -> dict[str, Reliability]:
 
 
 def _macro_row(sample: Sample, metric: str, defined: Sequence[tuple[float, Floats]]) -> MetricRow:
-    """Return the mean of (value, (R,) replicates) pairs; it is undefined in a resample in which one of them is."""
+    """Return the mean over (value, (R,) replicates) pairs; a resample that lacks one of them does not define it."""
     note = f"mean over {len(defined)} of {len(sample.findings)} findings"
     if not defined:
         return sample.row("macro", metric, None, note=note)

@@ -1,4 +1,4 @@
-"""Ranking and classification metrics of the findings, computed by scikit-learn, None where they are undefined."""
+"""Ranking and classification metrics of the findings, computed by scikit-learn; undefined metrics are None."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class FindingAuroc:
 
     Attributes:
         finding: name of the finding.
-        positives, negatives: number of rows in each class.
+        positives, negatives: number of images in each class.
         auroc: None if a class is absent.
     """
 
@@ -31,7 +31,7 @@ def aurocs(labels: NDArray[np.floating], scores: NDArray[np.floating], names: Se
 
     Args:
         labels: (N, F) of 0 and 1, NaN where unknown.
-        scores: (N, F), higher for more likely; any monotonic scale.
+        scores: (N, F) finite, higher for more likely; any monotonic scale.
         names: (F,) names of the findings.
 
     Raises:
@@ -50,7 +50,7 @@ def aurocs(labels: NDArray[np.floating], scores: NDArray[np.floating], names: Se
     found = []
     for column, finding in enumerate(names):
         known = ~np.isnan(labels[:, column])  # (N,)
-        label, score = labels[known, column], scores[known, column]
+        label, score = labels[known, column], scores[known, column]  # (K,) known rows
         positives = int(label.sum())
         negatives = len(label) - positives
         defined = positives > 0 and negatives > 0
@@ -73,13 +73,13 @@ def macro_f1(labels: NDArray[np.floating], probabilities: NDArray[np.floating]) 
         probabilities: (N, F) finite.
 
     Raises:
-        ValueError: as :func:`aurocs`; columns are named by their numbers.
+        ValueError: different shapes, or probabilities that are not finite; the message numbers the columns.
     """
     _check(labels, probabilities, [f"column {column}" for column in range(labels.shape[-1])])
     values = []
-    for label, positive in zip(labels.T, probabilities.T > 0.5, strict=True):
+    for label, predicted_positive in zip(labels.T, probabilities.T > 0.5, strict=True):  # (N,) each
         known = ~np.isnan(label)  # (N,)
-        values.append(f1_score(label[known], positive[known], zero_division=0) if known.any() else 0.0)
+        values.append(f1_score(label[known], predicted_positive[known], zero_division=0) if known.any() else 0.0)
     return float(np.mean(values))
 
 
@@ -97,22 +97,24 @@ def auroc_and_ap(labels: ArrayLike, scores: ArrayLike) -> tuple[float | None, fl
 
 
 def any_label(labels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return (N,): 1 if a label of (N, F) is positive, 0 if all are negative, else NaN."""
-    positive = (labels == 1).any(axis=1)
-    unknown = np.isnan(labels).any(axis=1) & ~positive
+    """Return (N,) float32: 1 if a label of (N, F) is positive, 0 if all are negative, otherwise NaN."""
+    positive = (labels == 1).any(axis=1)  # (N,)
+    unknown = np.isnan(labels).any(axis=1) & ~positive  # (N,)
     return np.where(unknown, np.float32(np.nan), positive).astype(np.float32)
 
 
 def averaged_metrics(labels: ArrayLike, predicted_positive: ArrayLike) -> dict[str, dict[str, float]]:
-    """Return precision, recall and F1 with the averages of multi-label papers.
+    """Return precision, recall and F1 by average, with the averages of multi-label papers.
 
-    ``micro`` pools all findings, ``macro`` is the mean over findings, ``weighted`` that mean weighted by positives, and
-    ``samples`` the mean over images. 0 / 0 counts 0, as in those papers: for a finding neither present nor predicted,
-    and for an image with neither findings nor positive predictions, so ``samples`` is low if most images have none.
+    ``micro`` pools all findings, ``macro`` is the mean over findings, ``weighted`` is the mean over findings weighted
+    by their positives, and ``samples`` is the mean over images. 0 / 0 counts as 0, as in those papers, both for a finding
+    and for an image without a positive label or prediction; ``samples`` is therefore low if most images are normal.
 
     Args:
         labels: (N, F) of 0 and 1.
-        predicted_positive: (N, F) of 0 and 1: 1 if the probability reaches the threshold.
+        predicted_positive: (N, F) of 0 and 1; 1 if the probability is at least the threshold.
+
+    Source: scikit-learn's precision_recall_fscore_support with ``zero_division=0``.
     """
     names = ("precision", "recall", "f1")
     return {
@@ -122,9 +124,10 @@ def averaged_metrics(labels: ArrayLike, predicted_positive: ArrayLike) -> dict[s
 
 
 def _precision_recall_f1(labels: ArrayLike, predicted_positive: ArrayLike, average: str) -> list[float]:
+    """Return precision, recall and F1 of (N, F) labels and predictions."""
     # scikit-learn reads a single column as one binary label and would average over its two classes. An extra column of
     # zeros makes the input multi-label, and `labels=columns` excludes that column from the average.
-    padded = (np.pad(np.asarray(each, dtype=np.int8), ((0, 0), (0, 1))) for each in (labels, predicted_positive))
+    padded = (np.pad(np.asarray(cells, dtype=np.int8), ((0, 0), (0, 1))) for cells in (labels, predicted_positive))
     ground_truth, predictions = padded  # (N, F + 1) each
     columns = list(range(ground_truth.shape[1] - 1))
     *averages, _ = precision_recall_fscore_support(
@@ -134,6 +137,7 @@ def _precision_recall_f1(labels: ArrayLike, predicted_positive: ArrayLike, avera
 
 
 def _check(labels: NDArray[np.floating], scores: NDArray[np.floating], names: Sequence[str]) -> None:
+    """Raise ValueError unless labels and scores are (N, F) and the scores finite."""
     if labels.shape != scores.shape or labels.ndim != 2 or labels.shape[1] != len(names):
         raise ValueError(f"labels {labels.shape} and scores {scores.shape}; expected both (N, {len(names)})")
     invalid = ~np.isfinite(scores).all(axis=0)  # (F,)

@@ -38,13 +38,13 @@ class Sources:
 
     Attributes:
         predictions_file, labels_file: files that were read.
-        predictions: predictions of all images in the file.
+        predictions: predictions of all images in the predictions file.
         ground_truth: labels and metadata of these images and possibly others.
         labelled: labelled predictions of test, and of val if the predictions include it.
-        train: metadata of images whose patients are in neither val nor test; the baselines are fitted on it.
-        protocol: how the images were divided, and the evidence for it.
-        untrained: ranking of the head before training by split, as recorded by its run; empty without a run.
-        head: fingerprint of the head, as recorded by its run; None without a run.
+        train: metadata of images whose patients are in neither val nor test, used to fit the baselines.
+        protocol: split protocol, the evidence for it, and the number of patients in both val and test.
+        untrained: by split, the AUROCs of the head before training that its run recorded; empty without a run.
+        head: fingerprint of the head that its run recorded; None without a run.
     """
 
     predictions_file: Path
@@ -81,7 +81,7 @@ class Sources:
                 "scale": scales[0],
                 "findings": list(self.findings),
                 "missing_findings": [label for label in self.label_set.outputs if label not in self.findings],
-                "hard_labels": self.predictions.hard,
+                "hard_labels": self.predictions.hard_labels,
                 "left_out": len(self.predictions.images) - evaluated,
             },
             "labels": {
@@ -110,7 +110,7 @@ def open_run(run: Path, *, test_list: Path | None = None) -> Sources:
             list is not recognised as official.
 
     Raises:
-        ConfigError: not a run, or a run of a version that did not write its cohort.
+        ConfigError: the folder is not a complete run, or the run is of a version that wrote no cohort.
         PredictionsError: unusable predictions.
     """
     files = {name: run / name for name in ("predictions.parquet", "cohort.parquet", "config.json")}
@@ -146,7 +146,7 @@ def open_run(run: Path, *, test_list: Path | None = None) -> Sources:
 
 
 def _read_label_set(bundle: Path) -> LabelSet:
-    """Return the label set of a run's head; the bundle itself would import torch."""
+    """Return the label set of a run's head from its JSON, because loading the bundle would import torch."""
     if not bundle.is_file():
         return NIH14
     return label_set_of_head(json.loads(bundle.read_text(encoding="utf-8")), str(bundle))
@@ -176,7 +176,8 @@ def open_files(
 
     Raises:
         ConfigError: a val list without a test list.
-        PredictionsError, MetadataError: unusable or inconsistent files.
+        PredictionsError: unusable predictions, or an image without ground truth.
+        MetadataError: unusable ground truth.
     """
     predictions = read_predictions(predictions_file, label_set, prefix)
     ground_truth = read_ground_truth(labels_file, label_set, columns)
@@ -213,15 +214,15 @@ def open_files(
 
 
 def count_labels(table: pa.Table, label_set: LabelSet) -> dict[str, int]:
-    """Return the number of images with each label, and of those without any finding."""
+    """Return the number of images with each label, and of images without any finding as ``No Finding``."""
     labels = labels_of(table, label_set)  # (N, F)
     none = int((any_label(labels[:, : label_set.findings_count]) == 0).sum())
-    positives = np.nansum(labels, axis=0).astype(int).tolist()
+    positives = np.nansum(labels, axis=0).astype(int).tolist()  # F numbers
     return {NO_FINDING: none, **dict(zip(label_set.outputs, positives, strict=True))}
 
 
 def read_cohort_table(path: Path) -> pa.Table:
-    """Read ``RUN/cohort.parquet``; columns that earlier versions did not write are null."""
+    """Read ``RUN/cohort.parquet`` with the schema :data:`cxrfeat.io.schema.COHORT`; missing columns become null."""
     table = pq.read_table(path)
     for field in COHORT:
         if field.name not in table.column_names:
@@ -232,12 +233,15 @@ def read_cohort_table(path: Path) -> pa.Table:
 def _identify_protocol(
     images: pa.Table, test_list: Sequence[str] | None, labelled: Mapping[Split, LabelledPredictions]
 ) -> dict[str, Any]:
-    """Identify the split protocol from what can be verified.
+    """Return the split protocol as far as names and patients prove it.
 
     Args:
         images: one row per image, with image_index, patient_id and split.
         test_list: names of the test images, with or without predictions; None uses the test rows of ``images``.
         labelled: the evaluated predictions.
+
+    Returns:
+        Entry ``protocol`` of metrics.json.
     """
     pairs = set(zip(images["patient_id"].to_pylist(), images["split"].to_pylist(), strict=True))
     test = images["image_index"].filter(pc.equal(images["split"], Split.TEST.value)).to_pylist()
@@ -259,9 +263,10 @@ def _identify_protocol(
 
 
 def _digest_labels(tables: Iterable[pa.Table], label_set: LabelSet) -> str:
-    """Return the SHA-256 of the sorted lines ``image<TAB>labels``: equal labels give equal digests in any file.
+    """Return the SHA-256 of the sorted lines ``image<TAB>labels``, so that equal labels in any file have equal digests.
 
-    Labels are positive names with ``|`` between, or No Finding; unknown ones follow with a question mark.
+    The labels of an image are joined by ``|``: first the positive ones, then the unknown ones with ``?`` in front. An
+    image without either has ``No Finding``.
     """
     lines = []
     for table in tables:

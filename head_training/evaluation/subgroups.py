@@ -1,4 +1,4 @@
-"""Samples of one split to evaluate: all images, subgroups of patients, triage, and baselines."""
+"""Samples of one split to evaluate: all images, subgroups, triage, and baselines."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from head_training.evaluation.labelled_predictions import LabelledPredictions
 from head_training.evaluation.metrics import Sample, SampleKey
 
 AGE_BANDS = (("0-17", 0, 18), ("18-39", 18, 40), ("40-59", 40, 60), ("60-79", 60, 80), ("80+", 80, np.inf))
-"""Name, lower bound (included) and upper bound (excluded) in years."""
+"""Name, lower bound (included) and upper bound (excluded) in years of each age band."""
 
 
 class SplitSamples:
-    """Samples of one split; all but the subgroups share their resamples of the patients.
+    """Samples of one split; all except subgroups share the resamples of its patients.
 
     Attributes:
         split: the split.
         rows: its N images.
-        findings: F predicted findings.
+        findings: F predicted labels.
         scale: the evaluated scale.
     """
 
@@ -39,7 +39,16 @@ class SplitSamples:
         resamples: int,
         seed: int,
     ) -> None:
-        """Draw resamples of the split's patients."""
+        """Draw resamples of the split's patients.
+
+        Args:
+            split: the split.
+            rows: its N images.
+            findings: F predicted labels.
+            label_set: labels of the evaluation.
+            resamples: number of resamples of the patients.
+            seed: seed of the resamples.
+        """
         self.split, self.rows, self.findings, self._label_set = split, rows, findings, label_set
         self.scale = next(iter(rows.scales))
         self._bootstrap_options = {"resamples": resamples, "seed": seed}
@@ -56,7 +65,10 @@ class SplitSamples:
         return Sample(key, self.findings, self.rows.labels, probabilities, self._bootstrap, self.rows.known)
 
     def triage(self) -> Sample | None:
-        """Return all images with "any finding" as their only label; None unless all of several labels are predicted."""
+        """Return all images with "any finding" as the only label.
+
+        None if a label of the set is not predicted, or the set has a single finding.
+        """
         count = self._label_set.findings_count
         if self.findings != self._label_set.outputs or count < 2:
             return None
@@ -67,10 +79,10 @@ class SplitSamples:
         return Sample(key, (ANY_FINDING,), labels, probabilities, self._bootstrap, known)
 
     def subgroups(self) -> Iterator[Sample]:
-        """Yield the images of each non-empty sex, age band and view position, with resamples of their own patients."""
+        """Yield the images of each non-empty age band, sex and view position, with resamples of their own patients."""
         for group, members in _groups(self.rows.table):
             bootstrap = PatientBootstrap(self.rows.patients[members], **self._bootstrap_options)
-            labels, probabilities = self.rows.labels[members], self.rows.scales[self.scale][members]
+            labels, probabilities = self.rows.labels[members], self.rows.scales[self.scale][members]  # (K, F)
             key = SampleKey(self.split.value, group, scale=self.scale)
             yield Sample(key, self.findings, labels, probabilities, bootstrap, self.rows.known[members])
 

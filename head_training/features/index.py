@@ -1,6 +1,6 @@
-"""Index of the labelled embeddings: every column except the embedding, read and checked first.
+"""Index of the labelled embeddings: all columns except the embedding, read and checked before any vector.
 
-An unusable data set is thus rejected before gigabytes are read, and the matrix is allocated once in its final size.
+An unusable data set is rejected before gigabytes are read, and the matrix is allocated once in its final size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cxrfeat.head.inputs import SEX_CODES
 from cxrfeat.io import storage
 from cxrfeat.io.schema import EMBEDDINGS, Augmentation, Split, Status
 from cxrfeat.labels.label_set import LabelSet
-from cxrfeat.labels.splits import check_no_patient_in_two_splits
+from cxrfeat.labels.splits import check_patients_disjoint
 
 MAX_NAMED = 5
 """Maximum number of rows named in an error message."""
@@ -30,10 +30,10 @@ _COLUMNS = (
     *("findings_unknown", "findings_uncertain", "split", "augmentation", "extractor", "status"),
 )
 _OPTIONAL = ("image_path", "findings_unknown", "findings_uncertain")
-"""Columns that may be missing and are null then: names outside ``findings`` are negative."""
+"""Columns that a file may lack; they are then null. A null ``findings_unknown`` makes every unnamed label negative."""
 
-_SOURCE = "source"  # row in the concatenated files; temporary, like the next
-_ORDER = "order"  # position of the split
+_SOURCE = "source"  # temporary column: row in the concatenated files
+_ORDER = "order"  # temporary column: 0 for train, 1 for val, 2 for test
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,10 @@ class FeatureIndex:
         files: Parquet files with the rows.
         table: (N rows) all columns of the embeddings table except the vector; ``image_index`` is the path where file
             names are not unique.
-        labels: (N, F) float32 targets of a label set: 1, 0, or NaN where unknown.
-        label_set: the label set.
-        matrix_rows: for each row of the concatenated files its row in ``table``; -1 if it is left out.
+        labels: (N, F) float32 labels of the label set: 1, 0, or NaN where unknown.
+        label_set: the F labels.
+        matrix_rows: (rows of all files,) int64 row in ``table`` of each row of the concatenated files; -1 if it is
+            left out.
         left_out: number of rows left out, by reason.
     """
 
@@ -90,10 +91,10 @@ def read_index(features: str, label_set: LabelSet, *, drop_empty: bool = False) 
     Quarantined rows, rows without a known label or split, and augmented rows outside training are left out and counted.
 
     Args:
-        label_set: labels to read.
-        drop_empty: leave out labels without a positive in the training split, instead of an error.
         features: folder or URI of Parquet files with the schema of ``OUT/embeddings``; ``status`` may be a column or,
             as written by Spark, a folder.
+        label_set: labels to read.
+        drop_empty: leave out labels without a positive in the training split, instead of raising an error.
 
     Raises:
         ConfigError: the folder does not exist.
@@ -101,6 +102,27 @@ def read_index(features: str, label_set: LabelSet, *, drop_empty: bool = False) 
             an unknown or missing value, a split without rows, a patient in two splits, a label without a positive in
             the training split.
     """
+    files, tables = _read_files(features)
+    rows = pa.concat_tables(tables)
+    rows = rows.append_column(_SOURCE, pa.array(np.arange(len(rows))))
+    targets = label_set.targets(*(rows[name] for name in ("findings", *_OPTIONAL[1:])))
+    table, left_out = _leave_out(rows, np.any(targets.known, axis=1))
+    if not len(table):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise FeaturesError(f"none of the {len(rows)} rows below {features} is usable; left out: {reasons}")
+    table = _name_by_path(table)
+    _check(table)
+    table = table.append_column(_ORDER, pc.index_in(table["split"], pa.array([split.value for split in Split])))
+    table = table.sort_by([(key, "ascending") for key in (_ORDER, "image_index", "augmentation")]).combine_chunks()
+    sources = table[_SOURCE].to_numpy()  # (N,)
+    matrix_rows = np.full(len(rows), -1, dtype=np.int64)  # (rows of all files,)
+    matrix_rows[sources] = np.arange(len(table))
+    labels, label_set = _drop_empty(targets.with_nan()[sources], label_set, table["split"], drop_empty=drop_empty)
+    return FeatureIndex(files, table.drop_columns([_ORDER, _SOURCE]), labels, label_set, matrix_rows, left_out)
+
+
+def _read_files(features: str) -> tuple[list[ParquetFile], list[pa.Table]]:
+    """Return the Parquet files with ``status=ok`` below a folder, and their columns except the embedding."""
     files, tables = [], []
     filesystem, base = storage.open_filesystem(features)
     if storage.exists(storage.join(features, "embeddings")):
@@ -119,22 +141,7 @@ def read_index(features: str, label_set: LabelSet, *, drop_empty: bool = False) 
         tables.append(table)
     if not tables:
         raise FeaturesError(f"no Parquet file with status=ok below {features}: run the extraction first")
-    rows = pa.concat_tables(tables)
-    rows = rows.append_column(_SOURCE, pa.array(np.arange(len(rows))))
-    targets = label_set.targets(*(rows[name] for name in ("findings", *_OPTIONAL[1:])))
-    table, left_out = _leave_out(rows, np.any(targets.known, axis=1))
-    if not len(table):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise FeaturesError(f"none of the {len(rows)} rows below {features} is usable; left out: {reasons}")
-    table = _name_by_path(table)
-    _check(table)
-    table = table.append_column(_ORDER, pc.index_in(table["split"], pa.array([split.value for split in Split])))
-    table = table.sort_by([(key, "ascending") for key in (_ORDER, "image_index", "augmentation")]).combine_chunks()
-    matrix_rows = np.full(len(rows), -1, dtype=np.int64)  # (rows of all files,)
-    sources = table[_SOURCE].to_numpy()
-    matrix_rows[sources] = np.arange(len(table))
-    labels, label_set = _drop_empty(targets.with_nan()[sources], label_set, table["split"], drop_empty=drop_empty)
-    return FeatureIndex(files, table.drop_columns([_ORDER, _SOURCE]), labels, label_set, matrix_rows, left_out)
+    return files, tables
 
 
 def _name_by_path(table: pa.Table) -> pa.Table:
@@ -148,8 +155,8 @@ def _name_by_path(table: pa.Table) -> pa.Table:
 def _drop_empty(
     labels: NDArray[np.float32], label_set: LabelSet, splits: pa.ChunkedArray, *, drop_empty: bool
 ) -> tuple[NDArray[np.float32], LabelSet]:
-    """Leave out the labels without a positive in train, or raise FeaturesError."""
-    train = pc.equal(splits, Split.TRAIN.value).to_numpy()
+    """Return (N, F) labels and their set without the labels that lack a positive in train, or raise FeaturesError."""
+    train = pc.equal(splits, Split.TRAIN.value).to_numpy()  # (N,)
     has_positive = np.nansum(labels[train], axis=0) > 0  # (F,)
     empty = [name for name, found in zip(label_set.outputs, has_positive, strict=True) if not found]
     if not empty:
@@ -164,7 +171,7 @@ def _drop_empty(
 
 
 def _read_columns(name: str, file: pq.ParquetFile) -> pa.Table:
-    """Read all columns except the embedding with the types of the schema; a status folder provides the status."""
+    """Return all columns except the embedding with the types of the schema; the status may come from the folder."""
     status = storage.partition_value(name, "status")
     columns = [column for column in _COLUMNS if column != "status" or status is None]
     absent = [column for column in _OPTIONAL if column not in file.schema_arrow.names]
@@ -190,15 +197,16 @@ def _leave_out(table: pa.Table, labelled: NDArray[np.bool_]) -> tuple[pa.Table, 
         "unlabelled": pc.or_(pa.array(~labelled), pc.is_null(table["split"])),
         "augmented outside training": pc.and_(augmented, pc.not_equal(table["split"], Split.TRAIN.value)),
     }
-    left_out, kept = {}, np.ones(len(table), dtype=bool)
+    left_out, kept = {}, np.ones(len(table), dtype=bool)  # kept: (rows,)
     for reason, applies in reasons.items():
-        found = kept & pc.fill_null(applies, fill_value=False).to_numpy()
+        found = kept & pc.fill_null(applies, fill_value=False).to_numpy()  # (rows,): the first reason counts
         left_out[reason] = int(found.sum())
         kept &= ~found
     return table.filter(pa.array(kept)), left_out
 
 
 def _check(table: pa.Table) -> None:
+    """Raise FeaturesError for rows that contradict each other or have an unknown value."""
     extractors = _counts(table, ["extractor"])
     if len(extractors) > 1 or extractors["extractor"].null_count:
         found = ", ".join(f"{row['extractor']!r} ({row['count_all']} rows)" for row in extractors.to_pylist())
@@ -230,9 +238,10 @@ def _check(table: pa.Table) -> None:
 
 
 def _check_splits(table: pa.Table) -> None:
+    """Raise FeaturesError for a patient in two splits or an empty split."""
     pairs = _counts(table, ["patient_id", "split"])
     try:
-        check_no_patient_in_two_splits(zip(pairs["patient_id"].to_pylist(), pairs["split"].to_pylist(), strict=True))
+        check_patients_disjoint(zip(pairs["patient_id"].to_pylist(), pairs["split"].to_pylist(), strict=True))
     except DatasetIntegrityError as error:
         raise FeaturesError(f"a patient must be in one split only: {error}") from error
     images = {row["split"]: row["count_all"] for row in _counts(table, ["split"]).to_pylist()}
@@ -248,6 +257,7 @@ def _counts(table: pa.Table, keys: list[str]) -> pa.Table:
 
 
 def _names(table: pa.Table) -> str:
+    """Return the first names of a table for an error message."""
     return _join(table["image_index"].slice(0, MAX_NAMED).to_pylist())
 
 

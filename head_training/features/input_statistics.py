@@ -10,16 +10,19 @@ from cxrfeat.head.inputs import Inputs
 
 _CHUNK_ROWS = 4096
 _CONSTANT = 1e-6
-"""Standard deviations below this share of the mean are rounding errors; such a constant column is not scaled up."""
+"""A column with a standard deviation below this share of its mean is constant up to rounding, and gets scale 1."""
 
 
 def measure_inputs(train: NDArray[np.float32], covariates: tuple[str, ...], *, standardise: bool) -> Inputs:
-    """Compute mean and standard deviation of the embedding, and means of the covariates.
+    """Return the training set's mean and standard deviation of the embedding, and the means of the covariates.
 
     Args:
         train: (N, D + covariates) float32 raw rows of the training set; NaN marks a missing covariate.
         covariates: names of the last columns.
-        standardise: False keeps the embedding unchanged.
+        standardise: False returns mean 0 and scale 1, which keep the embedding unchanged.
+
+    Returns:
+        (D,) float32 mean and scale, and the value imputed for each missing covariate; all are computed in float64.
 
     Raises:
         FeaturesError: a covariate is missing in all training rows.
@@ -35,13 +38,13 @@ def measure_inputs(train: NDArray[np.float32], covariates: tuple[str, ...], *, s
         return Inputs(np.zeros(dim, np.float32), np.ones(dim, np.float32), imputed)
     mean = _central_moment(train[:, :dim], np.zeros(dim), power=1)  # (D,)
     deviation = np.sqrt(_central_moment(train[:, :dim], mean, power=2))  # (D,)
-    scale = np.where(deviation > _CONSTANT * np.abs(mean), deviation, 1.0)
+    scale = np.where(deviation > _CONSTANT * np.abs(mean), deviation, 1.0)  # (D,)
     return Inputs(mean.astype(np.float32), scale.astype(np.float32), imputed)
 
 
 def _central_moment(rows: NDArray[np.float32], centre: NDArray[np.float64], *, power: int) -> NDArray[np.float64]:
-    """Return the (D,) means of (row - centre) ** power in float64; float32 sums drift over a hundred thousand rows."""
-    total = np.zeros(rows.shape[1])
+    """Return the (D,) float64 means of (row - centre) ** power over (N, D) rows, as float32 sums would drift."""
+    total = np.zeros(rows.shape[1])  # (D,)
     for start in range(0, len(rows), _CHUNK_ROWS):
         total += ((rows[start : start + _CHUNK_ROWS] - centre) ** power).sum(axis=0)
     return total / len(rows)

@@ -1,7 +1,7 @@
 """Loading of Parquet embeddings into one contiguous float32 matrix, without a Python object per number.
 
-Row groups are read in small batches into the matrix, which is allocated once in its final size: peak memory is the
-matrix plus a few batches. The order of rows does not depend on how they are distributed over files.
+The matrix is allocated once in its final size and filled in small batches, so peak memory is the matrix plus a few
+batches. The order of rows does not depend on their distribution over files.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Features:
     """Labelled embeddings in memory, sorted by split, image and augmentation.
 
     Attributes:
-        matrix: (N, D + covariates) float32: embedding, then the covariates in use: age in years, sex (M = 1, F = 0);
-            NaN marks a missing value.
+        matrix: (N, D + covariates) float32: the embedding, then the covariates in use, which are age in years and sex
+            (M = 1, F = 0); NaN marks a missing covariate.
         labels: (N, F) float32: 1, 0, or NaN where unknown.
         index: the other columns, and the number of rows left out.
     """
@@ -53,25 +53,28 @@ class Features:
 
 @dataclass(frozen=True)
 class _RowGroup:
+    """Row group of a file, and the place of its R rows in the matrix."""
+
     file: ParquetFile
     number: int
-    first_row: int  # its number within the file
-    matrix_rows: NDArray[np.int64]  # (rows,) rows of the matrix, -1 = left out
+    first_row: int  # row of the file at which the group begins
+    matrix_rows: NDArray[np.int64]  # (R,) row of the matrix, -1 if left out
 
 
 def load_features(
     features: str, covariates: tuple[str, ...], label_set: LabelSet = NIH14, *, drop_empty: bool = False
 ) -> Features:
-    """Load all labelled embeddings.
+    """Load all labelled embeddings with their labels into memory.
 
     Args:
         features: folder or URI of Parquet files, see :func:`head_training.features.index.read_index`.
         covariates: covariates to add as columns, from ``age`` and ``sex``.
         label_set: labels to read.
-        drop_empty: leave out labels without a positive in the training split, instead of an error.
+        drop_empty: leave out labels without a positive in the training split, instead of raising an error.
 
     Raises:
-        ConfigError, FeaturesError: as :func:`head_training.features.index.read_index`; also vectors of different
+        ConfigError: the folder does not exist.
+        FeaturesError: same conditions as for :func:`head_training.features.index.read_index`, or vectors of different
             lengths, or with NaN or infinity; the message names their rows.
     """
     index = read_index(features, label_set, drop_empty=drop_empty)
@@ -83,7 +86,7 @@ def load_features(
         for _ in pool.map(lambda group: _read_into(matrix[:, :dim], group), groups):
             pass
     for column, name in enumerate(covariates, start=dim):
-        matrix[:, column] = _read_covariate(index.table, name)
+        matrix[:, column] = _read_covariate(index.table, name)  # (N,)
     return Features(matrix, index.labels, index)
 
 
@@ -99,19 +102,19 @@ def _row_groups(index: FeatureIndex) -> Iterator[_RowGroup]:
 
 
 def _batches(group: _RowGroup) -> Iterator[tuple[int, pa.Array, NDArray[np.int64]]]:
-    """Yield a row group in batches: number of the first row in the file, (B,) vectors, (B,) rows of the matrix."""
-    start = 0
+    """Yield a row group in batches of B rows: first row in the file, (B,) lists, (B,) rows of the matrix."""
+    start = 0  # row within the group
     with group.file.filesystem.open_input_file(group.file.path) as stream:
-        # Without a buffered stream a row group, possibly the whole data set, would be read into memory at once.
+        # Without a buffered stream, pyarrow reads a whole row group, possibly the whole data set, into memory at once.
         parquet = pq.ParquetFile(stream, metadata=group.file.footer, buffer_size=_READ_BUFFER, pre_buffer=False)
         for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group.number], columns=["embedding"]):
-            matrix_rows = group.matrix_rows[start : start + batch.num_rows]
+            matrix_rows = group.matrix_rows[start : start + batch.num_rows]  # (B,)
             yield group.first_row + start, batch.column(0), matrix_rows
             start += batch.num_rows
 
 
 def _embedding_size(group: _RowGroup) -> int:
-    """Return the length of the first vector that is not left out; all others must have the same."""
+    """Return the length of the first vector that is not left out: the expected length of all others."""
     for first_row, vectors, matrix_rows in _batches(group):
         kept = np.flatnonzero(matrix_rows >= 0)
         if len(kept):
@@ -125,14 +128,14 @@ def _embedding_size(group: _RowGroup) -> int:
 def _read_into(matrix: NDArray[np.float32], group: _RowGroup) -> None:
     """Write the embeddings of a row group into their rows of the (N, D) matrix."""
     for first_row, vectors, matrix_rows in _batches(group):
-        kept = matrix_rows >= 0
-        file_rows = first_row + np.flatnonzero(kept)
-        block = _to_block(vectors if kept.all() else vectors.filter(pa.array(kept)), matrix.shape[1], group, file_rows)
-        matrix[matrix_rows[kept]] = block
+        kept = matrix_rows >= 0  # (B,)
+        file_rows = first_row + np.flatnonzero(kept)  # (K,), with K kept rows
+        usable = vectors if kept.all() else vectors.filter(pa.array(kept))  # (K,)
+        matrix[matrix_rows[kept]] = _to_block(usable, matrix.shape[1], group, file_rows)  # (K, D)
 
 
 def _to_block(vectors: pa.Array, dim: int, group: _RowGroup, file_rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return B Arrow lists as a (B, D) matrix; an error names their rows in the file."""
+    """Return K Arrow lists as a (K, D) matrix; an error names their rows in the file."""
     try:
         return to_matrix(vectors, dim)
     except VectorsError as error:

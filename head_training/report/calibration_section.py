@@ -41,7 +41,7 @@ def calibration_section(metrics: EvaluationMetrics) -> Section:
 def _error_plot(metrics: EvaluationMetrics, scales: list[str], metric: str) -> Plot:
     """Plot a calibration error of each finding, before and after calibration if both scales were evaluated."""
     values = {
-        scale: np.array([metrics.number(metric, finding, scale=scale).value for finding in metrics.names])
+        scale: np.array([metrics.metric(metric, finding, scale=scale).value for finding in metrics.names])
         for scale in scales
     }
     means = [
@@ -92,7 +92,7 @@ def _reliability(metrics: EvaluationMetrics, bins: dict[str, dict[str, Any]], sc
         "Observed frequency of the finding against the mean predicted probability, one dot per bin; on the gray line, "
         f"both are equal. Larger dots: more images. {_legend(scales)} The scale of the axes differs between panels."
     )
-    errors = {finding: metrics.number("ece", finding, scale=scales[-1]).value for finding in metrics.names}
+    errors = {finding: metrics.metric("ece", finding, scale=scales[-1]).value for finding in metrics.names}
     defined = {finding: error for finding, error in errors.items() if np.isfinite(error)}
     title = "Predicted and observed frequencies"
     if defined:

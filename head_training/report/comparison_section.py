@@ -26,7 +26,7 @@ _MODELS = {
 
 def baselines_section(metrics: EvaluationMetrics) -> Section:
     """Return the AUROCs reached without the image, from view, age and sex, beside the model's."""
-    models = [model for model in metrics.values("model") if metrics.number("auroc", "macro", model=model).defined]
+    models = [model for model in metrics.values("model") if metrics.metric("auroc", "macro", model=model).defined]
     note = metrics.content["baselines"].get("note")
     lead = [f"{note[:1].upper()}{note[1:]}."] if note else []
     lead += [
@@ -43,7 +43,7 @@ def _name(model: str) -> str:
 
 
 def _baselines_plot(metrics: EvaluationMetrics, models: list[str]) -> Plot:
-    numbers = {model: metrics.number("auroc", "macro", model=model) for model in models}
+    numbers = {model: metrics.metric("auroc", "macro", model=model) for model in models}
     order = sorted(models, key=lambda model: numbers[model].value, reverse=True)
     best = next(model for model in order if model != PREDICTIONS)
     title = f"The best baseline ({_name(best)}) has a mean AUROC of {decimal(numbers[best].value)}"
@@ -63,7 +63,7 @@ def _baselines_table(metrics: EvaluationMetrics, models: list[str]) -> Table:
     rows = [
         (
             "mean" if scope == "macro" else spell(scope),
-            *(decimal(metrics.number("auroc", scope, model=model).value) for model in models),
+            *(decimal(metrics.metric("auroc", scope, model=model).value) for model in models),
         )
         for scope in (*metrics.names, "macro")
     ]
@@ -76,7 +76,7 @@ def subgroup_section(metrics: EvaluationMetrics) -> Section:
     """Return the AUROCs within groups by sex, age and view."""
     groups = [group for group in metrics.values("group") if group != "all"]
     lead = ["Results of small groups are uncertain: first look at the confidence interval and the number of patients."]
-    shown = [group for group in groups if metrics.number("auroc", "macro", group=group).defined]
+    shown = [group for group in groups if metrics.metric("auroc", "macro", group=group).defined]
     blocks: list[Block] = [_groups_plot(metrics, shown)] if shown else []
     if groups:
         blocks += [_groups_table(metrics, groups), _groups_by_finding(metrics, groups)]
@@ -90,7 +90,7 @@ def _group_name(group: str) -> str:
 
 
 def _groups_plot(metrics: EvaluationMetrics, groups: list[str]) -> Plot:
-    numbers = {group: metrics.number("auroc", "macro", group=group) for group in ("all", *groups)}
+    numbers = {group: metrics.metric("auroc", "macro", group=group) for group in ("all", *groups)}
     # A group without an interval is too small to be named in the title, unless all groups are.
     certain = [group for group in groups if math.isfinite(numbers[group].low)] or groups
     low, high = (extreme(certain, key=lambda group: numbers[group].value) for extreme in (min, max))
@@ -114,7 +114,7 @@ def _groups_plot(metrics: EvaluationMetrics, groups: list[str]) -> Plot:
 def _groups_table(metrics: EvaluationMetrics, groups: list[str]) -> Table:
     rows = []
     for group in ("all", *groups):
-        number = metrics.number("auroc", "macro", group=group)
+        number = metrics.metric("auroc", "macro", group=group)
         name = _group_name(group) if group != "all" else "all"
         rows.append((name, count(number.images), count(number.patients), number.text()))
     return Table("Size of the groups", ("", "images", "patients", "mean AUROC"), rows, emphasis=(0,))
@@ -123,7 +123,7 @@ def _groups_table(metrics: EvaluationMetrics, groups: list[str]) -> Table:
 def _groups_by_finding(metrics: EvaluationMetrics, groups: list[str]) -> Table:
     rows = []
     for finding in metrics.names:
-        numbers = [metrics.number("auroc", finding, group=group) for group in ("all", *groups)]
+        numbers = [metrics.metric("auroc", finding, group=group) for group in ("all", *groups)]
         rows.append((spell(finding), *(f"{decimal(number.value)} ({count(number.positives)})" for number in numbers)))
     header = ("", "all", *map(_group_name, groups))
     caption = "In parentheses: the number of positives. A dash: the group has no positives or no negatives."
@@ -160,7 +160,7 @@ def _literature_table(metrics: EvaluationMetrics, entries: list[dict[str, Any]],
     rows = []
     for finding in (*FINDINGS, None):
         values = [entry["mean"] if finding is None else entry["findings"].get(finding) for entry in entries]
-        ours = [metrics.number("auroc", finding or "macro").text()] if with_ours else []
+        ours = [metrics.metric("auroc", finding or "macro").text()] if with_ours else []
         rows.append((spell(finding) if finding else "mean", *map(decimal, values), *ours))
     caption = " ".join(f"{name}: {entry['source'].rstrip('.')}." for name, entry in zip(names, entries, strict=True))
     if any(not entry["verified"] for entry in entries):

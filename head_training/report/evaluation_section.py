@@ -23,7 +23,7 @@ _AVERAGES = {"macro": "mean (macro)", "micro": "pooled (micro)"}
 def evaluation_section(metrics: EvaluationMetrics) -> Section:
     """Return AUROC and average precision with intervals, and ROC and precision-recall curves of each finding."""
     facts = [
-        (metrics.number(metric, "macro").text(), f"{name} on test ({label_and_split(metrics)})")
+        (metrics.metric(metric, "macro").text(), f"{name} on test ({label_and_split(metrics)})")
         for metric, name in (("auroc", "mean AUROC"), ("average_precision", "mean average precision"))
     ]
     blocks: list[Block] = [_forest(metrics), _table(metrics), _roc(metrics), _precision_recall(metrics)]
@@ -57,7 +57,7 @@ def provenance(metrics: EvaluationMetrics) -> list[str]:
 
 
 def _forest(metrics: EvaluationMetrics) -> Plot:
-    numbers = {finding: metrics.number("auroc", finding) for finding in metrics.names}
+    numbers = {finding: metrics.metric("auroc", finding) for finding in metrics.names}
     order = sorted(
         numbers, key=lambda finding: numbers[finding].value if numbers[finding].defined else -1, reverse=True
     )
@@ -74,7 +74,7 @@ def _forest(metrics: EvaluationMetrics) -> Plot:
         if len(metrics.names) == 1:
             title = f"The AUROC of {spell(best)} is {decimal(numbers[best].value, 2)}"
     averages = _AVERAGES if len(metrics.names) > 1 else {}
-    shown = [*(numbers[finding] for finding in order), *(metrics.number("auroc", average) for average in averages)]
+    shown = [*(numbers[finding] for finding in order), *(metrics.metric("auroc", average) for average in averages)]
 
     def plot(axes: Axes) -> None:
         forest(axes, [*map(spell, order), *averages.values()], shown, bold=[len(order)])
@@ -88,11 +88,11 @@ def _forest(metrics: EvaluationMetrics) -> Plot:
 def _table(metrics: EvaluationMetrics) -> Table:
     rows, averages = [], _AVERAGES if len(metrics.names) > 1 else {}
     for scope in (*metrics.names, *averages):
-        number = metrics.number("average_precision", scope)
+        number = metrics.metric("average_precision", scope)
         counts = ("", "") if scope in _AVERAGES else (count(number.positives), percent(_prevalence(number)))
         rows.append((_AVERAGES.get(scope) or spell(scope), *counts, number.text()))
     header = ("", "positives", "prevalence", "average precision")
-    title = f"The mean average precision is {decimal(metrics.number('average_precision', 'macro').value)}"
+    title = f"The mean average precision is {decimal(metrics.metric('average_precision', 'macro').value)}"
     emphasis = tuple(range(len(metrics.names), len(rows)))
     caption = "Compare it with the prevalence, which is the average precision of a random ranking."
     return Table(title, header, rows, caption, emphasis=emphasis)
@@ -109,7 +109,7 @@ def _curves(metrics: EvaluationMetrics) -> dict[str, Any]:
 
 def _roc(metrics: EvaluationMetrics) -> Multiples:
     panels = []
-    values = [metrics.number("auroc", finding).value for finding in _curves(metrics)]
+    values = [metrics.metric("auroc", finding).value for finding in _curves(metrics)]
     for (finding, curves), value in zip(_curves(metrics).items(), values, strict=True):
         panel = _panel(curves["roc"], "fpr", "tpr", f"ROC curve of {spell(finding)}")
         panels.append((f"{spell(finding)} {decimal(value)}", panel))
@@ -124,7 +124,7 @@ def _roc(metrics: EvaluationMetrics) -> Multiples:
 def _precision_recall(metrics: EvaluationMetrics) -> Multiples:
     panels, lifts = [], []
     for finding, curves in _curves(metrics).items():
-        precision = metrics.number("average_precision", finding)
+        precision = metrics.metric("average_precision", finding)
         prevalence = _prevalence(precision)
         lifts.append(precision.value / prevalence if prevalence else np.nan)
         panel = _panel(curves["pr"], "recall", "precision", f"Precision-recall curve of {spell(finding)}", prevalence)

@@ -115,9 +115,9 @@ class EvaluationMetrics:
         """Prefix of the evaluated predictions: probability, or score if they were not calibrated."""
         return str(self.content["predictions"]["scale"])
 
-    def number(
+    def metric(
         self,
-        metric: str,
+        name: str,
         scope: str,
         *,
         group: str = "all",
@@ -128,7 +128,7 @@ class EvaluationMetrics:
         """Return a metric of the test split, or :data:`ABSENT` if it was not computed.
 
         Args:
-            metric: name, such as auroc.
+            name: name of the metric, such as auroc.
             scope: a finding, an average, or any finding.
             group: group of patients or images.
             model: the predictions, or a baseline.
@@ -136,7 +136,7 @@ class EvaluationMetrics:
             scale: prefix of the predictions; by default the evaluated one.
         """
         scale = (scale or self.scale) if model == PREDICTIONS else None
-        return self.numbers.get(("test", group, model, scope, point, scale, metric), ABSENT)
+        return self.numbers.get(("test", group, model, scope, point, scale, name), ABSENT)
 
     def values(self, column: str) -> list[str]:
         """Return the distinct non-null values of a column of the test numbers, in order of appearance."""

@@ -34,10 +34,10 @@ def operating_section(metrics: EvaluationMetrics) -> Section:
 def triage_section(metrics: EvaluationMetrics) -> Section:
     """Return the share of images without a finding that could be set aside at a given sensitivity."""
     points = [
-        point for point in metrics.values("point") if metrics.number("specificity", ANY_FINDING, point=point).defined
+        point for point in metrics.values("point") if metrics.metric("specificity", ANY_FINDING, point=point).defined
     ]
     targets = {
-        point: metrics.number("specificity", ANY_FINDING, point=point)
+        point: metrics.metric("specificity", ANY_FINDING, point=point)
         for point in points
         if point.startswith("sensitivity_")
     }
@@ -52,7 +52,7 @@ def triage_section(metrics: EvaluationMetrics) -> Section:
         "as 1\u00a0−\u00a0Π(1\u00a0−\u00a0p), which treats findings as independent. No Finding does not mean healthy, "
         "and a label is not a diagnosis: these results describe a ranking, not a clinical workflow."
     ]
-    return Section("Triage", blocks, lead, [(metrics.number("auroc", ANY_FINDING).text(), "AUROC of any finding")])
+    return Section("Triage", blocks, lead, [(metrics.metric("auroc", ANY_FINDING).text(), "AUROC of any finding")])
 
 
 def point_name(point: str) -> str:
@@ -64,10 +64,10 @@ def _point_table(metrics: EvaluationMetrics, point: str) -> Table:
     rows = []
     values: dict[str, list[float]] = {rate: [] for rate in _RATES}
     for finding in metrics.names:
-        rates = {rate: metrics.number(rate, finding, point=point) for rate in _RATES}
+        rates = {rate: metrics.metric(rate, finding, point=point) for rate in _RATES}
         for rate in _RATES:
             values[rate].append(rates[rate].value)
-        counts = [count(metrics.number(name, finding, point=point).value) for name in _COUNTS]
+        counts = [count(metrics.metric(name, finding, point=point).value) for name in _COUNTS]
         threshold = decimal(rates["sensitivity"].threshold)
         rows.append((spell(finding), threshold, *(rates[rate].text(2) for rate in _RATES), *counts))
     means = {rate: _mean(values[rate]) for rate in _RATES}
@@ -89,7 +89,7 @@ def _averages_table(metrics: EvaluationMetrics, points: list[str]) -> Table:
     rows = []
     for point in points:
         for average in _AVERAGES:
-            numbers = [metrics.number(name, average, point=point) for name in ("precision", "recall", "f1")]
+            numbers = [metrics.metric(name, average, point=point) for name in ("precision", "recall", "f1")]
             rows.append((f"{point_name(point)}, {average}", *(number.text() for number in numbers)))
     caption = "Macro: mean over findings; micro: pooled; weighted: mean by positives; samples: mean over images."
     return Table("Averages over findings", ("", "precision", "recall", "F1"), rows, caption, wide=True)
@@ -119,7 +119,7 @@ def _triage_plot(targets: dict[str, MetricValue]) -> Plot:
 
 
 def _triage_curve(metrics: EvaluationMetrics, points: dict[str, list[float]]) -> Plot:
-    auroc = metrics.number("auroc", ANY_FINDING)
+    auroc = metrics.metric("auroc", ANY_FINDING)
     title = f"The AUROC of any finding against none is {decimal(auroc.value, 2)}"
 
     def plot(axes: Axes) -> None:
@@ -134,7 +134,7 @@ def _triage_curve(metrics: EvaluationMetrics, points: dict[str, list[float]]) ->
 def _triage_table(metrics: EvaluationMetrics, points: list[str]) -> Table:
     rows = []
     for point in points:
-        numbers = {name: metrics.number(name, ANY_FINDING, point=point) for name in (*_RATES, *_COUNTS)}
+        numbers = {name: metrics.metric(name, ANY_FINDING, point=point) for name in (*_RATES, *_COUNTS)}
         rates = [numbers[name].text() for name in ("sensitivity", "specificity", "npv")]
         threshold = decimal(numbers["specificity"].threshold)
         rows.append((point_name(point), threshold, *rates, count(numbers["tn"].value), count(numbers["fn"].value)))

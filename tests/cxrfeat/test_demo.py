@@ -38,14 +38,14 @@ def test_without_weights_it_says_so_loudly(
 @pytest.mark.slow
 def test_the_demo_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Phantoms are drawn, embedded by a real job and read back; a head is trained and scores files of pandas."""
-    assert demo.main(["--output", str(tmp_path), "--count", "12", "--weights", "random"]) == 0
+    assert demo.main(["--output", str(tmp_path), "--count", "24", "--weights", "random"]) == 0
     printed = capfd.readouterr().out
     assert "$ cxrfeat extract --images" in printed
-    assert "12 listed = 12 ok + 0 quarantined" in printed
-    assert "12 rows x 2048 dimensions, extractor resnet50:random-seed0:" in printed
+    assert "24 listed = 24 ok + 0 quarantined" in printed
+    assert "24 rows x 2048 dimensions, extractor resnet50:random-seed0:" in printed
     assert "$ cxrfeat fit --features" in printed
-    assert "6 listed = 6 scored + 0 quarantined" in printed  # monday
-    assert "12 listed = 12 scored + 0 quarantined" in printed  # and tuesday
+    assert "12 listed = 12 scored + 0 quarantined" in printed  # monday
+    assert "24 listed = 24 scored + 0 quarantined" in printed  # and tuesday
     scored = pd.read_parquet(tmp_path / "predictions" / "predictions")
     assert dict(zip(scored["drop_file"], scored["round"].astype(int), strict=True)) == {
         "monday.parquet": 0,

@@ -30,12 +30,12 @@ class Case:
         self.scores = (self.labels * 0.3 + random.uniform(0, 0.7, size=self.labels.shape)).round(2)
         self.ages, self.sexes = random.integers(1, 95, size=180), random.choice(["M", "F"], size=180)
         self.views = np.where(random.uniform(size=180) < 0.2 + 0.5 * self.labels[:, 0], "AP", "PA")
-        self.truth = self.write_truth()
+        self.ground_truth = self.write_ground_truth()
         self.predictions = self.write_predictions(self.table())
         self.test_list = self.write_list("test.txt", range(90))
         self.val_list = self.write_list("val.txt", range(90, 120))
 
-    def write_truth(self) -> Path:
+    def write_ground_truth(self) -> Path:
         path = self.folder / "truth.csv"
         names = [format_findings(found) for found in from_multi_hot(self.labels)]
         rows = zip(self.images, names, self.patients, self.ages, self.sexes, self.views, strict=True)
@@ -60,7 +60,7 @@ class Case:
 
     def options(self, output: str = "eval", *more: str) -> list[str]:
         """Return a complete command line; ``more`` overrides earlier options."""
-        paths = {"predictions": self.predictions, "truth": self.truth, "split-list": self.test_list}
+        paths = {"predictions": self.predictions, "truth": self.ground_truth, "split-list": self.test_list}
         named = [part for name, path in paths.items() for part in (f"--{name}", str(path))]
         val = ["--val-list", str(self.val_list)]
         return [*named, *val, "--output", str(self.folder / output), "--resamples", "60", "--no-report", *more]

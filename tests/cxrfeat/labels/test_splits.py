@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cxrfeat.errors import DatasetIntegrityError
 from cxrfeat.io.schema import Split
 from cxrfeat.labels.splits import (
-    check_no_patient_in_two_splits,
+    check_patients_disjoint,
     digest_names,
     hash_fraction,
     split_by_hash,
@@ -94,8 +94,8 @@ patient_images = st.lists(st.tuples(ids, ids))
 @given(patient_images)
 def test_a_split_by_patient_never_tears_one(images: list[tuple[str, str]]) -> None:
     """A split by patient passes the check for any number of images per patient."""
-    check_no_patient_in_two_splits((patient, split_by_hash(patient)) for patient, _ in images)
-    check_no_patient_in_two_splits((patient, split_train_val(patient)) for patient, _ in images)
+    check_patients_disjoint((patient, split_by_hash(patient)) for patient, _ in images)
+    check_patients_disjoint((patient, split_train_val(patient)) for patient, _ in images)
 
 
 @given(patient_images, ids, st.permutations(list(Split)))
@@ -103,7 +103,7 @@ def test_a_torn_patient_is_found_and_named(images: list[tuple[str, str]], torn: 
     """One patient in two splits is found among any others, with both splits."""
     pairs = [(patient, split_by_hash(patient).value) for patient, _ in images if patient != torn]
     with pytest.raises(DatasetIntegrityError) as found:
-        check_no_patient_in_two_splits([(torn, splits[0].value), *pairs, (torn, splits[1].value)])
+        check_patients_disjoint([(torn, splits[0].value), *pairs, (torn, splits[1].value)])
     named = ", ".join(sorted(split.value for split in splits[:2]))
     assert str(found.value) == f"1 patients are in more than one split; the first: {torn} ({named})"
 
@@ -111,9 +111,7 @@ def test_a_torn_patient_is_found_and_named(images: list[tuple[str, str]], torn: 
 def test_of_many_torn_patients_the_first_five_are_named() -> None:
     """The message stays short and gives the number of all; the first are those of the order of names."""
     with pytest.raises(DatasetIntegrityError, match=r"^9 patients") as found:
-        check_no_patient_in_two_splits(
-            (f"p{number}", split) for split in ("train", "test") for number in range(8, -1, -1)
-        )
+        check_patients_disjoint((f"p{number}", split) for split in ("train", "test") for number in range(8, -1, -1))
     assert [f"p{number}" in str(found.value) for number in range(9)] == [True] * 5 + [False] * 4
 
 
@@ -121,7 +119,7 @@ def test_an_image_level_split_leaks() -> None:
     """Splitting by image, as in 2018, puts patients into two splits: the check sees it."""
     images = [(f"p{number % 50}", f"image{number}") for number in range(500)]
     with pytest.raises(DatasetIntegrityError):
-        check_no_patient_in_two_splits((patient, split_by_hash(image)) for patient, image in images)
+        check_patients_disjoint((patient, split_by_hash(image)) for patient, image in images)
 
 
 def test_a_list_is_known_by_its_names_whatever_their_order() -> None:

@@ -126,7 +126,7 @@ def test_decisions_are_told_from_scores(case: Case) -> None:
     """A column of 0 and 1 alone is a hard label."""
     table = case.table()
     decided = table.set_column(table.column_names.index("score_Mass"), "score_Mass", pa.array([1.0, 0.0] * 60))
-    assert read_predictions(case.write_predictions(decided), NIH14).hard == ["Mass"]
+    assert read_predictions(case.write_predictions(decided), NIH14).hard_labels == ["Mass"]
 
 
 def test_other_label_sets_and_aliases_are_found(case: Case) -> None:
@@ -158,7 +158,7 @@ def test_rows_are_joined_with_their_ground_truth(case: Case) -> None:
     names = case.images
     splits = splits_from_lists(predictions.images, {Split.TEST: names[:90], Split.VAL: names[90:110]})
     assert splits.null_count == 10
-    labelled = join_ground_truth(predictions, read_ground_truth(case.truth), splits, {Split.TEST: 95})
+    labelled = join_ground_truth(predictions, read_ground_truth(case.ground_truth), splits, {Split.TEST: 95})
     assert {split: len(rows.table) for split, rows in labelled.items()} == {Split.TEST: 90, Split.VAL: 20}
     assert [rows.without_prediction for rows in labelled.values()] == [0, 5]
     for rows in labelled.values():
@@ -174,7 +174,10 @@ def test_no_finding_is_none_of_all_fourteen(case: Case) -> None:
     """With one predicted finding, images with other findings are still not normal."""
     predictions = read_predictions(case.write_predictions(case.table().select(["image_index", "score_Mass"])), NIH14)
     rows = join_ground_truth(
-        predictions, read_ground_truth(case.truth), splits_from_lists(predictions.images, {Split.TEST: case.images}), {}
+        predictions,
+        read_ground_truth(case.ground_truth),
+        splits_from_lists(predictions.images, {Split.TEST: case.images}),
+        {},
     )[Split.TEST]
     assert rows.labels.shape == (120, 1)
     np.testing.assert_array_equal(rows.any_finding, case.labels[:120].any(axis=1))
@@ -183,7 +186,7 @@ def test_no_finding_is_none_of_all_fourteen(case: Case) -> None:
 def test_images_without_ground_truth_are_refused(case: Case) -> None:
     """With their number and names; no image of the test at all is refused too."""
     predictions = read_predictions(case.predictions, NIH14)
-    ground_truth = read_ground_truth(case.truth)
+    ground_truth = read_ground_truth(case.ground_truth)
     strange = PredictionTable(pa.array(["x.png", *case.images[1:120]]), predictions.findings, predictions.scales, None)
     with pytest.raises(
         PredictionsError, match=r"1 of 120 predicted images are not in the ground truth; the first: x\.png"

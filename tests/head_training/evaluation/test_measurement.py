@@ -82,7 +82,7 @@ def test_thresholds_are_chosen_on_val_and_used_on_test(case: Case, metrics: dict
     for rows, same in ((slice(0, 90), True), (slice(90, 120), False)):
         other = Case(tmp_path, FEW)
         other.labels[rows] = ~other.labels[rows]
-        other.write_truth()
+        other.write_ground_truth()
         chosen = other.evaluate(f"changed-{same}")["thresholds"]["youden"]
         assert (chosen == {finding: metrics["thresholds"]["youden"][finding] for finding in FEW}) is same
 
@@ -177,7 +177,7 @@ def test_a_finding_that_test_lacks_is_null_with_its_counts(tmp_path: Path) -> No
     """No positive Hernia: null with a note, no curve, and the mean is over the others."""
     case = Case(tmp_path, FEW)
     case.labels[:90, 13] = False
-    case.write_truth()
+    case.write_ground_truth()
     metrics = case.evaluate()
     row = find(metrics, scope="Hernia", metric="auroc")
     assert (row["value"], row["positives"], row["note"]) == (None, 0, "a class is absent")
@@ -213,8 +213,8 @@ def test_the_order_of_lines_does_not_matter(tmp_path: Path) -> None:
     case = Case(tmp_path, FEW)
     first = case.evaluate("first")
     case.write_predictions(case.table().take(np.random.default_rng(0).permutation(120)))
-    header, *lines = case.truth.read_text().splitlines(keepends=True)
-    case.truth.write_text(header + "".join(reversed(lines)))
+    header, *lines = case.ground_truth.read_text().splitlines(keepends=True)
+    case.ground_truth.write_text(header + "".join(reversed(lines)))
     second = case.evaluate("second")
     assert second["labels"]["digest"] == first["labels"]["digest"]
     for row, other in zip(first["numbers"], second["numbers"], strict=True):

@@ -26,7 +26,7 @@ def case(tmp_path: Path) -> Case:
 def open_case(case: Case, **changes: Path | None) -> Sources:
     given = {"test_list": case.test_list, "val_list": case.val_list, **changes}
     return open_files(
-        case.predictions, case.truth, prefix=None, test_list=given["test_list"], val_list=given["val_list"]
+        case.predictions, case.ground_truth, prefix=None, test_list=given["test_list"], val_list=given["val_list"]
     )
 
 
@@ -72,15 +72,15 @@ def test_the_label_version_is_described(case: Case) -> None:
     """Name, sha256 and counts of the file; a digest that follows the labels, not the order of lines."""
     found = open_case(case).describe()["labels"]
     assert found["file"] == "truth.csv"
-    assert found["sha256"] == hashlib.sha256(case.truth.read_bytes()).hexdigest()
+    assert found["sha256"] == hashlib.sha256(case.ground_truth.read_bytes()).hexdigest()
     assert (found["counts"]["images"], found["counts"]["patients"]) == (180, 60)
     assert found["counts"]["No Finding"] == (~case.labels.any(axis=1)).sum()
     assert found["counts"]["Hernia"] == case.labels[:, 13].sum()
-    header, *lines = case.truth.read_text().splitlines(keepends=True)
-    case.truth.write_text(header + "".join(lines[::-1]))
+    header, *lines = case.ground_truth.read_text().splitlines(keepends=True)
+    case.ground_truth.write_text(header + "".join(lines[::-1]))
     assert open_case(case).describe()["labels"]["digest"] == found["digest"]
     case.labels[0, 0] ^= True
-    case.write_truth()
+    case.write_ground_truth()
     assert open_case(case).describe()["labels"]["digest"] != found["digest"]
 
 

@@ -28,7 +28,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     case = Case(tmp_path_factory.mktemp("case"))
     case.labels[0], case.labels[1], case.labels[2] = False, False, False
     case.scores[:3] = 0.0
-    case.write_truth()
+    case.write_ground_truth()
     case.write_predictions(case.table())
     case.evaluate("eval", "--resamples", "5")
     folder = case.folder / "xrays" / "deep"
@@ -43,7 +43,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def data_of(case: Case) -> ReportImages:
     rest = case.write_list("rest.txt", range(90, 180))
-    return read_report_images([str(case.truth)], str(rest), str(case.test_list))
+    return read_report_images([str(case.ground_truth)], str(rest), str(case.test_list))
 
 
 def metrics_of(case: Case) -> EvaluationMetrics:

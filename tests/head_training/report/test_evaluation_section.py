@@ -149,7 +149,7 @@ def test_unusual_labels_and_scores_break_no_figure(tmp_path: Path, spoil: Callab
     """A finding in no or every image, no finding in test, equal scores, and a perfect ranking."""
     case = Case(tmp_path)
     spoil(case)
-    case.write_truth()
+    case.write_ground_truth()
     case.write_predictions(case.table())
     case.evaluate("eval", "--resamples", "5")
     sections = sections_of(tmp_path / "eval")
@@ -168,9 +168,16 @@ def test_what_was_not_computed_is_a_dash(tmp_path: Path) -> None:
     """Few findings, no val and no training images: no thresholds, no triage, no baselines, and no error."""
     case = Case(tmp_path)
     case.write_predictions(case.table().select(["image_index", "score_Mass", "score_Edema"]).slice(0, 90))
-    case.write_truth()
+    case.write_ground_truth()
     everything = case.write_list("all.txt", range(120))
-    options = ["--predictions", str(case.predictions), "--truth", str(case.truth), "--split-list", str(everything)]
+    options = [
+        "--predictions",
+        str(case.predictions),
+        "--truth",
+        str(case.ground_truth),
+        "--split-list",
+        str(everything),
+    ]
     from head_training.evaluate import main
 
     assert main([*options, "--output", str(tmp_path / "eval"), "--resamples", "5"]) == 0
@@ -218,4 +225,4 @@ def test_a_file_that_cannot_be_read_is_refused(case: Case, tmp_path: Path) -> No
     rewrite(case, tmp_path, lambda metrics: metrics["numbers"].append(metrics["numbers"][0]))
     with pytest.raises(ReportError, match="repeats an earlier row"):
         read_metrics(path)
-    assert read_metrics(case.folder / "eval" / "metrics.json").number("auroc", "nothing") is ABSENT
+    assert read_metrics(case.folder / "eval" / "metrics.json").metric("auroc", "nothing") is ABSENT
