@@ -106,9 +106,10 @@ def any_label(labels: NDArray[np.float32]) -> NDArray[np.float32]:
 def averaged_metrics(labels: ArrayLike, predicted_positive: ArrayLike) -> dict[str, dict[str, float]]:
     """Return precision, recall and F1 by average, with the averages of multi-label papers.
 
-    ``micro`` pools all findings, ``macro`` is the mean over findings, ``weighted`` is the mean over findings weighted
-    by their positives, and ``samples`` is the mean over images. 0 / 0 counts as 0, as in those papers, both for a finding
-    and for an image without a positive label or prediction; ``samples`` is therefore low if most images are normal.
+    ``micro`` pools all findings, ``macro`` is the mean over findings, ``weighted`` is the mean over findings
+    weighted by their positives, and ``samples`` is the mean over images. 0 / 0 counts as 0, as in those papers,
+    both for a finding and for an image without a positive label or prediction; ``samples`` is therefore low if most
+    images are normal.
 
     Args:
         labels: (N, F) of 0 and 1.
