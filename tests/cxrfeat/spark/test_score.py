@@ -20,6 +20,7 @@ from cxrfeat.errors import BundleError, ConfigError, DatasetIntegrityError, Data
 from cxrfeat.head.bundle import save_bundle
 from cxrfeat.io.schema import predictions_schema
 from cxrfeat.labels.findings import FINDINGS
+from cxrfeat.labels.label_set import LabelSet
 from cxrfeat.spark.embedding import EmbeddingConfig
 from cxrfeat.spark.predictions_table import PredictionsTable, check, format_summary, quarantined_share
 from cxrfeat.spark.rounds import to_handles
@@ -235,3 +236,18 @@ def test_violations_are_found(spark: SparkSession, tmp_path: Path, head: Path) -
     shutil.copytree(folder / "round=0", folder / "round=9")
     with pytest.raises(DatasetIntegrityError, match=r"2 files are in more than one round.*ward0/0.parquet"):
         check(table.count(), [])
+
+
+def test_columns_are_named_by_the_label_set(spark: SparkSession, tmp_path: Path) -> None:
+    """Labels with blanks, slashes, dots and commas, as data sets have them, are written, read back and counted."""
+    label_set = LabelSet("odd", ("Nodule/Mass", "a.b", "x, y (z)"), negative="No finding", negative_output=True)
+    save_bundle(fakes.bundle(DIM, label_set=label_set), tmp_path / "head")
+    write_drops(tmp_path / "drops")
+    summary = run(spark, tmp_path, tmp_path / "head", operating_point="f1")
+    found = predictions(tmp_path / "out")
+    assert set(found.column_names) == set(predictions_schema(label_set.outputs).names)
+    assert list(summary["positives"]) == list(label_set.outputs)
+    for label in label_set.outputs:
+        positive = [label in names for names in found["positives"].to_pylist()]
+        assert summary["positives"][label] == sum(positive)
+        assert positive == [value >= 0.25 for value in found[f"probability_{label}"].to_pylist()]
