@@ -10,7 +10,6 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,9 +22,11 @@ from cxrfeat.errors import ConfigError
 ANY_NAME = "*"
 """Part of a merge that stands for every positive name except the negative one."""
 
+RESERVED = frozenset(("any_finding", "macro", "micro", "weighted", "samples"))
+"""Scopes of metrics that are not labels."""
+
 _MAX_LABELS = 512
 _Choice = TypeVar("_Choice", bound=StrEnum)
-_NO_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 class Uncertain(StrEnum):
@@ -83,8 +84,8 @@ class LabelSet:
 
     name: str
     labels: tuple[str, ...]
-    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NO_NAMES)
-    merges: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NO_NAMES)
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    merges: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     negative: str | None = None
     negative_output: bool = False
     uncertain: Uncertain = Uncertain.MISSING
@@ -94,6 +95,11 @@ class LabelSet:
         """Check the names against each other."""
         if not 1 <= len(self.outputs) <= _MAX_LABELS:
             raise self._error(f"{len(self.outputs)} labels; expected 1 to {_MAX_LABELS}")
+        reserved = sorted(RESERVED.intersection(self.outputs))
+        if reserved:
+            raise self._error(f"the label {reserved[0]}, which is the name of an average in evaluations")
+        if not self.labels:
+            raise self._error("no label beside the negative name")
         if self.negative_output and self.negative is None:
             raise self._error("negative_output without a negative name")
         for kind, names in (("aliases", self.aliases), ("merges", self.merges)):

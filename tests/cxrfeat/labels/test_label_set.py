@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,7 @@ def test_a_set_is_read_back(label_set: LabelSet, tmp_path: Path) -> None:
     """Every built-in set survives JSON, and is found by its name."""
     assert LabelSet.from_json(label_set.describe(), "test") == label_set
     assert load_label_set(label_set.name) is label_set
+    assert pickle.loads(pickle.dumps(label_set)) == label_set
 
 
 def test_built_in_sets_have_the_published_sizes() -> None:
@@ -149,6 +151,9 @@ INVALID: list[tuple[Any, str]] = [
     ({"labels": ["A", "a"]}, "'a' stands for A and for a"),
     ({"labels": [" "]}, "expected printable letters"),
     ({"labels": ["A\n"]}, "expected printable letters"),
+    ({"labels": ["A", "macro"]}, "the label macro, which is the name of an average"),
+    ({"labels": ["any_finding"]}, "the label any_finding, which is"),
+    ({"labels": [], "negative": "N", "negative_output": True}, "no label beside the negative name"),
     ({"labels": ["A"], "label": 1}, "unknown keys label"),
     ({"labels": ["A"], "aliases": {"B": ["b"]}}, "aliases of B; known labels are A"),
     ({"labels": ["A"], "merges": {"B": ["b"]}}, "merges of B; known labels are A"),
