@@ -29,7 +29,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import machine, results
-from cxrfeat.backbones.encoder import Encoder, EncoderSpec, load_encoder
+from cxrfeat.backbones.encoder import Encoder, EncoderSpec, open_encoder
 from cxrfeat.backbones.registry import get_backbone
 from cxrfeat.backbones.weights import find_weights, load_network
 from cxrfeat.device import resolve_precision, to_dtype
@@ -44,7 +44,7 @@ _GEMM_RUNS = 5
 
 def measure(files: Sequence[str], root: str, spec: EncoderSpec, device: str, repeats: int) -> list[dict[str, Any]]:
     """Run every way once to warm up, then all in turn; return median milliseconds per image and the FLOP bound."""
-    ways = stage_ways(files, root, load_encoder(spec, device, 1))
+    ways = stage_ways(files, root, open_encoder(spec, device, 1))
     seconds: dict[tuple[str, str], list[float]] = {name: [] for name in ways}
     for repeat in range(repeats + 1):
         for name, way in ways.items():

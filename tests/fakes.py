@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxrfeat.backbones.encoder import Encoder, EncoderSpec
-from cxrfeat.backbones.registry import Backbone
+from cxrfeat.backbones.backbone import Backbone
 from cxrfeat.backbones.resnet import ResNet
+from cxrfeat.backbones.resnet_fused import optimise
+from cxrfeat.backbones.torchvision_models import resnet_trunk
 from cxrfeat.backbones.weights import Weights
 from cxrfeat.head.bundle import Bundle
 from cxrfeat.head.calibration import Calibration
 from cxrfeat.head.inputs import COVARIATES, Inputs
 from cxrfeat.head.mlp import Head
+from cxrfeat.images.preprocess import DEFAULT_INPUT
 from cxrfeat.io.schema import HANDLE
 from cxrfeat.labels.findings import ANY_FINDING
 from cxrfeat.labels.label_set import LabelSet
@@ -47,6 +50,7 @@ class FakeEncoder:
 
     def __init__(self, fingerprint: str = "fake:0:fake", batch_size: int = FAKE_BATCH, precision: str = "fp32") -> None:
         self.dim = FAKE_DIM
+        self.input = DEFAULT_INPUT
         self.fingerprint = fingerprint
         self.precision = precision
         self.batch_size = batch_size
@@ -80,7 +84,14 @@ def build_small() -> ResNet:
     return ResNet([1, 1, 1, 1], width_per_group=4)
 
 
-SMALL = Backbone("small", 2048, build_small)
+SMALL = Backbone(
+    "small",
+    2048,
+    lambda _: build_small().init_weights(),
+    resnet_trunk,
+    skeleton=build_small,
+    optimise=optimise,
+)
 """A backbone for tests that need a real network but not its size; not in the registry."""
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from torchvision import transforms
 
 from benchmarks.steady import mark
-from cxrfeat.backbones.encoder import Encoder, EncoderSpec, load_encoder
+from cxrfeat.backbones.encoder import Encoder, EncoderSpec, open_encoder
 from cxrfeat.backbones.registry import BACKBONES, get_backbone
 from cxrfeat.backbones.weights import Weights, find_weights, load_network
 from cxrfeat.images import png_jpeg, preprocess
@@ -72,7 +72,7 @@ class PeerTask:
 
     def encoder(self) -> Encoder:
         """Return our encoder on one thread; loaded once per process."""
-        return load_encoder(EncoderSpec(self.backbone, _find_weights(self)), "cpu", 1)
+        return open_encoder(EncoderSpec(self.backbone, _find_weights(self)), "cpu", 1)
 
     def embed_paths(self, paths: Sequence[str], encoder: Encoder) -> NDArray[np.float32]:
         """Run our embedding function as our Spark tasks do and mark the batches; return (N, dim) embeddings."""

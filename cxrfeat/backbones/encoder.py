@@ -1,7 +1,6 @@
 """Frozen encoder: model inputs → embeddings, on a given device and in a given precision.
 
-Frozen means eval mode, no gradients, and BatchNorm and standardisation folded into the convolutions, so that no buffer
-can change. The same input gives the same bits, whatever else is in its batch.
+Frozen means eval mode and no gradients. The same input gives the same bits, whatever else is in its batch.
 """
 
 from __future__ import annotations
@@ -10,22 +9,19 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cxrfeat.backbones.gray_stem import count_planes, fold_standardisation, to_planes
+from cxrfeat.backbones.backbone import Backbone, Runner, RunnerSettings
 from cxrfeat.backbones.registry import get_backbone
-from cxrfeat.backbones.resnet import ResNet
-from cxrfeat.backbones.resnet_fused import Trunk, can_fuse, fuse_trunk
+from cxrfeat.backbones.torch_runner import TorchRunner
 from cxrfeat.backbones.weights import Weights, fingerprint, load_network
 from cxrfeat.device import Precision, open_device, resolve_precision, to_dtype
 from cxrfeat.errors import ConfigError
-from cxrfeat.images import preprocess
+from cxrfeat.images.preprocess import Fit, InputSpec
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,18 +37,20 @@ class Encoder(Protocol):
 
     Attributes:
         dim: length of an embedding.
-        fingerprint: identifies backbone, weights and preprocessing.
-        precision: ``fp32`` or ``bf16``.
+        input: the model inputs that it takes.
+        fingerprint: identifies backbone, weights and input.
+        precision: ``fp32``, ``bf16`` or ``int8``.
         batch_size: preferred number of images per call.
     """
 
     dim: int
+    input: InputSpec
     fingerprint: str
     precision: str
     batch_size: int
 
     def embed(self, inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Turn (N, 224, 224) uint8 model inputs into (N, dim) float32 embeddings."""
+        """Turn (N, size, size) uint8 model inputs into (N, dim) float32 embeddings."""
         ...
 
 
@@ -65,26 +63,34 @@ class EncoderSpec:
         weights: the weights file, at a path that the worker can read.
         precision: auto, fp32 or bf16; the final pooling is always in fp32.
         batch_size: images per batch, or None for the device's default.
+        input_size: height and width of the input in pixels, or None for that of the backbone.
+        fit: how an image becomes a square, or None for the backbone's default.
     """
 
     backbone: str
     weights: Weights
     precision: Precision = Precision.AUTO
     batch_size: int | None = None
+    input_size: int | None = None
+    fit: Fit | None = None
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for a batch size below 1 or an unknown backbone or precision."""
-        get_backbone(self.backbone)
+        """Raise ConfigError for an unknown backbone or precision, a batch size below 1 or an impossible input size."""
+        self.resolve()
         if self.precision not in list(Precision):
             raise ConfigError(f"unknown precision {self.precision!r}; expected one of {', '.join(Precision)}")
         object.__setattr__(self, "precision", Precision(self.precision))
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch size {self.batch_size}; expected at least 1")
 
+    def resolve(self) -> Backbone:
+        """Return the backbone with the input of this spec."""
+        return get_backbone(self.backbone).with_input(self.input_size, self.fit)
+
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the encoder: backbone, weights and preprocessing."""
-        return fingerprint(get_backbone(self.backbone), self.weights)
+        """Fingerprint of the encoder: backbone, weights and input."""
+        return fingerprint(self.resolve(), self.weights)
 
 
 def default_batch_size(device_type: str) -> int:
@@ -97,7 +103,11 @@ EncoderFactory = Callable[[EncoderSpec, str, int], Encoder]
 
 
 class FrozenEncoder:
-    """A frozen ResNet that implements :class:`Encoder`."""
+    """A frozen network that implements :class:`Encoder`.
+
+    Attributes:
+        has_maps: True if an embedding is the mean of a feature map, which :meth:`embed_with_maps` needs.
+    """
 
     def __init__(self, spec: EncoderSpec, device: str = "cpu") -> None:
         """Load the weights and prepare the network.
@@ -106,73 +116,89 @@ class FrozenEncoder:
             WeightsError: the weights are unreadable or do not match the network.
             DeviceError: the device does not exist.
         """
-        backbone = get_backbone(spec.backbone)
+        backbone = spec.resolve()
         self.device = open_device(device)
         precision = resolve_precision(spec.precision, self.device)
         self.precision = precision.value
         self.batch_size = spec.batch_size or default_batch_size(self.device.type)
         self.dim = backbone.dim
+        self.input = backbone.input
         self.fingerprint = spec.fingerprint
-        self._dtype = to_dtype(precision)
-        layers: list[Any] = list(fold_batchnorm(load_network(backbone, spec.weights)))
-        trunk = nn.Sequential(fold_standardisation(layers[0], self._dtype), *layers[1:])
-        trunk = trunk.to(self.device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        shape = (self.batch_size, count_planes(self._dtype), preprocess.SIDE, preprocess.SIDE)
-        self._trunk: Trunk = fuse_trunk(trunk, shape) if can_fuse(self.device) else trunk
+        self._round = precision != Precision.FP32
+        settings = RunnerSettings(self.device, to_dtype(precision), self.batch_size, self.input)
+        network = load_network(backbone, spec.weights)
+        runner = backbone.optimise(network, settings) if backbone.optimise else None
+        self._runner: Runner = runner or TorchRunner(backbone.trunk(network), settings)
+
+    @functools.cached_property
+    def has_maps(self) -> bool:
+        """True if an embedding is the mean of a feature map, which :meth:`embed_with_maps` needs."""
+        black = np.zeros((1, self.input.size, self.input.size), dtype=np.uint8)
+        return next(self._outputs(black))[1].ndim == 4
 
     def embed(self, inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Turn (N, 224, 224) uint8 model inputs into (N, dim) float32 embeddings.
+        """Turn (N, size, size) uint8 model inputs into (N, dim) float32 embeddings.
 
         A partial batch is padded with black images: the batch size selects the convolution kernels, and an image's
         embedding must not depend on the number of other images in its batch.
         """
         embeddings = np.empty((len(inputs), self.dim), dtype=np.float32)
-        for part, feature_maps in self._feature_maps(inputs):
-            embeddings[part] = self._pool(feature_maps)[: part.stop - part.start]
+        for part, output in self._outputs(inputs):
+            embeddings[part] = self._pool(output)[: part.stop - part.start]
         return embeddings
 
     def embed_with_maps(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return embeddings equal to those of :meth:`embed`, bit for bit, and the feature maps they are the means of.
 
         Args:
-            inputs: (N, 224, 224) uint8 model inputs, at least one.
+            inputs: (N, size, size) uint8 model inputs, at least one.
 
         Returns:
-            (N, dim) float32 embeddings and (N, dim, h, w) float32 feature maps; h = w = 7 for a ResNet.
+            (N, dim) float32 embeddings and (N, dim, h, w) float32 feature maps; h = w = 7 for ResNet50 at 224 pixels.
+
+        Raises:
+            ConfigError: the backbone's embedding is not the mean of a map; see :attr:`has_maps`.
         """
         embeddings, maps = [], []
-        for part, feature_maps in self._feature_maps(inputs):
+        for part, output in self._outputs(inputs):
+            if output.ndim != 4:
+                raise ConfigError(f"no feature maps: the embedding of {self.fingerprint} is not the mean of a map")
             count = part.stop - part.start
-            embeddings.append(self._pool(feature_maps)[:count])
-            maps.append(feature_maps[:count].cpu().numpy())
+            embeddings.append(self._pool(output)[:count])
+            maps.append(output[:count].cpu().numpy())
         return np.concatenate(embeddings), np.concatenate(maps)
 
     @torch.inference_mode()
-    def _feature_maps(self, inputs: NDArray[np.uint8]) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield the slice of inputs in each batch and the (batch_size, dim, h, w) float32 maps of the padded batch."""
+    def _outputs(self, inputs: NDArray[np.uint8]) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield the slice of inputs in each batch and the network's output for the padded batch.
+
+        The output is (batch, dim, h, w) or (batch, dim) float32.
+        """
         start = 0
         while start < len(inputs):
-            part = inputs[start : start + self.batch_size]
-            batch = np.zeros((self.batch_size, *part.shape[1:]), dtype=np.uint8)  # (batch_size, H, W)
+            size = self._runner.batch_size
+            part = inputs[start : start + size]
+            batch = np.zeros((size, *part.shape[1:]), dtype=np.uint8)  # (batch, H, W)
             batch[: len(part)] = part
             try:
-                feature_maps = self._forward(batch)  # (batch_size, dim, h, w)
+                output = self._forward(batch)
             except torch.OutOfMemoryError:
-                if self.batch_size == 1:
+                if size == 1:
                     raise
-                feature_maps = None
+                output = None
             # Free memory outside the except block: inside it, the traceback still holds the tensors.
-            if feature_maps is None:
+            if output is None:
                 self._halve_batch()
             else:
-                yield slice(start, start + len(part)), feature_maps
+                yield slice(start, start + len(part)), output
                 start += len(part)
 
     def _halve_batch(self) -> None:
         """Halve the batch size for this and all later calls, and log a warning."""
-        smaller = self.batch_size // 2
-        _LOG.warning("%s: out of memory at batch size %d; continuing with %d", self.device, self.batch_size, smaller)
-        self.batch_size = smaller
+        size = self._runner.batch_size
+        _LOG.warning("%s: out of memory at batch size %d; continuing with %d", self.device, size, size // 2)
+        self._runner.batch_size = size // 2
+        self.batch_size = min(self.batch_size, size // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -182,13 +208,14 @@ class FrozenEncoder:
         return gray.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else gray
 
     def _forward(self, batch: NDArray[np.uint8]) -> torch.Tensor:
-        # (N, H, W) uint8 → (N, planes, H, W) → (N, dim, h, w) float32
-        return self._trunk(to_planes(self.to_device(batch), self._dtype)).float()
+        # (N, H, W) uint8 → (N, dim, h, w) or (N, dim) float32
+        return self._runner(self.to_device(batch))
 
-    def _pool(self, feature_maps: torch.Tensor) -> NDArray[np.float32]:
+    def _pool(self, output: torch.Tensor) -> NDArray[np.float32]:
         """Average a whole padded batch, so that the kernel of the mean does not depend on the number of images."""
-        pooled: NDArray[np.float32] = feature_maps.mean(dim=(2, 3)).cpu().numpy()  # (batch_size, dim)
-        return pooled if self._dtype == torch.float32 else round_to_bits(pooled)
+        vectors = output.mean(dim=(2, 3)) if output.ndim == 4 else output  # (batch, dim)
+        pooled: NDArray[np.float32] = vectors.cpu().numpy()
+        return round_to_bits(pooled) if self._round else pooled
 
 
 def round_to_bits(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -199,28 +226,8 @@ def round_to_bits(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return rounded
 
 
-def fold_batchnorm(network: ResNet) -> nn.Sequential:
-    """Return the convolutional trunk of a bottleneck ResNet in eval mode with every BatchNorm folded away.
-
-    The network is modified in place and must not be used afterwards.
-
-    Source: y = γ·(Wx − μ)/√(σ² + ε) + β is one convolution; torch.nn.utils.fusion.
-    """
-    stages = (network.layer1, network.layer2, network.layer3, network.layer4)
-    blocks: list[Any] = [block for stage in stages for block in stage]
-    for block in blocks:
-        for index in (1, 2, 3):
-            convolution, norm = getattr(block, f"conv{index}"), getattr(block, f"bn{index}")
-            setattr(block, f"conv{index}", fuse_conv_bn_eval(convolution, norm))
-            setattr(block, f"bn{index}", nn.Identity())
-        if block.downsample is not None:
-            block.downsample = fuse_conv_bn_eval(*block.downsample)
-    stem = fuse_conv_bn_eval(network.conv1, network.bn1)
-    return nn.Sequential(stem, network.relu, network.maxpool, *stages)
-
-
 @functools.lru_cache(maxsize=1)
-def load_encoder(spec: EncoderSpec, device: str, threads: int) -> Encoder:
+def open_encoder(spec: EncoderSpec, device: str, threads: int) -> Encoder:
     """Build an encoder, or return the one cached in this process: Spark reuses its Python workers."""
     torch.set_num_threads(threads)
     return FrozenEncoder(spec, device)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cxrfeat.images.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from cxrfeat.images.preprocess import DEFAULT_INPUT, InputSpec
 
 _CENTRE = 128
 _TERMS = {torch.float32: 1, torch.bfloat16: 2}
@@ -38,13 +38,14 @@ def count_planes(dtype: torch.dtype) -> int:
 
 
 @torch.no_grad()
-def fold_standardisation(stem: nn.Conv2d, dtype: torch.dtype) -> nn.Conv2d:
+def fold_standardisation(stem: nn.Conv2d, dtype: torch.dtype, spec: InputSpec = DEFAULT_INPUT) -> nn.Conv2d:
     """Return a convolution without bias that computes from gray planes what the stem computes from standardised RGB.
 
     Args:
         stem: convolution of three channels with an odd kernel of size k, padded by k // 2, so that the kernel's centre
             is never on padding.
         dtype: float32 or bfloat16, the dtype of the returned weights.
+        spec: mean and standard deviation of the stem's input.
 
     Raises:
         ValueError: the kernel or the padding is different.
@@ -55,7 +56,7 @@ def fold_standardisation(stem: nn.Conv2d, dtype: torch.dtype) -> nn.Conv2d:
         raise ValueError(
             f"kernel {height} x {width} with padding {stem.padding}; expected an odd kernel padded by half its size"
         )
-    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
     weight = stem.weight.double()  # (C, 3, kh, kw)
     # With g = level - 128: Σ_c w_c · ((g + 128) / 255 - mean_c) / std_c = gray_weight · g + ones_weight · 1.
     gray_weight = (weight / (255 * std)).sum(1)  # (C, kh, kw)

@@ -1,50 +1,52 @@
 """Registry of frozen backbones.
 
-To add a network, add a row to :data:`BACKBONES`. :mod:`cxrfeat.backbones.weights` finds and loads its weights.
+To add a network of torchvision, add a row to :data:`cxrfeat.backbones.torchvision_models.ROWS`. Names with a prefix,
+such as ``timm:xception``, are looked up in the package of that name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import difflib
+import functools
+from collections.abc import Callable, Mapping
 
-from cxrfeat.backbones.resnet import ResNet, resnet50_v1
+from cxrfeat.backbones import resnet_models, timm_models, torchvision_models, xrv_models
+from cxrfeat.backbones.backbone import Backbone
 from cxrfeat.errors import ConfigError
 
-
-@dataclass(frozen=True)
-class Backbone:
-    """A frozen network of the registry.
-
-    Attributes:
-        name: value of ``--backbone`` on the command line.
-        dim: length of an embedding, the spatial mean of the last feature map.
-        build: builds the network with uninitialised weights.
-        torchvision_name: name of the network in torchvision, if it has
-            published weights; None if a file is needed.
-    """
-
-    name: str
-    dim: int
-    build: Callable[[], ResNet]
-    torchvision_name: str | None = None
-
+DEFAULT_BACKBONE = "resnet50"
 
 BACKBONES: dict[str, Backbone] = {
-    backbone.name: backbone
-    for backbone in (
-        Backbone("resnet50", 2048, ResNet, "resnet50"),
-        Backbone("resnet50-v1", 2048, resnet50_v1),
-    )
+    backbone.name: backbone for backbone in (*resnet_models.ROWS, *torchvision_models.ROWS)
 }
+"""Backbones that need no further package, by name."""
+
+SOURCES: Mapping[str, Callable[[str], Backbone]] = {
+    "timm": timm_models.find_model,
+    "xrv": xrv_models.find_model,
+}
+"""Function that returns the backbone of a name without its prefix, by prefix."""
 
 
 def get_backbone(name: str) -> Backbone:
     """Return the backbone of a name.
 
     Raises:
-        ConfigError: the name is unknown.
+        ConfigError: the name is unknown, or the package that has the network is not installed.
     """
-    if name not in BACKBONES:
-        raise ConfigError(f"unknown backbone {name!r}; known backbones: {', '.join(sorted(BACKBONES))}")
-    return BACKBONES[name]
+    if name in BACKBONES:
+        return BACKBONES[name]
+    prefix, separator, model = name.partition(":")
+    if separator and prefix in SOURCES:
+        return _find(prefix, model)
+    known = sorted(BACKBONES)
+    near = difflib.get_close_matches(name, known, 1)
+    raise ConfigError(
+        f"unknown backbone {name!r}{f', did you mean {near[0]}?' if near else ''}; expected timm:MODEL, xrv:MODEL or "
+        f"one of {', '.join(known)}"
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _find(prefix: str, model: str) -> Backbone:
+    return SOURCES[prefix](model)

@@ -12,9 +12,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-Trunk = Callable[[torch.Tensor], torch.Tensor]
-"""(N, planes, H, W) → (N, dim, h, w) feature maps, in the network's dtype, channels last."""
+from cxrfeat.backbones.backbone import Runner, RunnerSettings, Trunk
+from cxrfeat.backbones.gray_stem import count_planes, fold_standardisation, to_planes
+from cxrfeat.backbones.resnet import ResNet
 
 _AMPERE = (8, 0)
 """CUDA compute capability of the Ampere generation."""
@@ -28,12 +30,58 @@ def can_fuse(device: torch.device) -> bool:
     return cudnn and torch.cuda.get_device_capability(device) >= _AMPERE
 
 
+def optimise(network: ResNet, settings: RunnerSettings) -> Runner:
+    """Return a runner that takes gray levels without standardising them, with fused operators where they exist.
+
+    The network is modified in place and must not be used afterwards.
+    """
+    layers: list[Any] = list(fold_batchnorm(network))
+    trunk = nn.Sequential(fold_standardisation(layers[0], settings.dtype, settings.input), *layers[1:])
+    trunk = trunk.to(settings.device, settings.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    shape = (settings.batch_size, count_planes(settings.dtype), settings.input.size, settings.input.size)
+    return FoldedResNet(fuse_trunk(trunk, shape) if can_fuse(settings.device) else trunk, settings)
+
+
+class FoldedResNet:
+    """A ResNet whose first convolution takes gray planes; see :class:`.backbone.Runner`."""
+
+    def __init__(self, trunk: Trunk, settings: RunnerSettings) -> None:
+        """Use a trunk from (N, planes, H, W) gray planes to (N, dim, h, w) maps."""
+        self.batch_size = settings.batch_size
+        self.trunk = trunk
+        self._dtype = settings.dtype
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """Turn (batch_size, H, W) uint8 into (batch_size, dim, h, w) float32."""
+        return self.trunk(to_planes(batch, self._dtype)).float()
+
+
+def fold_batchnorm(network: ResNet) -> nn.Sequential:
+    """Return the convolutional trunk of a bottleneck ResNet in eval mode with every BatchNorm folded away.
+
+    The network is modified in place and must not be used afterwards.
+
+    Source: y = γ·(Wx − μ)/√(σ² + ε) + β is one convolution; torch.nn.utils.fusion.
+    """
+    stages = (network.layer1, network.layer2, network.layer3, network.layer4)
+    blocks: list[Any] = [block for stage in stages for block in stage]
+    for block in blocks:
+        for index in (1, 2, 3):
+            convolution, norm = getattr(block, f"conv{index}"), getattr(block, f"bn{index}")
+            setattr(block, f"conv{index}", fuse_conv_bn_eval(convolution, norm))
+            setattr(block, f"bn{index}", nn.Identity())
+        if block.downsample is not None:
+            block.downsample = fuse_conv_bn_eval(*block.downsample)
+    stem = fuse_conv_bn_eval(network.conv1, network.bn1)
+    return nn.Sequential(stem, network.relu, network.maxpool, *stages)
+
+
 @torch.inference_mode()
 def fuse_trunk(trunk: nn.Sequential, input_shape: tuple[int, int, int, int]) -> Trunk:
     """Return a function that computes the trunk with fused operators.
 
     Args:
-        trunk: result of :func:`cxrfeat.backbones.encoder.fold_batchnorm`, on its device, in its final dtype.
+        trunk: result of :func:`fold_batchnorm`, on its device, in its final dtype.
         input_shape: (N, planes, H, W) that the weight layout on a CPU is optimised for; other shapes work, but slower.
     """
     layers: list[Any] = list(trunk)

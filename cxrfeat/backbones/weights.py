@@ -1,36 +1,28 @@
-"""Find, check and load the weights of a backbone.
+"""Find and load the weights of a backbone.
 
-The fingerprint of an extractor identifies its backbone, weights and preprocessing. Embeddings may be compared, mixed or
-passed to the same head only if their fingerprints are equal.
+The fingerprint of an extractor identifies its backbone, weights and input. Embeddings may be compared, mixed or passed
+to the same head only if their fingerprints are equal.
 """
 
 from __future__ import annotations
 
 import hashlib
 import http.client
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import nn
 
-from cxrfeat.backbones.registry import Backbone
-from cxrfeat.backbones.resnet import ResNet
-from cxrfeat.errors import WeightsError
-from cxrfeat.images import preprocess
+from cxrfeat.backbones.backbone import Backbone
+from cxrfeat.backbones.checkpoints import fit_state, read_state
+from cxrfeat.errors import BundleError, ConfigError, WeightsError
+from cxrfeat.images.preprocess import Fit, parse_name
 
 RANDOM = "random"
 """Name of the weights of a seeded, untrained network: for trials, never for results."""
 
 _RANDOM_SEED = 0
-
-_DIFFERENCES_SHOWN = 10
-"""Maximum number of differences in an error message: the weights of another network differ in hundreds."""
-
-_PIXEL_SCALE_VARIANCE = 100.0
-"""Median variance of the first BatchNorm above which a network was trained on 0–255 pixels; Keras' ResNet50: 3,400."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,7 @@ class Weights:
 
 
 def find_weights(backbone: Backbone, weights: str | None) -> Weights:
-    """Find weights by path or name: as a file, then in torchvision's cache, then by download from torchvision.
+    """Find weights by path or name: as a file, then in the source's cache, then by download from the source.
 
     Args:
         backbone: entry of the registry.
@@ -66,139 +58,117 @@ def find_weights(backbone: Backbone, weights: str | None) -> Weights:
 
 
 def _fetch_published(backbone: Backbone, name: str | None) -> Path:
-    urls = _published_urls(backbone)
-    names = list(urls)
+    published = backbone.published
+    names = list(published.names) if published else []
     if name is None and names:
         name = names[0]
-    if name not in names:
+    if published is None or name not in names:
         problem = f"weights {name!r} are neither a file nor a known name" if name else "no weights are published"
         raise WeightsError(
             f"{problem} for backbone {backbone.name!r}; expected a .pth or .safetensors file"
             + (f", or one of {', '.join(names)}" if names else "")
         )
-    url = urls[str(name)]
-    cached = _cache_path(url)
-    if not cached.is_file():
-        try:
-            torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-        except (OSError, RuntimeError, http.client.HTTPException) as error:
-            raise WeightsError(
-                f"cannot download weights {name} of {backbone.name} ({error}). Provide them in one of three ways: "
-                f"(1) --weights PATH with a .pth or .safetensors file; (2) put {cached.name} into {cached.parent}; "
-                f"(3) run once on a network that can reach {url.split('/')[2]}"
-            ) from error
-    return cached
+    cached = published.cached(str(name))
+    if cached.is_file():
+        return cached
+    try:
+        return published.fetch(str(name))
+    except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
+        raise WeightsError(
+            f"cannot download weights {name} of {backbone.name} ({error}). Provide them in one of three ways: "
+            f"(1) --weights PATH with a .pth or .safetensors file; (2) put {cached.name} into {cached.parent}; "
+            f"(3) run once on a network that can reach {published.host}"
+        ) from error
 
 
 def cached_weights(backbone: Backbone) -> Path:
-    """Return the path of a backbone's default weights in torchvision's cache; the file need not exist.
+    """Return the path of a backbone's default weights in its source's cache; the file need not exist.
 
     Raises:
         WeightsError: no weights are published for the backbone.
     """
-    urls = _published_urls(backbone)
-    if not urls:
+    if backbone.published is None or not backbone.published.names:
         raise WeightsError(f"no weights are published for backbone {backbone.name!r}")
-    return _cache_path(next(iter(urls.values())))
-
-
-def _cache_path(url: str) -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-
-
-def _published_urls(backbone: Backbone) -> dict[str, str]:
-    """Return the URLs of the weights that torchvision publishes, by name; the first is the default."""
-    if backbone.torchvision_name is None:
-        return {}
-    from torchvision.models import get_model_weights  # noqa: PLC0415 -- slow to import, seldom needed
-
-    return {weights.name: weights.url for weights in get_model_weights(backbone.torchvision_name)}
+    return backbone.published.cached(backbone.published.names[0])
 
 
 def fingerprint(backbone: Backbone, weights: Weights) -> str:
-    """Return the extractor's fingerprint, ``backbone:first 16 hex digits of the weights' sha256:preprocessing``."""
-    return f"{backbone.name}:{weights.digest[:16]}:{preprocess.NAME}"
+    """Return the extractor's fingerprint, ``backbone:first 16 hex digits of the weights' sha256:input``."""
+    return f"{backbone.name}:{weights.digest[:16]}:{backbone.input.name}"
 
 
-def load_network(backbone: Backbone, weights: Weights) -> ResNet:
+def parse_fingerprint(extractor: str) -> tuple[str, str, tuple[int, Fit] | None]:
+    """Return the backbone, the digits of the weights, and the size and fit of the input that a fingerprint names.
+
+    Example:
+        >>> parse_fingerprint("timm:xception:0123456789abcdef:gray299-bicubic-half")
+        ('timm:xception', '0123456789abcdef', (299, <Fit.SQUASH: 'squash'>))
+    """
+    backbone, digits, name = ["", "", *extractor.rsplit(":", 2)][-3:]
+    return backbone, digits, parse_name(name)
+
+
+def check_backbone(backbone: Backbone, extractor: str) -> None:
+    """Check that an extractor has this backbone and input, before any weights are searched.
+
+    Args:
+        backbone: the requested backbone.
+        extractor: fingerprint of the extractor that a head was trained on.
+
+    Raises:
+        BundleError: the head needs another backbone or input; the message names the options.
+    """
+    needed, digits, shape = parse_fingerprint(extractor)
+    if backbone.name != needed:
+        raise BundleError(
+            f"the head was trained on {extractor!r}: it needs --backbone {needed}, not {backbone.name}, and weights "
+            f"whose sha256 starts with {digits}"
+        )
+    if shape is not None and shape != (backbone.input.size, backbone.input.fit):
+        raise BundleError(
+            f"the head was trained on {extractor!r}: it needs --input-size {shape[0]} --fit {shape[1]}, not "
+            f"{backbone.input.size} and {backbone.input.fit}"
+        )
+
+
+def load_network(backbone: Backbone, weights: Weights) -> nn.Module:
     """Build the network and load its weights: eval mode, no gradients, fp32, on the CPU.
 
     Raises:
-        WeightsError: the file is unreadable, does not match the network (the message lists the first differences), or
-            was trained in the other layout.
+        WeightsError: the file is unreadable, does not match the network (the message groups the differences), or would
+            give wrong features, because it was trained for another layout or pixel scale.
     """
     if weights.path is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_RANDOM_SEED)
-            network = backbone.build().init_weights()
+            network = backbone.build(backbone.input.size)
+        return network.float().eval().requires_grad_(False)
+    state = read_state(weights.path, backbone)
+    if backbone.skeleton is None:
+        with torch.random.fork_rng(devices=[]):
+            network = backbone.build(backbone.input.size)
     else:
-        state = _read_state(weights.path)
         with torch.device("meta"):
-            network = backbone.build()
-        _check_state_dict(network, state, weights.path)
-        _check_layout(backbone, state, weights.path)
-        network.load_state_dict(
-            {key: value for key, value in state.items() if _is_needed(key)}, strict=False, assign=True
-        )
-    network.fc = nn.Identity()  # the classifier is not part of the extractor
+            network = backbone.skeleton()
+    fitted = fit_state(state, network, backbone, weights.path)
+    if backbone.check_state is not None:
+        backbone.check_state(backbone.name, fitted, weights.path)
+    network.load_state_dict(fitted, strict=False, assign=True)
     return network.float().eval().requires_grad_(False)
 
 
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        can_map = zipfile.is_zipfile(path)  # files of torch before 1.6 are not zip files and cannot be memory-mapped
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=can_map)
-    except MemoryError:
-        raise
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error}") from error
-    # On foreign bytes the restricted unpickler raises a dozen exception types, KeyError among them. All mean the same,
-    # and torch's own message is not shown because it advises to disable the restriction.
-    except Exception as error:
-        raise WeightsError(
-            f"cannot read {path} as plain tensors ({type(error).__name__}); expected safetensors, or a state dict "
-            "(name → tensor) written by torch.save"
-        ) from error
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
-    ):
-        raise WeightsError(f"{path} contains a {type(state).__name__}; expected a state dict (name → tensor)")
-    return state
+def check_network(backbone: Backbone, weights: Weights) -> None:
+    """Load a network and embed one black image, so that an error is one line on the driver.
 
-
-def _is_needed(key: str) -> bool:
-    # The classifier is removed, and eval mode ignores the step counters of BatchNorm.
-    return not key.startswith("fc.") and not key.endswith("num_batches_tracked")
-
-
-def _check_state_dict(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
-    expected = {key: tuple(value.shape) for key, value in network.state_dict().items() if _is_needed(key)}
-    actual = {key: tuple(value.shape) for key, value in state.items() if _is_needed(key)}
-    differences = (
-        [f"missing {key} {shape}" for key, shape in expected.items() if key not in actual]
-        + [f"unexpected {key} {shape}" for key, shape in actual.items() if key not in expected]
-        + [f"{key} has shape {actual[key]}, expected {s}" for key, s in expected.items() if actual.get(key, s) != s]
-        + [f"{key} contains NaN or Inf" for key, v in state.items() if _is_needed(key) and not v.isfinite().all()]
-    )
-    if differences:
-        shown = differences[:_DIFFERENCES_SHOWN]
-        more = [f"and {len(differences) - len(shown)} more"] if len(differences) > len(shown) else []
-        lines = "\n  ".join([*shown, *more])
-        raise WeightsError(f"{path} does not match the network; {len(differences)} differences:\n  {lines}")
-
-
-def _check_layout(backbone: Backbone, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Reject weights from Keras or Caffe in torchvision's layout, where they load but give wrong features.
-
-    Both layouts have the same shapes. The scale of the first layer tells them apart: Keras and Caffe train on pixels of
-    0–255, so the variances of the first BatchNorm are in the thousands.
+    Raises:
+        WeightsError: the weights do not match the network.
+        ConfigError: the network does not accept the input size.
     """
-    variance = state["bn1.running_var"].median().item()
-    if backbone.name == "resnet50" and variance > _PIXEL_SCALE_VARIANCE:
-        raise WeightsError(
-            f"{path} was trained on 0–255 pixels, as networks of Keras and Caffe are: the first BatchNorm has variance "
-            f"{variance:.0f}, expected at most {_PIXEL_SCALE_VARIANCE:.0f}. Their stride is in the 1×1 convolution, so "
-            "features would be wrong in torchvision's layout. Use --backbone resnet50-v1"
-        )
+    spec = backbone.input
+    try:
+        trunk = backbone.trunk(load_network(backbone, weights))
+        with torch.inference_mode():
+            trunk(torch.zeros(1, spec.channels, spec.size, spec.size))
+    # Networks check their input size in different ways: timm asserts, torch raises RuntimeError.
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"backbone {backbone.name} does not accept {spec.size} pixels: {error}") from error

@@ -71,15 +71,6 @@ class Bundle:
         widths = "-".join(map(str, self.hidden))
         return f"mlp-{widths}:{hashlib.sha256(_serialize(self) + settings).hexdigest()[:12]}"
 
-    def check_backbone(self, backbone: str) -> None:
-        """Raise BundleError unless the head was trained on embeddings of this backbone; nothing is loaded."""
-        needed, _, weights = self.extractor.partition(":")
-        if backbone != needed:
-            raise BundleError(
-                f"the head was trained on {self.extractor!r}: it needs --backbone {needed}, not {backbone}, and "
-                f"weights whose sha256 starts with {weights.partition(':')[0]}"
-            )
-
     def check_extractor(self, extractor: str) -> None:
         """Raise BundleError unless the embeddings come from the extractor that the head was trained on."""
         if extractor != self.extractor:

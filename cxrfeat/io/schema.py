@@ -6,6 +6,7 @@ nullable because Spark reads them so: a rewritten file keeps the schema of the o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -44,10 +45,24 @@ class Reason(StrEnum):
 
 
 class Augmentation(StrEnum):
-    """Augmentation of an image before it is embedded; all but ``none`` are used in training only."""
+    """Augmentation of an image before it is embedded; all but ``none`` are used in training only.
+
+    The affine views have numbered names, ``affine-1`` and so on: see :func:`is_augmentation`.
+    """
 
     NONE = "none"
     HFLIP = "hflip"
+
+
+AFFINE = "affine"
+"""Prefix of the names of rotated, shifted and zoomed views."""
+
+_AFFINE_VIEW = re.compile(rf"{AFFINE}-[1-9]\d*")
+
+
+def is_augmentation(name: str) -> bool:
+    """Return True if a value of the column ``augmentation`` is known."""
+    return name in list(Augmentation) or _AFFINE_VIEW.fullmatch(name) is not None
 
 
 class Split(StrEnum):
@@ -66,7 +81,7 @@ EMBEDDED = pa.schema(
         pa.field("image_index", pa.string()),  # file name; joins with the metadata
         pa.field("image_path", pa.string()),  # relative to the root of the images; key of this table
         pa.field("status", pa.string()),
-        pa.field("augmentation", pa.string()),
+        pa.field("augmentation", pa.string()),  # none, hflip, affine-1, …
         pa.field("embedding", pa.list_(pa.field("element", pa.float32()))),  # null if quarantined
         pa.field("extractor", pa.string()),  # fingerprint
         pa.field("precision", pa.string()),  # fp32 or bf16; null if quarantined

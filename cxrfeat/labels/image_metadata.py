@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import pyarrow.compute as pc
+
+from cxrfeat.io.schema import Split
 from cxrfeat.labels.columns import load_column_map
 from cxrfeat.labels.matching import ImageMatcher
 from cxrfeat.labels.metadata import Metadata, read_metadata
@@ -25,6 +28,12 @@ class ImageMetadata:
     metadata: Metadata
     matcher: ImageMatcher
     messages: Sequence[str]
+
+    def list_outside_training(self, images: Sequence[str]) -> frozenset[str]:
+        """Return the paths of the images that are not in the train split, unmatched ones included."""
+        known = self.matcher.match(images)
+        in_training = known.filter(pc.equal(known["split"], Split.TRAIN.value))["image_path"].to_pylist()
+        return frozenset(images) - frozenset(in_training)
 
 
 def load_image_metadata(

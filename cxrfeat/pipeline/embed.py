@@ -6,9 +6,10 @@ the Arrow batches.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,16 +20,31 @@ from numpy.typing import NDArray
 from cxrfeat.backbones.encoder import Encoder
 from cxrfeat.errors import ImageError
 from cxrfeat.images import png_jpeg, preprocess
+from cxrfeat.images.views import make_view
 from cxrfeat.io import storage
 from cxrfeat.io.schema import EMBEDDED, Augmentation, Reason, Status
 
 MAX_FILE_BYTES = 512 * 1024**2
 """Size limit of one file: no radiograph is this large, and one file must not fill a worker's memory."""
 
-_AUGMENT: dict[Augmentation, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
-    Augmentation.NONE: lambda inputs: inputs,
-    Augmentation.HFLIP: preprocess.hflip,
-}
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """Rows of each image.
+
+    Attributes:
+        views: names of the views of an image, the plain row ``none`` first.
+        seed: seed of the affine views.
+        plain: paths of the images that get the plain row alone, relative to the images root.
+    """
+
+    views: tuple[str, ...] = (Augmentation.NONE.value,)
+    seed: int = 0
+    plain: Set[str] = frozenset()
+
+    def list_views(self, image_path: str) -> tuple[str, ...]:
+        """Return the views of one image."""
+        return self.views[:1] if image_path in self.plain else self.views
 
 
 @dataclass(frozen=True)
@@ -37,7 +53,7 @@ class PreparedImage:
 
     Attributes:
         image_path: path relative to the images root.
-        model_input: (224, 224) uint8, or None in quarantine.
+        model_input: (size, size) uint8, or None in quarantine.
     """
 
     image_path: str
@@ -53,7 +69,7 @@ def embed_batches(
     *,
     encoder: Encoder,
     root: str,
-    augmentations: Sequence[Augmentation] = (Augmentation.NONE,),
+    plan: ViewPlan | None = None,
     decode_threads: int = 1,
 ) -> Iterator[pa.RecordBatch]:
     """Embed the listed files, in order.
@@ -62,18 +78,19 @@ def embed_batches(
         batches: batches of :data:`cxrfeat.io.schema.HANDLE` with any number of rows.
         encoder: the network.
         root: qualified images root; ``image_path`` is relative to it.
-        augmentations: augmentations of each image; each gives one row.
+        plan: views of each image, each of which gives one row; None: the plain one.
         decode_threads: number of threads that read and decode ahead of the network.
 
     Yields:
-        Batches of :data:`cxrfeat.io.schema.EMBEDDED`: one row per image and augmentation, or one quarantined row.
+        Batches of :data:`cxrfeat.io.schema.EMBEDDED`: one row per image and view, or one quarantined row.
     """
     uris = (uri for batch in batches for uri in batch.column("uri").to_pylist())
-    for images in _group(_prepare_ahead(uris, root, decode_threads, 2 * encoder.batch_size), encoder.batch_size):
-        yield _embed_images(images, encoder, augmentations)
+    prepare_one = functools.partial(prepare, root=root, spec=encoder.input)
+    for images in _group(_prepare_ahead(uris, prepare_one, decode_threads, 2 * encoder.batch_size), encoder.batch_size):
+        yield _embed_images(images, encoder, plan or ViewPlan())
 
 
-def prepare(uri: str, root: str) -> PreparedImage:
+def prepare(uri: str, root: str, spec: preprocess.InputSpec = preprocess.DEFAULT_INPUT) -> PreparedImage:
     """Read, decode and resize one file; an error in the file itself puts it into quarantine.
 
     Raises:
@@ -84,7 +101,7 @@ def prepare(uri: str, root: str) -> PreparedImage:
     try:
         data = _read(uri)
         radiograph = png_jpeg.decode(data)
-        return PreparedImage(image_path, preprocess.to_model_input(radiograph.pixels), radiograph.pixel_format)
+        return PreparedImage(image_path, preprocess.to_model_input(radiograph.pixels, spec), radiograph.pixel_format)
     except ImageError as error:
         sha256 = None if data is None else hashlib.sha256(data).hexdigest()
         return PreparedImage(image_path, reason=error.reason, message=str(error), sha256=sha256)
@@ -103,13 +120,15 @@ def _read(uri: str) -> bytes:
         raise ImageError(reason, str(error)) from error
 
 
-def _prepare_ahead(uris: Iterator[str], root: str, threads: int, depth: int) -> Iterator[PreparedImage]:
+def _prepare_ahead(
+    uris: Iterator[str], prepare_one: Callable[[str], PreparedImage], threads: int, depth: int
+) -> Iterator[PreparedImage]:
     """Prepare images in threads, at most ``depth`` ahead of the consumer, and yield them in order."""
     pending: deque[Future[PreparedImage]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:
             for uri in uris:
-                pending.append(pool.submit(prepare, uri, root))
+                pending.append(pool.submit(prepare_one, uri))
                 if len(pending) > depth:
                     yield pending.popleft().result()
             while pending:
@@ -132,33 +151,29 @@ def _group(images: Iterator[PreparedImage], batch_size: int) -> Iterator[list[Pr
         yield group
 
 
-def _embed_images(
-    images: Sequence[PreparedImage], encoder: Encoder, augmentations: Sequence[Augmentation]
-) -> pa.RecordBatch:
-    inputs = [image.model_input for image in images if image.model_input is not None]
-    embeddings = np.empty((0, encoder.dim), dtype=np.float32)
-    if inputs:
-        stacked = np.stack(inputs)  # (N, H, W)
-        # (N, augmentations, H, W), so that the rows of an image are adjacent.
-        augmented = np.stack([_AUGMENT[augmentation](stacked) for augmentation in augmentations], axis=1)
-        embeddings = encoder.embed(augmented.reshape(-1, *stacked.shape[1:]))
-    rows = [
-        _row(image, augmentation, encoder)
-        for image in images
-        for augmentation in (augmentations if image.model_input is not None else [Augmentation.NONE])
-    ]
+def _embed_images(images: Sequence[PreparedImage], encoder: Encoder, plan: ViewPlan) -> pa.RecordBatch:
+    inputs: list[NDArray[np.uint8]] = []  # (size, size) each, in the order of the rows
+    rows = []
+    for image in images:
+        if image.model_input is None:
+            rows.append(_row(image, Augmentation.NONE, encoder))
+            continue
+        for view in plan.list_views(image.image_path):
+            inputs.append(make_view(image.model_input, view, image_path=image.image_path, seed=plan.seed))
+            rows.append(_row(image, view, encoder))
+    embeddings = encoder.embed(np.stack(inputs)) if inputs else np.empty((0, encoder.dim), dtype=np.float32)
     columns = {name: pa.array([row[name] for row in rows], EMBEDDED.field(name).type) for name in rows[0]}
     columns["embedding"] = _to_list_array([row["status"] == Status.OK for row in rows], embeddings)
     return pa.RecordBatch.from_arrays([columns[name] for name in EMBEDDED.names], schema=EMBEDDED)
 
 
-def _row(image: PreparedImage, augmentation: Augmentation, encoder: Encoder) -> dict[str, str | None]:
+def _row(image: PreparedImage, view: str, encoder: Encoder) -> dict[str, str | None]:
     embedded = image.model_input is not None
     return {
         "image_index": image.image_path.rsplit("/", 1)[-1],
         "image_path": image.image_path,
         "status": (Status.OK if embedded else Status.QUARANTINED).value,
-        "augmentation": augmentation.value,
+        "augmentation": str(view),
         "extractor": encoder.fingerprint,
         "precision": encoder.precision if embedded else None,
         "pixel_format": image.pixel_format,

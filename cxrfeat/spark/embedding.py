@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from cxrfeat.backbones.backbone import Backbone
 from cxrfeat.backbones.encoder import EncoderSpec, default_batch_size
-from cxrfeat.backbones.registry import get_backbone
-from cxrfeat.backbones.weights import RANDOM, find_weights, load_network
+from cxrfeat.backbones.registry import DEFAULT_BACKBONE, get_backbone
+from cxrfeat.backbones.weights import RANDOM, check_network, find_weights, load_network, parse_fingerprint
 from cxrfeat.device import Device, Precision
 from cxrfeat.errors import ConfigError
+from cxrfeat.images.preprocess import Fit
 from cxrfeat.io import storage
 from cxrfeat.io.schema import EMBEDDED
 from cxrfeat.spark.rounds import to_handles
@@ -42,20 +44,24 @@ class EmbeddingConfig:
         metadata: tables with their labels and patients; empty for none.
         columns: TOML file with the column map of the tables; None recognises a known dialect.
         weights: path or name of the backbone's weights; None for its published weights.
-        backbone: name in the registry.
+        backbone: name in the registry; None for resnet50, or for the backbone of the head that scores.
         precision: arithmetic of the network.
         device: device that runs the network.
         batch_size: images per batch; None for the device's default.
+        input_size: height and width of the network's input in pixels; None for the backbone's default.
+        fit: how an image becomes a square; None for the backbone's default.
     """
 
     images: str
     metadata: tuple[str, ...] = ()
     columns: str | None = None
     weights: str | None = None
-    backbone: str = "resnet50"
+    backbone: str | None = None
     precision: Precision = Precision.AUTO
     device: Device = Device.AUTO
     batch_size: int | None = None
+    input_size: int | None = None
+    fit: Fit | None = None
 
     def __post_init__(self) -> None:
         """Qualify the images folder.
@@ -67,6 +73,26 @@ class EmbeddingConfig:
             raise ConfigError("--columns needs --metadata, whose columns it describes")
         object.__setattr__(self, "images", storage.qualify(self.images))
 
+    def for_extractor(self, extractor: str) -> EmbeddingConfig:
+        """Return the settings with the backbone and input of an extractor where none are given."""
+        backbone, _, shape = parse_fingerprint(extractor)
+        size, fit = shape or (None, None)
+        return replace(
+            self,
+            backbone=self.backbone or backbone,
+            input_size=self.input_size or size,
+            fit=self.fit or fit,
+        )
+
+
+def resolve_backbone(config: EmbeddingConfig) -> Backbone:
+    """Return the backbone of a job with its input.
+
+    Raises:
+        ConfigError: the backbone is unknown or not installed, or does not accept the input size.
+    """
+    return get_backbone(config.backbone or DEFAULT_BACKBONE).with_input(config.input_size, config.fit)
+
 
 def prepare_encoder(spark: SparkSession, config: EmbeddingConfig) -> EncoderSpec:
     """Find the weights, load them once on the driver, where an error is one line, and send them to the executors.
@@ -74,10 +100,10 @@ def prepare_encoder(spark: SparkSession, config: EmbeddingConfig) -> EncoderSpec
     Raises:
         CxrfeatError: the backbone, its weights or the batch size is invalid.
     """
-    backbone = get_backbone(config.backbone)
+    backbone = resolve_backbone(config)
     weights = find_weights(backbone, config.weights)
-    spec = EncoderSpec(backbone.name, weights, config.precision, config.batch_size)
-    load_network(backbone, weights)
+    spec = EncoderSpec(backbone.name, weights, config.precision, config.batch_size, config.input_size, config.fit)
+    check_network(backbone, weights) if config.input_size else load_network(backbone, weights)
     if weights.path is None:
         _LOG.warning("warning: the network is untrained (--weights %s); use it for tests only", RANDOM)
     else:

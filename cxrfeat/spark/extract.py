@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
-from cxrfeat.backbones.encoder import EncoderFactory, EncoderSpec, load_encoder
+from cxrfeat.backbones.encoder import EncoderFactory, EncoderSpec, open_encoder
 from cxrfeat.errors import ConfigError
 from cxrfeat.images import png_jpeg
 from cxrfeat.io import storage
 from cxrfeat.io.schema import Augmentation, Status
 from cxrfeat.labels.image_metadata import ImageMetadata, load_image_metadata
 from cxrfeat.labels.splits import SplitLevel, SplitRule
+from cxrfeat.pipeline.embed import ViewPlan
 from cxrfeat.spark.embedding import EmbeddingConfig, embed_files, prepare_encoder
 from cxrfeat.spark.embeddings_table import EmbeddingsTable
 from cxrfeat.spark.job_progress import JobProgress
@@ -35,7 +36,9 @@ class ExtractConfig:
         embedding: images to embed and the network that embeds them.
         output: folder or URI of the data set.
         split: rule that assigns images to train, val and test.
-        augment: augmented rows per image, in addition to its plain row.
+        augment: augmented rows of every image, in addition to its plain row.
+        views: views of the training images, in addition to the plain row; see :mod:`cxrfeat.images.views`.
+        view_seed: seed of the affine views.
         max_unmatched: largest share of images that may be in neither official list, 0 to 1.
         round_size: images per commit.
         watch: seconds between scans of the images folder, or None to stop after the files that exist now.
@@ -49,6 +52,8 @@ class ExtractConfig:
     output: str
     split: SplitRule = field(default_factory=SplitRule)
     augment: tuple[Augmentation, ...] = ()
+    views: tuple[str, ...] = ()
+    view_seed: int = 0
     max_unmatched: float = 0.01
     round_size: int = 4096
     watch: float | None = None
@@ -62,18 +67,22 @@ class ExtractConfig:
             raise ConfigError(f"output {output!r} is inside the images folder {images!r}")
         if not self.embedding.metadata and self.split != SplitRule():
             raise ConfigError("split options need --metadata, which names the patient of each image")
+        if self.augment and self.views:
+            raise ConfigError("--augment and --views cannot be combined; --views hflip,… has the mirrored view too")
+        if self.views and not self.embedding.metadata:
+            raise ConfigError("--views need --metadata: only training images get views")
         checkpoint = storage.join(output, "_checkpoint")
         rounds = Rounds(images, png_jpeg.SUFFIXES, checkpoint, self.round_size, self.watch)
         object.__setattr__(self, "output", output)
         object.__setattr__(self, "rounds", rounds)
 
     @property
-    def augmentations(self) -> tuple[Augmentation, ...]:
-        """All rows per image: the plain row first, then the augmented ones."""
-        return (Augmentation.NONE, *self.augment)
+    def view_names(self) -> tuple[str, ...]:
+        """All rows of a training image: the plain row first, then the views."""
+        return (Augmentation.NONE.value, *(augmentation.value for augmentation in self.augment), *self.views)
 
 
-def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory = load_encoder) -> ExtractionSummary:
+def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory = open_encoder) -> ExtractionSummary:
     """Embed every image that is not in the output yet, and return the summary of the whole output.
 
     Args:
@@ -105,16 +114,22 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
     done = dataset.count_images(Status.OK if config.replay_quarantine else None)
     with JobProgress(spark.sparkContext, total=total, done=done, watching=config.watch is not None) as progress:
         device = config.embedding.device
-        task = EmbedTask(images, spec, config.augmentations, device, factory, progress.done, progress.quarantined)
+        plan = ViewPlan(config.view_names, config.view_seed)
+        task = EmbedTask(images, spec, plan, device, factory, progress.done, progress.quarantined)
+
+        def embed(paths: Sequence[str]) -> DataFrame:
+            plain = known.list_outside_training(paths) if known and config.views else frozenset[str]()
+            planned = replace(task, plan=replace(plan, plain=plain))
+            return embed_files(spark, _locate(images, paths), planned)
 
         def commit(files: Sequence[str], round_id: int) -> None:
             paths = [storage.relative_to(file, images) for file in files]
-            dataset.write_round(embed_files(spark, files, task), round_id, paths, len(config.augmentations))
+            dataset.write_round(embed(paths), round_id, paths, len(plan.views))
             if config.watch is not None:
                 write_summary(dataset, spec.fingerprint, known)
 
         if config.replay_quarantine:
-            dataset.replay_quarantine(lambda paths: embed_files(spark, _locate(images, paths), task))
+            dataset.replay_quarantine(embed)
         run_rounds(spark, config.rounds, commit)
     _LOG.info("checking the output and writing the summary")
     dataset.check(listed, by_patient=config.split.level == SplitLevel.PATIENT)
@@ -150,7 +165,8 @@ def _settings(config: ExtractConfig, spec: EncoderSpec) -> Mapping[str, object]:
     return {
         "images": config.embedding.images,
         "extractor": spec.fingerprint,
-        "augmentations": [augmentation.value for augmentation in config.augmentations],
+        "augmentations": list(config.view_names),
         "split": describe_split(config.split),
         "weights_sha256": spec.weights.digest,
+        **({"view_seed": config.view_seed} if config.views else {}),
     }

@@ -9,18 +9,20 @@ from dataclasses import dataclass, field
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from cxrfeat.backbones.encoder import EncoderFactory, load_encoder
+from cxrfeat.backbones.encoder import EncoderFactory, open_encoder
+from cxrfeat.backbones.weights import check_backbone
 from cxrfeat.errors import ConfigError
 from cxrfeat.head.bundle import parse_bundle, read_bundle
 from cxrfeat.head.predictor import Predictor
 from cxrfeat.head.thresholds import DEFAULT_RULE
 from cxrfeat.images import png_jpeg
 from cxrfeat.io import storage
-from cxrfeat.io.schema import ROW_GROUP, Augmentation
+from cxrfeat.io.schema import ROW_GROUP
 from cxrfeat.labels.image_metadata import load_image_metadata
 from cxrfeat.labels.matching import ImageMatcher
 from cxrfeat.pipeline import parquet_drops
-from cxrfeat.spark.embedding import EmbeddingConfig, embed_files, prepare_encoder
+from cxrfeat.pipeline.embed import ViewPlan
+from cxrfeat.spark.embedding import EmbeddingConfig, embed_files, prepare_encoder, resolve_backbone
 from cxrfeat.spark.embeddings_table import join_metadata
 from cxrfeat.spark.job_progress import JobProgress
 from cxrfeat.spark.manifest import check_manifest
@@ -77,7 +79,7 @@ class ScoreConfig:
         return parquet_drops.SUFFIXES if self.embedding is None else png_jpeg.SUFFIXES
 
 
-def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = load_encoder) -> ScoringSummary:
+def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = open_encoder) -> ScoringSummary:
     """Score every file that is not in the output yet, and return the summary of the whole output.
 
     Args:
@@ -178,12 +180,11 @@ def _images_scorer(
     factory: EncoderFactory,
 ) -> _Scorer:
     """Return a scorer that embeds images like the extraction, joins the metadata and scores without writing to disk."""
-    head.bundle.check_backbone(config.backbone)  # before any weights are downloaded
+    config = config.for_extractor(head.bundle.extractor)
+    check_backbone(resolve_backbone(config), head.bundle.extractor)  # before any weights are downloaded
     spec = prepare_encoder(spark, config)
     head.bundle.check_extractor(spec.fingerprint)
-    embed = EmbedTask(
-        config.images, spec, (Augmentation.NONE,), config.device, factory, progress.done, progress.quarantined
-    )
+    embed = EmbedTask(config.images, spec, ViewPlan(), config.device, factory, progress.done, progress.quarantined)
     score_images = ScoreImagesTask(shipped)
 
     def to_rows(files: Sequence[str]) -> DataFrame:

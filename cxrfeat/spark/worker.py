@@ -25,7 +25,7 @@ from cxrfeat.head.bundle import BundleFiles, parse_bundle
 from cxrfeat.head.predictor import Predictor
 from cxrfeat.io.schema import Augmentation, Status
 from cxrfeat.pipeline import parquet_drops
-from cxrfeat.pipeline.embed import embed_batches
+from cxrfeat.pipeline.embed import ViewPlan, embed_batches
 from cxrfeat.pipeline.score import score_images
 
 
@@ -36,7 +36,7 @@ class EmbedTask:
     Attributes:
         root: qualified images root.
         spec: encoder with the driver's path of the weights; workers get the file by ``SparkContext.addFile``.
-        augmentations: rows per image.
+        plan: views of each image.
         device: requested device.
         factory: function that builds the encoder. It is called in every task, so it should cache the encoder.
         images, quarantined: progress counters, in images.
@@ -44,7 +44,7 @@ class EmbedTask:
 
     root: str
     spec: EncoderSpec
-    augmentations: tuple[Augmentation, ...]
+    plan: ViewPlan
     device: Device
     factory: EncoderFactory
     images: Accumulator[int]
@@ -56,13 +56,10 @@ class EmbedTask:
         cpus = context.cpus() if context else 1
         encoder = self.factory(_with_local_weights(self.spec), task_device(self.device), cpus)
         _freeze_loaded_objects()
-        embedded = embed_batches(
-            batches, encoder=encoder, root=self.root, augmentations=self.augmentations, decode_threads=cpus
-        )
+        embedded = embed_batches(batches, encoder=encoder, root=self.root, plan=self.plan, decode_threads=cpus)
         for rows in embedded:
-            quarantined = rows.column("status").to_pylist().count(Status.QUARANTINED)
-            self.images.add((rows.num_rows - quarantined) // len(self.augmentations) + quarantined)
-            self.quarantined.add(quarantined)
+            self.images.add(rows.column("augmentation").to_pylist().count(Augmentation.NONE))  # one per image
+            self.quarantined.add(rows.column("status").to_pylist().count(Status.QUARANTINED))
             yield rows
 
 

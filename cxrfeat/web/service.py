@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.backbones.registry import get_backbone
-from cxrfeat.backbones.weights import find_weights
+from cxrfeat.backbones.weights import check_backbone, find_weights, parse_fingerprint
 from cxrfeat.device import Precision
 from cxrfeat.head.bundle import load_bundle
 from cxrfeat.head.heatmap import heat_maps
@@ -31,7 +32,7 @@ class ServiceSettings:
     Attributes:
         head: folder or URI of the bundle.
         weights: backbone weights: a path, a name, or None for the published weights.
-        backbone: name in the registry.
+        backbone: name in the registry; None for that of the head.
         precision: precision of the backbone.
         operating_point: threshold rule.
         evaluation: metrics.json for the model card, or its folder.
@@ -40,7 +41,7 @@ class ServiceSettings:
 
     head: str
     weights: str | None = None
-    backbone: str = "resnet50"
+    backbone: str | None = None
     precision: Precision = Precision.AUTO
     operating_point: str = DEFAULT_RULE
     evaluation: Path | None = None
@@ -77,15 +78,18 @@ class Service:
             ImageError: the file is not a radiograph.
         """
         image = png_jpeg.decode(data)
-        model_input = preprocess.to_model_input(image.pixels)  # (224, 224) uint8
-        embeddings, feature_maps = self._encoder.embed_with_maps(model_input[np.newaxis])  # (1, D), (1, D, 7, 7)
+        model_input = preprocess.to_model_input(image.pixels, self._encoder.input)  # (size, size) uint8
+        embeddings, feature_maps = self._embed(model_input[np.newaxis])  # (1, D), (1, D, h, w) or None
         covariates = {
             AGE: np.array([np.nan if age is None else age], dtype=np.float32),
             SEX: np.array([np.nan if sex is None else SEX_CODES[sex]], dtype=np.float32),
         }
         predictions = self._predictor.predict(embeddings, covariates)
         row = {name: column[0].as_py() for name, column in self._predictor.to_columns(predictions).items()}
-        maps = heat_maps(self._predictor.gradients(embeddings, covariates), feature_maps)[0]  # (14, 7, 7)
+        maps: list[Any] = [None] * len(self.card.findings)
+        if feature_maps is not None:
+            gradients = self._predictor.gradients(embeddings, covariates)
+            maps = heat_maps(gradients, feature_maps)[0].tolist()  # (K, h, w)
         height, width = image.pixels.shape
         return Answer(
             extractor=self.card.extractor,
@@ -105,12 +109,16 @@ class Service:
                     threshold=known.threshold,
                     positive=known.finding in row["positives"],
                     prevalence=known.prevalence,
-                    heat_map=heat_map.tolist(),
+                    heat_map=heat_map,
                 )
                 for known, heat_map in zip(self.card.findings, maps, strict=True)
             ],
             assumptions=[*self._list_assumptions(row["imputed"], given={AGE: age, SEX: sex})],
         )
+
+    def _embed(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Return the embeddings, and the feature maps where the embeddings are their means."""
+        return self._encoder.embed_with_maps(inputs) if self._encoder.has_maps else (self._encoder.embed(inputs), None)
 
     def _list_assumptions(self, imputed: Collection[str], given: Mapping[str, object]) -> Iterator[Assumption]:
         """Yield the imputed values of missing inputs and the given inputs that the head ignores."""
@@ -138,10 +146,13 @@ def open_service(settings: ServiceSettings) -> Service:
     """
     predictor = Predictor(load_bundle(settings.head), settings.operating_point)
     evaluation = None if settings.evaluation is None else read_evaluation(settings.evaluation)
-    predictor.bundle.check_backbone(settings.backbone)  # fails before the wrong weights are downloaded
-    weights = find_weights(get_backbone(settings.backbone), settings.weights)
-    # Images arrive singly: with batch size 1, the encoder does not pad each to a batch of eight.
-    spec = EncoderSpec(settings.backbone, weights, settings.precision, batch_size=1)
+    name, _, shape = parse_fingerprint(predictor.bundle.extractor)
+    size, fit = shape or (None, None)
+    backbone = get_backbone(settings.backbone or name).with_input(size, fit)
+    check_backbone(backbone, predictor.bundle.extractor)  # fails before the wrong weights are downloaded
+    weights = find_weights(backbone, settings.weights)
+    # Images arrive singly: with batch size 1, the encoder does not pad each to a batch of 16.
+    spec = EncoderSpec(backbone.name, weights, settings.precision, batch_size=1, input_size=size, fit=fit)
     torch.set_num_threads(settings.threads)
     encoder = FrozenEncoder(spec)
     card = make_card(predictor.bundle, encoder.precision, settings.operating_point, evaluation)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from cxrfeat.backbones.encoder import load_encoder
+from cxrfeat.backbones.encoder import open_encoder
 from cxrfeat.device import Device
 from cxrfeat.errors import WorkerError
 from cxrfeat.spark.extract import extract
@@ -44,4 +44,4 @@ def test_a_gpu_that_is_not_there_is_one_line_on_the_driver(on_cluster: SparkSess
     """The real encoder finds none of the made-up GPUs; the error names the device that the task was given."""
     write_images(tmp_path / "in", 4)
     with pytest.raises(WorkerError, match=r"^a task failed: cxrfeat.errors.DeviceError: device 'cuda:[2357]' "):
-        extract(on_cluster, config(tmp_path, device=Device.CUDA), load_encoder)
+        extract(on_cluster, config(tmp_path, device=Device.CUDA), open_encoder)

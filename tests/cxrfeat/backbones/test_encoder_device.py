@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from cxrfeat import device as device_module
-from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder, load_encoder, round_to_bits
+from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder, open_encoder, round_to_bits
 from cxrfeat.backbones.registry import BACKBONES, get_backbone
 from cxrfeat.backbones.weights import Weights, fingerprint
 from cxrfeat.device import Precision
@@ -151,9 +151,9 @@ def test_a_process_builds_an_encoder_once(monkeypatch: pytest.MonkeyPatch) -> No
     """A reused worker returns the cached encoder; another spec is built anew, with the requested threads."""
     threads: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    load_encoder.cache_clear()
-    first = load_encoder(EncoderSpec("small", RANDOM, Precision.FP32, 2), "cpu", 3)
-    assert load_encoder(EncoderSpec("small", RANDOM, Precision.FP32, 2), "cpu", 3) is first
-    assert load_encoder(EncoderSpec("small", RANDOM, Precision.FP32, 4), "cpu", 3).batch_size == 4
+    open_encoder.cache_clear()
+    first = open_encoder(EncoderSpec("small", RANDOM, Precision.FP32, 2), "cpu", 3)
+    assert open_encoder(EncoderSpec("small", RANDOM, Precision.FP32, 2), "cpu", 3) is first
+    assert open_encoder(EncoderSpec("small", RANDOM, Precision.FP32, 4), "cpu", 3).batch_size == 4
     assert threads == [3, 3]
-    load_encoder.cache_clear()
+    open_encoder.cache_clear()

@@ -52,6 +52,6 @@ def test_an_encoder_is_built_and_used_without_torchs_compiler(tmp_path: Path) ->
     code = (
         "import numpy as np; from pathlib import Path; from cxrfeat.backbones import encoder, weights; "
         f"spec = encoder.EncoderSpec('resnet50', weights.Weights(Path({str(file)!r}), 'digest'), batch_size=1); "
-        "encoder.load_encoder(spec, 'cpu', 1).embed(np.zeros((1, 224, 224), np.uint8))"
+        "encoder.open_encoder(spec, 'cpu', 1).embed(np.zeros((1, 224, 224), np.uint8))"
     )
     assert list_heavy_modules(code) == "[]"

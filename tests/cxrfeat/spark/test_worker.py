@@ -18,7 +18,7 @@ from pyspark.resource import ResourceInformation
 from pyspark.sql import SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from cxrfeat.backbones.encoder import Encoder, EncoderFactory, EncoderSpec, load_encoder
+from cxrfeat.backbones.encoder import Encoder, EncoderFactory, EncoderSpec, open_encoder
 from cxrfeat.backbones.registry import BACKBONES
 from cxrfeat.backbones.weights import Weights, find_weights
 from cxrfeat.device import Device, Precision
@@ -42,7 +42,7 @@ from tests import fakes
 from tests.cxrfeat.pipeline.drops import DIM, damage_page, rows, truncate, write
 
 
-def task(spark: SparkSession, root: Path, batch_size: int, factory: EncoderFactory = load_encoder) -> EmbedTask:
+def task(spark: SparkSession, root: Path, batch_size: int, factory: EncoderFactory = open_encoder) -> EmbedTask:
     weights = find_weights(BACKBONES["resnet50"], "random")
     spec = EncoderSpec("resnet50", weights, Precision.FP32, batch_size)
     counters = (spark.sparkContext.accumulator(0), spark.sparkContext.accumulator(0))
