@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrfeat.backbones.registry import BACKBONES
+from cxrfeat.backbones.registry import DEFAULT_BACKBONE, get_backbone
 from cxrfeat.backbones.weights import RANDOM, find_weights
 from cxrfeat.errors import WeightsError
 
@@ -79,7 +79,7 @@ def _score_drops(embeddings: Path, head: Path, output: Path) -> None:
 
 def _find_weights() -> str:
     try:
-        weights = find_weights(BACKBONES["resnet50"], None)
+        weights = find_weights(get_backbone(DEFAULT_BACKBONE), None)
     except WeightsError as error:
         print(_NO_WEIGHTS.format(error=error), flush=True)
         return RANDOM

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxrfeat.backbones.encoder import Encoder, EncoderSpec
 from cxrfeat.backbones.backbone import Backbone
+from cxrfeat.backbones.encoder import Encoder, EncoderSpec
 from cxrfeat.backbones.resnet import ResNet
 from cxrfeat.backbones.resnet_fused import optimise
 from cxrfeat.backbones.torchvision_models import resnet_trunk

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.peers.common import FROM_PIL, PeerTask, parse
 from benchmarks.peers.spark import open_session, read_images
 from cxrfeat.backbones.registry import get_backbone
+from cxrfeat.images import preprocess
 
 SCHEMA = "path string, embedding array<float>"
 
@@ -43,7 +45,7 @@ def run(task: PeerTask) -> None:
     state = spark.sparkContext.broadcast(task.network().state_dict())
 
     def embed(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        network = get_backbone(task.backbone).build()
+        network: Any = get_backbone(task.backbone).build(preprocess.SIDE)
         network.fc = torch.nn.Identity()
         network.load_state_dict(state.value)
         network.eval()

@@ -132,7 +132,7 @@ def check_backbone(backbone: Backbone, extractor: str) -> None:
 
 
 def load_network(backbone: Backbone, weights: Weights) -> nn.Module:
-    """Build the network and load its weights: eval mode, no gradients, fp32, on the CPU.
+    """Build the network without its classifier and load its weights: eval mode, no gradients, fp32, on the CPU.
 
     Raises:
         WeightsError: the file is unreadable, does not match the network (the message groups the differences), or would
@@ -142,7 +142,7 @@ def load_network(backbone: Backbone, weights: Weights) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_RANDOM_SEED)
             network = backbone.build(backbone.input.size)
-        return network.float().eval().requires_grad_(False)
+        return _freeze(network, backbone)
     state = read_state(weights.path, backbone)
     if backbone.skeleton is None:
         with torch.random.fork_rng(devices=[]):
@@ -154,6 +154,13 @@ def load_network(backbone: Backbone, weights: Weights) -> nn.Module:
     if backbone.check_state is not None:
         backbone.check_state(backbone.name, fitted, weights.path)
     network.load_state_dict(fitted, strict=False, assign=True)
+    return _freeze(network, backbone)
+
+
+def _freeze(network: nn.Module, backbone: Backbone) -> nn.Module:
+    for name in dict(network.named_children()):
+        if f"{name}.".startswith(backbone.classifier):
+            setattr(network, name, nn.Identity())
     return network.float().eval().requires_grad_(False)
 
 

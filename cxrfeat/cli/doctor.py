@@ -19,7 +19,13 @@ from cxrfeat.device import has_native_bf16
 from cxrfeat.errors import JavaError
 from cxrfeat.spark.java import MINIMUM, find_java
 
-EXTRAS: Mapping[str, tuple[str, ...]] = {"web": ("fastapi", "uvicorn")}
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "web": ("fastapi", "uvicorn"),
+    "timm": ("timm",),
+    "xrv": ("torchxrayvision",),
+    "openvino": ("openvino",),
+    "quantize": ("nncf",),
+}
 """Optional extras of the package and the modules that they install."""
 
 MIN_MEMORY_GIB = 4

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from cxrfeat.cli import jobs
+from cxrfeat.images.views import parse_views
 from cxrfeat.io.schema import Augmentation
 from cxrfeat.labels.splits import SplitLevel, SplitRule
 from cxrfeat.spark.embedding import EmbeddingConfig
@@ -46,6 +47,15 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     data.add_argument(
         "--augment", type=Augmentation, choices=[Augmentation.HFLIP], help="embed each image mirrored too, for training"
     )
+    data.add_argument(
+        "--views",
+        type=parse_views,
+        default=(),
+        metavar="hflip,affine:N",
+        help="embed each training image also as these views: mirrored; N times rotated, shifted and zoomed by up to "
+        "10 degrees or 10 %%",
+    )
+    data.add_argument("--view-seed", type=int, default=0, metavar="N", help="seed of the affine views (default 0)")
     split = parser.add_argument_group(
         "split", "by default a stable hash assigns patients: 70 % train, 10 % val, 20 % test"
     )

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cxrfeat import exits
-from cxrfeat.backbones.registry import BACKBONES
+from cxrfeat.backbones.registry import DEFAULT_BACKBONE
 from cxrfeat.device import Device, Precision
+from cxrfeat.images.preprocess import Fit
 
 SAFE = "committed rounds are kept; run the same command to continue"
 """State of the output after a job that did not finish."""
@@ -54,21 +55,32 @@ def add_metadata_options(group: argparse._ArgumentGroup, help_text: str) -> None
     )
 
 
-def add_network_options(parser: argparse.ArgumentParser, *, note: str | None = None) -> None:
-    """Add the options of the network that embeds images."""
+def add_network_options(
+    parser: argparse.ArgumentParser, *, default: str = DEFAULT_BACKBONE, note: str | None = None
+) -> None:
+    """Add the options of the network that embeds images; ``default`` describes the default backbone."""
     network = parser.add_argument_group("network", note)
     network.add_argument(
         "--backbone",
-        choices=sorted(BACKBONES),
-        default="resnet50",
-        help="resnet50 (default): torchvision's layout; resnet50-v1: stride in the 1x1 convolution, for weights "
-        "converted from Keras or Caffe",
+        metavar="NAME",
+        help=f"network, such as densenet121, timm:xception or xrv:densenet121-res224-all (default: {default}); "
+        "'cxrfeat backbones' lists them",
     )
     network.add_argument(
         "--weights",
         metavar="PATH|NAME",
-        help=".pth or .safetensors file, name of torchvision weights (default IMAGENET1K_V1, downloaded unless cached) "
-        "or 'random' for an untrained network",
+        help=".pth or .safetensors file or checkpoint, name of published weights (default: the backbone's first, "
+        "downloaded unless cached) or 'random' for an untrained network",
+    )
+    network.add_argument(
+        "--input-size", type=int, metavar="PIXELS", help="height and width of the network's input (default: its own)"
+    )
+    network.add_argument(
+        "--fit",
+        type=Fit,
+        choices=list(Fit),
+        help="how an image becomes a square: squash (default) resizes both sides, crop cuts off the ends of the longer "
+        "side, pad adds black bars",
     )
     network.add_argument(
         "--precision",

@@ -60,9 +60,9 @@ AFFINE = "affine"
 _AFFINE_VIEW = re.compile(rf"{AFFINE}-[1-9]\d*")
 
 
-def is_augmentation(name: str) -> bool:
-    """Return True if a value of the column ``augmentation`` is known."""
-    return name in list(Augmentation) or _AFFINE_VIEW.fullmatch(name) is not None
+def is_augmentation(name: str | None) -> bool:
+    """Return True if a value of the column ``augmentation`` is known; null is not."""
+    return name is not None and (name in list(Augmentation) or _AFFINE_VIEW.fullmatch(name) is not None)
 
 
 class Split(StrEnum):

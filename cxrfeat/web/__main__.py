@@ -15,7 +15,6 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from cxrfeat import exits
-from cxrfeat.backbones.registry import BACKBONES
 from cxrfeat.device import Precision
 from cxrfeat.errors import ConfigError
 from cxrfeat.head.thresholds import DEFAULT_RULE, RULES
@@ -48,9 +47,9 @@ def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
     add(
         "--weights",
         metavar="FILE_OR_NAME",
-        help="backbone weights, the same that the head was trained with (default: torchvision's)",
+        help="backbone weights, the same that the head was trained with (default: the published ones)",
     )
-    add("--backbone", choices=sorted(BACKBONES), default="resnet50", help="default resnet50")
+    add("--backbone", metavar="NAME", help="default: the backbone that the head was trained with")
     add(
         "--precision",
         type=Precision,
@@ -123,7 +122,7 @@ def _serve(argv: Sequence[str] | None, prog: str) -> int:
     with contextlib.suppress(KeyboardInterrupt):
         settings, limits, options = parse(argv, prog)
         check_address(options.host, options.port)
-        print(f"loading backbone {settings.backbone} and head {settings.head}", file=sys.stderr)
+        print(f"loading head {settings.head} and its backbone", file=sys.stderr)
         serve(settings, limits, options)
     return exits.DONE
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.backbones.registry import get_backbone

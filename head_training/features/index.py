@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cxrfeat.errors import DatasetIntegrityError, FeaturesError
 from cxrfeat.head.inputs import SEX_CODES
 from cxrfeat.io import storage
-from cxrfeat.io.schema import EMBEDDINGS, Augmentation, Split, Status
+from cxrfeat.io.schema import EMBEDDINGS, Augmentation, Split, Status, is_augmentation
 from cxrfeat.labels.label_set import LabelSet
 from cxrfeat.labels.splits import check_patients_disjoint
 
@@ -213,7 +213,6 @@ def _check(table: pa.Table) -> None:
         raise FeaturesError(f"embeddings of several extractors cannot be mixed; found {found}")
     expected: dict[str, Sequence[str | None]] = {
         "split": list(Split),
-        "augmentation": list(Augmentation),
         "sex": [None, *SEX_CODES],
     }
     for column, allowed in expected.items():
@@ -221,6 +220,11 @@ def _check(table: pa.Table) -> None:
         if unknown:
             first = _join(unknown[:MAX_NAMED])
             raise FeaturesError(f"column {column} has unknown values: {first}; expected one of {_join(allowed)}")
+    unknown = sorted(str(name) for name in pc.unique(table["augmentation"]).to_pylist() if not is_augmentation(name))
+    if unknown:
+        raise FeaturesError(
+            f"column augmentation has unknown values: {_join(unknown[:MAX_NAMED])}; expected none, hflip or affine-N"
+        )
     for column in ("image_index", "patient_id"):
         if table[column].null_count:
             raise FeaturesError(f"{table[column].null_count} labelled rows have no {column}")

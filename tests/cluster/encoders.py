@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrfeat.backbones.encoder import Encoder, EncoderSpec
+from cxrfeat.images.preprocess import DEFAULT_INPUT
 from tests.fakes import fake_embedding
 
 BATCH = 4
@@ -47,6 +48,7 @@ class RecordingEncoder:
 
     def __init__(self, folder: Path, spec: EncoderSpec, device: str, threads: int, delay: float) -> None:
         self.dim = DIM
+        self.input = DEFAULT_INPUT
         self.fingerprint = spec.fingerprint
         self.precision = "fp32"
         self.batch_size = BATCH

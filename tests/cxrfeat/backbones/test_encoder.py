@@ -15,8 +15,10 @@ from PIL import Image
 from torch import nn
 from torchvision import models, transforms
 
-from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder, fold_batchnorm
+from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.backbones.registry import BACKBONES, get_backbone
+from cxrfeat.backbones.resnet import ResNet
+from cxrfeat.backbones.resnet_fused import FoldedResNet, fold_batchnorm
 from cxrfeat.backbones.weights import Weights, find_weights, load_network
 from cxrfeat.device import Precision, has_native_bf16
 from cxrfeat.errors import WeightsError
@@ -126,7 +128,9 @@ def test_bf16_is_close_to_fp32(embeddings: Embeddings, trained_file: Path) -> No
 
 def test_nothing_can_change_after_folding() -> None:
     """After folding, no BatchNorm, buffer or gradient remains; all convolutions are in eval mode."""
-    trunk = fold_batchnorm(load_network(fakes.SMALL, RANDOM))
+    network = load_network(fakes.SMALL, RANDOM)
+    assert isinstance(network, ResNet)
+    trunk = fold_batchnorm(network)
     assert [module for module in trunk.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)] == []
     assert list(trunk.buffers()) == []
     assert not any(parameter.requires_grad for parameter in trunk.parameters())
@@ -183,13 +187,15 @@ def test_embeddings_are_the_means_of_the_feature_maps(small: FrozenEncoder) -> N
 def test_every_batch_is_full_for_the_network(small: FrozenEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A partial batch is padded and the padding's embeddings are dropped; no images give no embeddings."""
     seen: list[tuple[int, ...]] = []
-    trunk = small._trunk
+    runner = small._runner
+    assert isinstance(runner, FoldedResNet)
+    trunk = runner.trunk
 
     def watch(pixels: torch.Tensor) -> torch.Tensor:
         seen.append(tuple(pixels.shape))
         return trunk(pixels)
 
-    monkeypatch.setattr(small, "_trunk", watch)
+    monkeypatch.setattr(runner, "trunk", watch)
     assert small.embed(IMAGES).shape == (4, 2048)
     assert seen == [(BATCH, 2, 224, 224)] * 2
     assert small.embed(IMAGES[:0]).shape == (0, 2048)

@@ -8,16 +8,25 @@ import os
 import pickle
 import urllib.error
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from cxrfeat.backbones.registry import BACKBONES, Backbone
-from cxrfeat.backbones.weights import Weights, find_weights, fingerprint, load_network
-from cxrfeat.errors import WeightsError
-from cxrfeat.images import preprocess
+from cxrfeat.backbones.backbone import Backbone
+from cxrfeat.backbones.registry import BACKBONES
+from cxrfeat.backbones.weights import (
+    Weights,
+    check_backbone,
+    find_weights,
+    fingerprint,
+    load_network,
+    parse_fingerprint,
+)
+from cxrfeat.errors import BundleError, WeightsError
+from cxrfeat.images.preprocess import Fit
 from tests import fakes
 
 State = dict[str, torch.Tensor]
@@ -104,15 +113,28 @@ def test_unknown_weights_are_refused_with_what_is_known(
     assert [words for words in expected if words not in str(refused.value)] == []
 
 
-def test_the_fingerprint_names_backbone_weights_and_preprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fingerprint is backbone:16 digits:preprocessing, and changes with each of the three."""
+def test_the_fingerprint_names_backbone_weights_and_input() -> None:
+    """A fingerprint is backbone:16 digits:input, and changes with each of the three."""
     one = fingerprint(RESNET50, Weights(Path("x"), "0123456789abcdef" * 4))
     assert one == "resnet50:0123456789abcdef:gray224-bilinear-imagenet"
     assert fingerprint(RESNET50_V1, Weights(Path("x"), "0123456789abcdef" * 4)) != one
     assert fingerprint(RESNET50, Weights(Path("x"), "1" + "0123456789abcdef" * 4)) != one
     assert fingerprint(RESNET50, Weights(Path("y"), "0123456789abcdef" * 4)) == one
-    monkeypatch.setattr(preprocess, "NAME", "other")
-    assert fingerprint(RESNET50, Weights(Path("x"), "0123456789abcdef" * 4)) != one
+    larger = RESNET50.with_input(448, Fit.PAD)
+    padded = fingerprint(larger, Weights(Path("x"), "0123456789abcdef" * 4))
+    assert padded == "resnet50:0123456789abcdef:gray448-pad-bilinear-imagenet"
+    assert parse_fingerprint(padded) == ("resnet50", "0123456789abcdef", (448, Fit.PAD))
+    assert parse_fingerprint("timm:xception:ab:gray") == ("timm:xception", "ab", None)
+
+
+def test_another_backbone_or_input_than_the_heads_is_refused_by_name() -> None:
+    """The message names the options that the head needs, before any file is searched."""
+    check_backbone(RESNET50_V1, "resnet50-v1:4d487a61:gray")
+    check_backbone(RESNET50.with_input(448), "resnet50:4d487a61:gray448-bilinear-imagenet")
+    with pytest.raises(BundleError, match=r"needs --backbone resnet50-v1, not resnet50, and weights .* with 4d487a61"):
+        check_backbone(RESNET50, "resnet50-v1:4d487a61:gray")
+    with pytest.raises(BundleError, match=r"needs --input-size 448 --fit crop, not 224 and squash"):
+        check_backbone(RESNET50, "resnet50:4d487a61:gray448-crop-bilinear-imagenet")
 
 
 def test_random_weights_say_so() -> None:
@@ -190,19 +212,15 @@ def refusal(backbone: Backbone, weights: Weights) -> str:
 
 
 def test_differences_are_listed(small_state: State, tmp_path: Path) -> None:
-    """Missing, unexpected, wrongly shaped and non-finite tensors are listed by name, and nothing else."""
+    """Missing, unexpected and wrongly shaped tensors are listed by name, and nothing else."""
     state = {name: value.clone() for name, value in small_state.items()}
     del state["layer1.0.conv1.weight"], state["layer1.0.bn1.bias"]
     state["module.conv1.weight"] = torch.zeros(2, 3)
     state["layer2.0.bn1.weight"] = torch.zeros(7)
-    state["layer3.0.bn2.bias"][0] = torch.nan
-    state["conv1.weight"][0, 0, 0, 0] = torch.inf
     lines = refusal(fakes.SMALL, fakes.save_weights(tmp_path / "w.pth", state)).splitlines()
-    assert lines[0].endswith("does not match the network; 6 differences:")
+    assert lines[0].endswith("does not match backbone small; differences:")
     assert sorted(lines[1:]) == [
-        "  conv1.weight contains NaN or Inf",
         "  layer2.0.bn1.weight has shape (7,), expected (8,)",
-        "  layer3.0.bn2.bias contains NaN or Inf",
         "  missing layer1.0.bn1.bias (4,)",
         "  missing layer1.0.conv1.weight (4, 64, 1, 1)",
         "  unexpected module.conv1.weight (2, 3)",
@@ -210,19 +228,29 @@ def test_differences_are_listed(small_state: State, tmp_path: Path) -> None:
 
 
 def test_other_networks_are_refused(small_state: State, tmp_path: Path) -> None:
-    """Weights of a smaller network do not match resnet50, and the message shows ten differences, not hundreds."""
-    lines = refusal(BACKBONES["resnet50"], fakes.save_weights(tmp_path / "w.pth", small_state)).splitlines()
-    assert all(line.startswith("  missing layer") for line in lines[1:11])
-    assert len(lines) == 12
-    assert int(lines[0].split()[-2]) == 10 + int(lines[-1].split()[1])
+    """Weights of a smaller network do not match resnet50; many differences of one module are one line."""
+    lines = refusal(RESNET50, fakes.save_weights(tmp_path / "w.pth", small_state)).splitlines()
+    assert lines[1] == "  missing 30 tensors of layer1, for example layer1.1.conv1.weight (64, 256, 1, 1)"
+    wrong = [line for line in lines if line.startswith("  wrong shape: ")]
+    assert " tensors of layer1, for example layer1.0.conv1.weight has shape (4, 64, 1, 1), expected (" in wrong[0]
+    assert len(lines) <= 12
+
+
+def test_numbers_that_are_not_finite_are_refused(small_state: State, tmp_path: Path) -> None:
+    """The message names the tensors that contain NaN or Inf."""
+    state = {name: value.clone() for name, value in small_state.items()}
+    state["layer3.0.bn2.bias"][0] = torch.nan
+    state["conv1.weight"][0, 0, 0, 0] = torch.inf
+    message = refusal(fakes.SMALL, fakes.save_weights(tmp_path / "w.pth", state))
+    assert message.endswith("contains NaN or Inf in conv1.weight, layer3.0.bn2.bias")
 
 
 @pytest.mark.parametrize(
     ("content", "kind"),
-    [([1, 2], "list"), (torch.zeros(3), "Tensor"), ({"state_dict": {"x": torch.zeros(1)}}, "dict"), ({"x": 1}, "dict")],
+    [([1, 2], "list"), (torch.zeros(3), "Tensor"), ({"state_dict": {"x": [1]}}, "dict"), ({"x": 1}, "dict")],
 )
 def test_anything_but_a_state_dict_is_refused(content: object, kind: str, tmp_path: Path) -> None:
-    """The message names the type of lists, tensors and nested checkpoints."""
+    """The message names the type of lists, tensors and dicts of anything else."""
     assert f"contains a {kind}; expected a state dict" in refusal(
         fakes.SMALL, fakes.save_weights(tmp_path / "w.pth", content)
     )
@@ -316,7 +344,7 @@ def test_weights_of_the_other_layout_are_refused(small_state: State, tmp_path: P
     """Weights trained on 0–255 pixels load into both layouts; resnet50 rejects them, resnet50-v1 accepts them."""
     state = {**small_state, "bn1.running_var": small_state["bn1.running_var"] * 1e4}
     weights = fakes.save_weights(tmp_path / "keras.pth", state)
-    message = refusal(Backbone("resnet50", 2048, fakes.build_small), weights)
+    message = refusal(replace(fakes.SMALL, name="resnet50", check_state=RESNET50.check_state), weights)
     assert "variance 10000" in message
     assert "--backbone resnet50-v1" in message
-    load_network(Backbone("resnet50-v1", 2048, fakes.build_small), weights)
+    load_network(replace(fakes.SMALL, name="resnet50-v1"), weights)

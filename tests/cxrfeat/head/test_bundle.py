@@ -82,14 +82,6 @@ def test_the_extractor_must_be_the_one_of_the_training() -> None:
         make_bundle().check_extractor("other")
 
 
-def test_another_backbone_is_refused_by_name() -> None:
-    """The message names the backbone that the head needs, before any file is searched."""
-    bundle = replace(make_bundle(), extractor="resnet50-v1:4d487a61:gray")
-    bundle.check_backbone("resnet50-v1")
-    with pytest.raises(BundleError, match=r"needs --backbone resnet50-v1, not resnet50, and weights .* with 4d487a61"):
-        bundle.check_backbone("resnet50")
-
-
 def test_a_folder_without_a_bundle_is_named(tmp_path: Path) -> None:
     """If a run is given instead of its head, the message suggests the head."""
     with pytest.raises(BundleError, match=r"nowhere is not a bundle: bundle\.json is missing$"):

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
-from cxrfeat.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, SIDE, hflip, to_model_input
+from cxrfeat.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, SIDE, to_model_input
 from tests import fakes
 
 SIZES = [(32, 32), (64, 64), (224, 224), (300, 200), (97, 641), (1024, 1024), (33, 1500)]
@@ -95,22 +95,6 @@ def test_a_dark_image_stays_dark(deep: bool) -> None:
     share = fakes.gray_image(100, 100) / 255 * 0.02
     made = to_model_input((share * 65535).astype(np.uint16) if deep else (share * 255).astype(np.uint8))
     assert 0 < made.max() <= 6
-
-
-@given(sizes, st.booleans())
-def test_mirroring_before_and_after_is_the_same(size: tuple[int, int], sixteen: bool) -> None:
-    """Flipping the model input equals flipping the image, within a level of rounding."""
-    pixels = fakes.gray_image(*size)
-    image = sixteen_bit(pixels) if sixteen else pixels
-    assert distance(hflip(to_model_input(image)), to_model_input(image[:, ::-1])) <= 1
-
-
-def test_hflip_mirrors_the_last_axis_alone() -> None:
-    """Left and right change places in every image of a batch; rows and images keep their order."""
-    batch = np.stack([fakes.gray_image(4, 5), fakes.gray_image(4, 5, seed=1)])
-    for index in range(2):
-        np.testing.assert_array_equal(hflip(batch)[index], np.fliplr(batch[index]))
-    np.testing.assert_array_equal(hflip(hflip(batch)), batch)
 
 
 def test_up_is_up_and_left_is_left() -> None:

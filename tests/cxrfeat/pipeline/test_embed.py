@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cxrfeat.io.schema import EMBEDDED, HANDLE, Augmentation
-from cxrfeat.pipeline.embed import embed_batches
+from cxrfeat.pipeline.embed import ViewPlan, embed_batches
 from tests import fakes
 
 BOTH = (Augmentation.NONE, Augmentation.HFLIP)
@@ -63,7 +63,7 @@ def table(
         batches,
         encoder=encoder or fakes.FakeEncoder(),
         root=root,
-        augmentations=augmentations,
+        plan=ViewPlan(tuple(augmentations)),
         decode_threads=decode_threads,
     )
     return pa.Table.from_batches(made, schema=EMBEDDED)

@@ -25,7 +25,7 @@ from cxrfeat.device import Device, Precision
 from cxrfeat.errors import BundleError
 from cxrfeat.head.bundle import BundleFiles, read_bundle, save_bundle
 from cxrfeat.io.schema import EMBEDDED, EMBEDDINGS, HANDLE, ROW_GROUP, Augmentation
-from cxrfeat.pipeline.embed import embed_batches
+from cxrfeat.pipeline.embed import ViewPlan, embed_batches
 from cxrfeat.pipeline.parquet_drops import open_drop, score_row_group
 from cxrfeat.pipeline.score import score_images
 from cxrfeat.spark import worker
@@ -46,7 +46,7 @@ def task(spark: SparkSession, root: Path, batch_size: int, factory: EncoderFacto
     weights = find_weights(BACKBONES["resnet50"], "random")
     spec = EncoderSpec("resnet50", weights, Precision.FP32, batch_size)
     counters = (spark.sparkContext.accumulator(0), spark.sparkContext.accumulator(0))
-    return EmbedTask(str(root), spec, (Augmentation.NONE,), Device.CPU, factory, *counters)
+    return EmbedTask(str(root), spec, ViewPlan(), Device.CPU, factory, *counters)
 
 
 def embeddings(spark: SparkSession, files: list[str], work: EmbedTask, partitions: int) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def test_a_task_embeds_what_it_is_handed(
         return fakes.FakeEncoder()
 
     spec = EncoderSpec("resnet50", driver, Precision.FP32, 4)
-    both = (Augmentation.NONE, Augmentation.HFLIP)
+    both = ViewPlan((Augmentation.NONE, Augmentation.HFLIP))
     images: Any = Tally()
     quarantined: Any = Tally()
     work = EmbedTask(str(tmp_path), spec, both, Device.CPU, factory, images, quarantined)
@@ -209,7 +209,7 @@ def test_a_task_embeds_what_it_is_handed(
         found = [list(work(fakes.handles(str(tmp_path), names, 3))) for _ in range(2)]
     assert embed.call_args.kwargs["decode_threads"] == threads
     expected = embed_batches(
-        fakes.handles(str(tmp_path), names), encoder=fakes.FakeEncoder(), root=str(tmp_path), augmentations=both
+        fakes.handles(str(tmp_path), names), encoder=fakes.FakeEncoder(), root=str(tmp_path), plan=both
     )
     assert found[0] == found[1] == list(expected)
     assert (images.value, quarantined.value) == (2 * 7, 2 * 3)

@@ -30,8 +30,9 @@ Patients = list[tuple[float | None, str | None]]
 
 def batch_score(settings: ServiceSettings, root: Path, names: list[str], patients: Patients) -> list[dict[str, object]]:
     """Score images as the jobs do: in batches of eight, through Arrow."""
-    weights = find_weights(get_backbone(settings.backbone), settings.weights)
-    encoder = FrozenEncoder(EncoderSpec(settings.backbone, weights, settings.precision))
+    backbone = settings.backbone or "resnet50"
+    weights = find_weights(get_backbone(backbone), settings.weights)
+    encoder = FrozenEncoder(EncoderSpec(backbone, weights, settings.precision))
     embedded = pa.Table.from_batches(embed_batches(fakes.handles(str(root), names), encoder=encoder, root=str(root)))
     ages, sexes = zip(*patients, strict=True)
     table = embedded.append_column("age_years", pa.array(ages, pa.float32()))
