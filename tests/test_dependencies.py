@@ -7,7 +7,16 @@ import tomllib
 
 import pytest
 
-HEADINGS = {"": "At run time", "web": "For the page", "bench": "To measure against", "dev": "To develop"}
+HEADINGS = {
+    "": "At run time",
+    "web": "For the page",
+    "timm": "For networks of timm",
+    "xrv": "For networks of torchxrayvision",
+    "openvino": "For the engine of OpenVINO",
+    "quantize": "To quantise networks",
+    "bench": "To measure against",
+    "dev": "To develop",
+}
 
 
 @pytest.mark.parametrize("extra", HEADINGS)

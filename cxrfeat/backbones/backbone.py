@@ -63,7 +63,7 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class RunnerSettings:
-    """Where and how a network runs.
+    """Device, precision and input of a network.
 
     Attributes:
         device: torch device.

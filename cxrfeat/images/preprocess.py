@@ -1,4 +1,4 @@
-"""Preprocess gray images for a backbone: an :class:`InputSpec` says how."""
+"""Preprocess gray images for a backbone as its :class:`InputSpec` describes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NORMALISATIONS = {
 
 
 class Fit(StrEnum):
-    """How an image of any shape becomes a square."""
+    """Method that turns an image of any shape into a square."""
 
     SQUASH = "squash"
     """Resize height and width independently: the whole image is visible, its aspect ratio changes."""
@@ -161,13 +161,29 @@ def to_model_input(
     return np.rint(resized).clip(0, 255).astype(np.uint8)  # bicubic interpolation overshoots at edges
 
 
+def find_region(width: int, height: int, fit: Fit) -> tuple[float, float, float, float]:
+    """Return the part of an image that its model input shows: left, top, right and bottom in shares of the sides.
+
+    Black bars around the image give values below 0 and above 1.
+
+    Example:
+        >>> find_region(2000, 1000, Fit.CROP), find_region(2000, 1000, Fit.PAD)
+        ((0.25, 0.0, 0.75, 1.0), (0.0, -0.5, 1.0, 1.5))
+    """
+    if fit == Fit.SQUASH:
+        return 0.0, 0.0, 1.0, 1.0
+    side = min(width, height) if fit == Fit.CROP else max(width, height)
+    margin_x, margin_y = (1 - side / width) / 2, (1 - side / height) / 2
+    return margin_x, margin_y, 1 - margin_x, 1 - margin_y
+
+
 def _resize(image: Image.Image, spec: InputSpec) -> Image.Image:
     """Return a square image of the spec's size, in the same mode."""
     square, resampling = (spec.size, spec.size), _FILTERS[spec.interpolation]
     width, height = image.size
     if spec.fit == Fit.CROP:
-        margin_x, margin_y = (width - min(width, height)) / 2, (height - min(width, height)) / 2
-        return image.resize(square, resampling, box=(margin_x, margin_y, width - margin_x, height - margin_y))
+        left, top, right, bottom = find_region(width, height, spec.fit)
+        return image.resize(square, resampling, box=(left * width, top * height, right * width, bottom * height))
     if spec.fit == Fit.PAD:
         scale = spec.size / max(width, height)
         inner = (max(1, round(width * scale)), max(1, round(height * scale)))

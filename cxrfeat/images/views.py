@@ -69,7 +69,7 @@ def parse_views(text: str) -> tuple[str, ...]:
             raise ConfigError(f"{count} affine views; expected 1 to {MAX_AFFINE_VIEWS}")
         views += [f"{AFFINE}-{index + 1}" for index in range(count)] if affine else [entry]
     if len(set(views)) < len(views):
-        raise ConfigError(f"--views {text} names a view twice")
+        raise ConfigError(f"repeated view in --views {text}")
     return tuple(views)
 
 

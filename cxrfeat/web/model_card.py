@@ -57,7 +57,12 @@ def read_evaluation(path: Path) -> RecordedEvaluation:
 
 
 def make_card(
-    bundle: Bundle, precision: str, operating_point: str, evaluation: RecordedEvaluation | None = None
+    bundle: Bundle,
+    precision: str,
+    operating_point: str,
+    evaluation: RecordedEvaluation | None = None,
+    *,
+    heat_maps: bool = True,
 ) -> ModelCard:
     """Build the model card; values missing from the bundle's training record are None.
 
@@ -66,6 +71,7 @@ def make_card(
         precision: precision of the backbone.
         operating_point: threshold rule.
         evaluation: replaces the AUROCs of the training record.
+        heat_maps: whether the backbone's embeddings are means of feature maps.
 
     Raises:
         BundleError: the training record is invalid.
@@ -74,13 +80,13 @@ def make_card(
     if evaluation is not None and evaluation.head not in (None, bundle.fingerprint):
         raise ConfigError(f"the evaluation measured head {evaluation.head!r}; expected {bundle.fingerprint!r}")
     try:
-        return _make_card(bundle, precision, operating_point, evaluation)
+        return _make_card(bundle, precision, operating_point, evaluation, heat_maps=heat_maps)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"the training record of head {bundle.fingerprint} is invalid: {error!r}") from error
 
 
 def _make_card(
-    bundle: Bundle, precision: str, operating_point: str, evaluation: RecordedEvaluation | None
+    bundle: Bundle, precision: str, operating_point: str, evaluation: RecordedEvaluation | None, *, heat_maps: bool
 ) -> ModelCard:
     training = bundle.training
     images: Mapping[str, int] = training.get("rows", {})
@@ -90,11 +96,12 @@ def _make_card(
     train_images = images.get(Split.TRAIN.value, 0)
     methods: Mapping[str, str] | None = training.get("calibrated_by")
     return ModelCard(
-        backbone=bundle.extractor.split(":")[0],
+        backbone=bundle.extractor.rsplit(":", 2)[0],
         extractor=bundle.extractor,
         head=bundle.fingerprint,
         precision=precision,
         operating_point=operating_point,
+        heat_maps=heat_maps,
         inputs=["embedding", *bundle.inputs.covariates],
         hidden=list(bundle.hidden),
         films=dict(images),

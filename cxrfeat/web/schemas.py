@@ -12,11 +12,17 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ImageInfo(BaseModel):
-    """Properties of the decoded image; the model receives all of it, resized to 224 × 224 pixels."""
+    """Properties of the decoded image."""
 
     width: int = Field(description="pixels")
     height: int = Field(description="pixels")
     pixel_format: str = Field(description="format stored in the file: gray8, gray16, rgba8, …")
+    region: list[float] = Field(
+        description="part of the image that the model receives, as left, top, right and bottom in shares of its width "
+        "and height: 0, 0, 1, 1 is all of it; black bars around the image give values below 0 and above 1",
+        min_length=4,
+        max_length=4,
+    )
 
 
 class AnyFinding(BaseModel):
@@ -35,9 +41,10 @@ class Finding(BaseModel):
     threshold: Share | None = Field(description="at the operating point; null if the validation data lack a class")
     positive: bool = Field(description="probability ≥ threshold; false without a threshold")
     prevalence: Share | None = Field(description="share of training X-rays with the finding; null if not recorded")
-    heat_map: list[list[float]] = Field(
-        description="first-order contribution of each cell to the logit, top row first; cells divide the image evenly; "
-        "values above 0 are evidence for the finding, values below 0 against it"
+    heat_map: list[list[float]] | None = Field(
+        description="first-order contribution of each cell to the logit, top row first; cells divide the region that "
+        "the model receives evenly; values above 0 are evidence for the finding, values below 0 against it; null if "
+        "the backbone's embedding is not the mean of a feature map"
     )
 
 
@@ -93,6 +100,7 @@ class ModelCard(BaseModel):
     head: str = Field(description="fingerprint of the head")
     precision: str = Field(description="precision of the backbone: fp32 or bf16")
     operating_point: str = Field(description="rule that chose the thresholds on validation data")
+    heat_maps: bool = Field(description="whether predictions have heat maps: not for class tokens, for example")
     inputs: list[str] = Field(description="inputs of the head")
     hidden: list[int] = Field(description="widths of the head's hidden layers")
     films: dict[str, int] = Field(description="number of X-rays by split; empty if not recorded")

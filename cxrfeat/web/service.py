@@ -97,7 +97,12 @@ class Service:
             head=self.card.head,
             precision=self.card.precision,
             operating_point=self.card.operating_point,
-            film=ImageInfo(width=width, height=height, pixel_format=image.pixel_format),
+            film=ImageInfo(
+                width=width,
+                height=height,
+                pixel_format=image.pixel_format,
+                region=list(preprocess.find_region(width, height, self._encoder.input.fit)),
+            ),
             any_finding=AnyFinding(
                 score=row[ANY_FINDING],
                 threshold=self._predictor.bundle.thresholds[self.card.operating_point][ANY_FINDING],
@@ -156,5 +161,7 @@ def open_service(settings: ServiceSettings) -> Service:
     spec = EncoderSpec(backbone.name, weights, settings.precision, batch_size=1, input_size=size, fit=fit)
     torch.set_num_threads(settings.threads)
     encoder = FrozenEncoder(spec)
-    card = make_card(predictor.bundle, encoder.precision, settings.operating_point, evaluation)
+    card = make_card(
+        predictor.bundle, encoder.precision, settings.operating_point, evaluation, heat_maps=encoder.has_maps
+    )
     return Service(encoder, predictor, card)

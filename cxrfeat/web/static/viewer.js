@@ -43,8 +43,12 @@ export class Viewer {
   }
 
   // Show the whole image in the shape that the server decoded: a browser may have rotated it by its EXIF tag.
-  fit({ width, height }) {
+  fit({ width, height, region = [0, 0, 1, 1] }) {
     this.#shape = { width, height };
+    const [left, top, right, bottom] = region.map((share) => share * 100);
+    Object.assign(this.#heat.style, {
+      left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%`,
+    });
     this.#scale(1);
   }
 
@@ -56,8 +60,8 @@ export class Viewer {
 
   // Draw the heat map of a finding, or remove it for null.
   explain(entry) {
-    this.#entry = entry;
-    if (entry) paint(this.#heat, entry.heat_map);
+    this.#entry = entry?.heat_map ? entry : null; // some backbones have no feature map
+    if (this.#entry) paint(this.#heat, entry.heat_map);
     this.#overlay();
   }
 
@@ -69,7 +73,9 @@ export class Viewer {
     byId("legend").hidden = !visible;
     if (!visible) return;
     byId("legend-finding").textContent = spell(this.#entry.finding);
-    byId("legend-place").textContent = describe(this.#entry.heat_map);
+    const cells = this.#entry.heat_map;
+    byId("legend-place").textContent = describe(cells);
+    byId("legend-cells").textContent = `${cells.length} × ${cells[0].length}`;
   }
 
   // Zoom about a point of the frame, by default its centre.

@@ -51,8 +51,8 @@ def test_views_are_listed_by_name(text: str, views: tuple[str, ...]) -> None:
         ("affine:-1", "unknown view 'affine:-1'"),
         ("affine:0", "0 affine views; expected 1 to 20"),
         ("affine:21", "21 affine views; expected 1 to 20"),
-        ("hflip,hflip", "names a view twice"),
-        ("affine:1,affine:2", "names a view twice"),
+        ("hflip,hflip", "repeated view in --views"),
+        ("affine:1,affine:2", "repeated view in --views"),
         ("hflip, affine:1", "unknown view ' affine:1'"),
     ],
 )

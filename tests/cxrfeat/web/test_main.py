@@ -41,7 +41,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
     settings, limits, options = command.parse(["--head", "h"])
     assert (options.host, options.port, options.workers, limits) == ("127.0.0.1", 8000, 1, RequestLimits())
     assert (settings.head, settings.backbone, settings.precision, settings.threads) == (
-        "h", "resnet50", "auto", os.cpu_count()
+        "h", None, "auto", os.cpu_count()
     )  # fmt: skip
     given = "--head h --weights w --backbone resnet50-v1 --precision fp32 --operating-point f1 --threads 3"
     settings, limits, options = command.parse(
