@@ -24,6 +24,7 @@ from cxrfeat.backbones.weights import find_weights, load_network
 from cxrfeat.cli import extract as job
 from cxrfeat.device import Precision, has_native_bf16
 from cxrfeat.images import png_jpeg, preprocess
+from cxrfeat.images.preprocess import Fit
 from cxrfeat.io import storage
 from cxrfeat.labels.splits import SplitLevel, SplitRule
 from cxrfeat.phantom.archive import write_archive
@@ -164,7 +165,11 @@ OPTIONS: list[tuple[list[str], str, Any]] = [
     (["--max-unmatched", "0.5"], "max_unmatched", 0.5),
     (["--backbone", "resnet50-v1"], "backbone", "resnet50-v1"),
     (["--weights", "w.pth"], "weights", "w.pth"),
-    (["--augment", "hflip"], "augmentations", ("none", "hflip")),
+    (["--input-size", "448"], "input_size", 448),
+    (["--fit", "pad"], "fit", Fit.PAD),
+    (["--augment", "hflip"], "view_names", ("none", "hflip")),
+    (["--metadata", "m", "--views", "hflip,affine:2"], "view_names", ("none", "hflip", "affine-1", "affine-2")),
+    (["--metadata", "m", "--views", "affine:1", "--view-seed", "3"], "view_seed", 3),
     (["--precision", "bf16"], "precision", "bf16"),
     (["--device", "cuda"], "device", "cuda"),
     (["--batch-size", "3"], "batch_size", 3),

@@ -75,6 +75,8 @@ OF_IMAGES: list[tuple[list[str], str, Any]] = [
     (["--precision", "bf16"], "precision", "bf16"),
     (["--device", "cuda"], "device", "cuda"),
     (["--batch-size", "3"], "batch_size", 3),
+    (["--input-size", "448"], "input_size", 448),
+    (["--fit", "crop"], "fit", "crop"),
 ]
 
 

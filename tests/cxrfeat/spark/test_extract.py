@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 from cxrfeat.device import Device
 from cxrfeat.errors import ConfigError, DatasetMismatchError, WorkerError
 from cxrfeat.images import preprocess
+from cxrfeat.images.views import make_view
 from cxrfeat.io.schema import EMBEDDINGS, Augmentation
 from cxrfeat.labels.splits import SplitLevel, SplitRule, split_by_hash
 from cxrfeat.spark.extract import extract
@@ -176,6 +177,30 @@ def test_mirrored_images_are_rows_of_their_own(spark: SparkSession, tmp_path: Pa
         assert plain["image_path"] == mirrored["image_path"]
         np.testing.assert_allclose(plain["embedding"][2] + mirrored["embedding"][2], preprocess.SIDE - 1, rtol=1e-5)
     assert (summary["images"]["ok"], summary["images"]["rows"], summary["images"]["listed"]) == (4, 8, 5)
+
+
+def test_training_images_get_views(spark: SparkSession, tmp_path: Path) -> None:
+    """``views`` adds rows for images of the train split alone, the same for any rounds; another seed is refused."""
+    write_images(tmp_path / "in", 12)
+    metadata = write_metadata(tmp_path / "metadata.csv", [*range(11)])
+    views = ("hflip", "affine-1", "affine-2")
+    summary = run(spark, tmp_path, metadata=metadata, views=views)
+    rows = rows_of(tmp_path / "out").to_pylist()
+    for index in range(12):
+        of_image = [row for row in rows if row["image_index"] == f"{index:04d}.png"]
+        names = [row["augmentation"] for row in of_image]
+        training = index < 11 and split_by_hash(str(index // 2)) == "train"
+        assert names == (["none", "hflip", "affine-2", "affine-1"] if training else ["none"])
+        model_input = preprocess.to_model_input(fakes.gray_image(seed=index))
+        for row in of_image:
+            view = make_view(model_input, row["augmentation"], image_path=row["image_path"], seed=0)
+            np.testing.assert_allclose(row["embedding"], np.array(fakes.fake_embedding(view), np.float32))
+    assert (summary["images"]["ok"], summary["images"]["rows"]) == (12, len(rows))
+    assert len(rows) > 12
+    run(spark, tmp_path, metadata=metadata, views=views, output=str(tmp_path / "small"), round_size=2)
+    assert rows_of(tmp_path / "small").drop_columns(["round"]).equals(rows_of(tmp_path / "out").drop_columns(["round"]))
+    with pytest.raises(DatasetMismatchError, match=r"view_seed: 0 in .*json, 1 in this run"):
+        run(spark, tmp_path, metadata=metadata, views=views, view_seed=1)
 
 
 def test_an_output_of_other_settings_is_refused(spark: SparkSession, tmp_path: Path) -> None:

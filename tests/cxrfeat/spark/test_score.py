@@ -217,8 +217,11 @@ def test_what_cannot_be_scored_is_refused_before_any_work(spark: SparkSession, t
         run(spark, tmp_path, head, output=str(tmp_path / "drops" / "out"))
     samples.write_images(tmp_path / "in", 1)
     config = EmbeddingConfig(str(tmp_path / "in"), weights="random")
-    with pytest.raises(BundleError, match="'fake:0:fake': it needs --backbone fake, not resnet50, and weights"):
+    with pytest.raises(ConfigError, match="unknown backbone 'fake'"):
         run(spark, tmp_path, head, source=config.images, embedding=config)
+    given = replace(config, backbone="resnet50")
+    with pytest.raises(BundleError, match="'fake:0:fake': it needs --backbone fake, not resnet50, and weights"):
+        run(spark, tmp_path, head, source=config.images, embedding=given)
     save_bundle(fakes.bundle(DIM, extractor="resnet50:0:fake"), tmp_path / "other")
     with pytest.raises(BundleError, match=r"the embeddings come from .* but the head was trained on 'resnet50:0:fake'"):
         run(spark, tmp_path, tmp_path / "other", source=config.images, embedding=config)
