@@ -3,6 +3,7 @@
     python -m benchmarks.extract --images DIR [--weights PATH --backbone resnet50-v1] [--count 2048]
     python -m benchmarks.extract --images DIR --contenders all --count 621 --long-count 2000
     python -m benchmarks.extract --images DIR --count 64 --contenders --metadata CSV [--lists TRAIN_VAL TEST]
+    python -m benchmarks.extract --images DIR --contenders --count 1000 --openvino --int8 FILE
     python -m benchmarks.extract --images DIR --list        # each contender's command
 
 ``steady`` is the rate after start-up, as :mod:`benchmarks.steady` defines it; ``end to end`` is the time from the start
@@ -73,7 +74,7 @@ def run_all(entries: Sequence[Entry], images: Path, network: Sequence[str], repe
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison and print it."""
-    parser = machine.option_parser(__doc__, images=2048, part="extract")
+    parser = machine.option_parser(__doc__, images=2048, part="extract", engines=True)
     names = ["all", *CONTENDERS]
     parser.add_argument("--contenders", nargs="*", default=[BARE, NAIVE], choices=names, metavar="NAME")
     parser.add_argument("--long-count", type=int, metavar="N", help="run the job and the bare loop over N images too")
@@ -91,13 +92,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.metadata:
         words = ["--metadata", str(options.metadata.resolve())]
         if options.lists:
-            words += [
-                "--train-val-list",
-                str(options.lists[0].resolve()),
-                "--test-list",
-                str(options.lists[1].resolve()),
-            ]
+            train_val, test = (str(path.resolve()) for path in options.lists)
+            words += ["--train-val-list", train_val, "--test-list", test]
         entries.append((JobContender(name="job with metadata", arguments=tuple(words)), options.count))
+    if options.openvino:
+        entries.append((JobContender(name="job, openvino", arguments=("--engine", "openvino")), options.count))
+    if options.int8:
+        int8 = ("--weights", str(options.int8.resolve()))  # the last --weights of a command counts
+        entries.append((JobContender(name="job, int8", arguments=int8), options.count))
     if options.long_count:
         entries = [(JobContender(), options.long_count), (CONTENDERS[BARE], options.long_count), *entries]
     network = ["--backbone", options.backbone, "--weights", options.weights]

@@ -24,7 +24,12 @@ _LIBRARIES = ("torch", "torchvision", "pyspark", "pyarrow", "scikit-learn", "ray
 
 
 def option_parser(
-    description: str | None, *, images: int | None = None, repeats: int = 3, part: str | None = None
+    description: str | None,
+    *,
+    images: int | None = None,
+    repeats: int = 3,
+    part: str | None = None,
+    engines: bool = False,
 ) -> argparse.ArgumentParser:
     """Return a parser of the options that benchmarks share.
 
@@ -32,6 +37,7 @@ def option_parser(
         description: the module's docstring.
         images: default of ``--count``; None leaves out the options of benchmarks that read images.
         repeats: default of ``--repeats``.
+        engines: whether to add the options of further engines.
         part: name of the results in ``results.json``; None leaves out ``--save``.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
@@ -41,6 +47,9 @@ def option_parser(
         parser.add_argument("--backbone", default="resnet50")
         parser.add_argument("--count", type=int, default=images, help=f"number of images (default {images})")
     parser.add_argument("--repeats", type=int, default=repeats, help=f"default {repeats}")
+    if engines:
+        parser.add_argument("--openvino", action="store_true", help="measure the engine openvino too")
+        parser.add_argument("--int8", type=Path, metavar="FILE", help="measure the output of 'cxrfeat quantize' too")
     if part is not None:
         text = f"store the numbers as {part!r} (default FILE: benchmarks/results.json)"
         parser.add_argument("--save", type=Path, nargs="?", const=RESULTS, metavar="FILE", help=text)

@@ -1,11 +1,12 @@
 """Selected heads against logistic regression on real embeddings: mean AUROC over folds that keep patients together.
 
     python -m benchmarks.quality --features features/embeddings [--repeats 3]
+    python -m benchmarks.quality --features fp32/embeddings int8/embeddings --scorers logistic
 
 Each fold is test once and val once; the other three train. A head is the best of the default grid on val: unweighted,
 weighted by frequency, and in bf16. Logistic regression is the best of five C on val. All see the same standardised
-embeddings, age and sex. ``--repeats`` draws the folds several times. The exit code is 1 if the unweighted head is 0.01
-below logistic regression.
+embeddings, age and sex. ``--repeats`` draws the folds several times. Several folders, for example of two networks, are
+measured one after the other. The exit code is 1 if the unweighted head is 0.01 below logistic regression.
 """
 
 from __future__ import annotations
@@ -89,26 +90,33 @@ def draw_folds(patients: Sequence[str], draws: int) -> Iterator[list[NDArray[np.
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and test in each fold, and print mean AUROC; return 1 if the head is below logistic regression."""
     parser = machine.option_parser(__doc__, repeats=1)
-    parser.add_argument("--features", required=True, help="embeddings with findings, as the extraction writes them")
+    parser.add_argument("--features", required=True, nargs="+", help="folders of embeddings with findings")
+    parser.add_argument("--scorers", nargs="+", choices=SCORERS, default=list(SCORERS), help="default: all")
     options = parser.parse_args(argv)
-    features = load_features(options.features, COVARIATES)
-    patients = features.index.table["patient_id"].to_pylist()
-    found: dict[str, list[float]] = {name: [] for name in SCORERS}
     warnings.simplefilter("ignore", ConvergenceWarning)
-    for rows in draw_folds(patients, options.repeats):
+    return max(compare(folder, options.scorers, options.repeats) for folder in options.features)
+
+
+def compare(folder: str, names: Sequence[str], repeats: int) -> int:
+    """Measure the scorers on the embeddings of one folder and print them; return 1 if the head loses."""
+    features = load_features(folder, COVARIATES)
+    patients = features.index.table["patient_id"].to_pylist()
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for rows in draw_folds(patients, repeats):
         inputs, labels = [features.matrix[part] for part in rows], [features.labels[part] for part in rows]
         statistics = measure_inputs(inputs[0], COVARIATES, standardise=True)
         for part in inputs:
             statistics.apply(part)
-        for name, scorer in SCORERS.items():
-            found[name].append(rank(labels[2], scorer(inputs, labels), FINDINGS).mean or 0.0)
-    print(f"{machine.describe()}; {len(patients)} images of {len(set(patients))} patients; mean AUROC")
+        for name in names:
+            found[name].append(rank(labels[2], SCORERS[name](inputs, labels), FINDINGS).mean or 0.0)
+    print(f"{machine.describe()}; {folder}: {len(patients)} images of {len(set(patients))} patients; mean AUROC")
     mean = {name: float(np.mean(values)) for name, values in found.items()}
     for name, values in found.items():
         print(f"{name:<10}{mean[name]:.4f}   folds {' '.join(f'{value:.3f}' for value in values)}")
-    for name, other in (("bf16", "head"), ("weighted", "head"), ("head", "logistic")):
+    pairs = [("bf16", "head"), ("weighted", "head"), ("head", "logistic")]
+    for name, other in (pair for pair in pairs if set(pair) <= set(names)):
         print(f"{name} - {other}: {mean[name] - mean[other]:+.4f}")
-    return int(mean["head"] < mean["logistic"] - TOLERANCE)
+    return int({"head", "logistic"} <= set(names) and mean["head"] < mean["logistic"] - TOLERANCE)
 
 
 if __name__ == "__main__":

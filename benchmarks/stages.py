@@ -11,12 +11,14 @@ core.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import machine, results
-from cxrfeat.backbones.encoder import Encoder, EncoderSpec, open_encoder
+from cxrfeat.backbones.encoder import Encoder, EncoderSpec, FrozenEncoder, open_encoder
 from cxrfeat.backbones.registry import get_backbone
 from cxrfeat.backbones.weights import find_weights, load_network
-from cxrfeat.device import resolve_precision, to_dtype
+from cxrfeat.device import Engine, resolve_precision, to_dtype
 from cxrfeat.images import png_jpeg, preprocess
 from cxrfeat.io import storage
 from cxrfeat.io.schema import EMBEDDED, HANDLE
@@ -42,9 +44,16 @@ _GEMM_SIDE = {"cpu": 2048, "cuda": 8192}
 _GEMM_RUNS = 5
 
 
-def measure(files: Sequence[str], root: str, spec: EncoderSpec, device: str, repeats: int) -> list[dict[str, Any]]:
-    """Run every way once to warm up, then all in turn; return median milliseconds per image and the FLOP bound."""
-    ways = stage_ways(files, root, open_encoder(spec, device, 1))
+def measure(
+    files: Sequence[str], root: str, spec: EncoderSpec, device: str, *, repeats: int, others: Mapping[str, EncoderSpec]
+) -> list[dict[str, Any]]:
+    """Run every way once to warm up, then all in turn; return median milliseconds per image and the FLOP bound.
+
+    ``others`` are further encoders of the same inputs, by name.
+    """
+    ways = stage_ways(
+        files, root, open_encoder(spec, device, 1), {n: FrozenEncoder(each) for n, each in others.items()}
+    )
     seconds: dict[tuple[str, str], list[float]] = {name: [] for name in ways}
     for repeat in range(repeats + 1):
         for name, way in ways.items():
@@ -57,7 +66,9 @@ def measure(files: Sequence[str], root: str, spec: EncoderSpec, device: str, rep
     return [{"stage": stage, "way": way, "ms": ms} for (stage, way), ms in milliseconds.items()]
 
 
-def stage_ways(files: Sequence[str], root: str, encoder: Encoder) -> dict[tuple[str, str], Callable[[], object]]:
+def stage_ways(
+    files: Sequence[str], root: str, encoder: Encoder, others: Mapping[str, Encoder]
+) -> dict[tuple[str, str], Callable[[], object]]:
     """Return functions that handle all files, by stage and name; ``ours`` is what the worker does."""
     contents = [storage.read_bytes(file) for file in files]
     pixels = [png_jpeg.decode(content).pixels for content in contents]
@@ -70,6 +81,7 @@ def stage_ways(files: Sequence[str], root: str, encoder: Encoder) -> dict[tuple[
         ("decode", "torchvision"): lambda: [_torchvision_gray(content) for content in contents],
         ("resize", "ours"): lambda: [preprocess.to_model_input(image) for image in pixels],
         ("network", "ours"): lambda: encoder.embed(inputs),
+        **{("network", name): functools.partial(other.embed, inputs) for name, other in others.items()},
         ("write", "ours"): lambda: _write(rows, "zstd"),
         ("write", "not compressed"): lambda: _write(rows, "none"),
         ("all", "ours"): lambda: _write(_embed(files, root, encoder), "zstd"),
@@ -115,7 +127,7 @@ def count_flops(network: nn.Module) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure the stages and print them."""
-    parser = machine.option_parser(__doc__, images=48, part="stages")
+    parser = machine.option_parser(__doc__, images=48, part="stages", engines=True)
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
     parser.add_argument("--batch-size", type=int, help="images per batch (default: the device's)")
     options = parser.parse_args(argv)
@@ -126,8 +138,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = sorted(storage.list_files(root, png_jpeg.SUFFIXES))[: options.count]
     weights = find_weights(get_backbone(options.backbone), options.weights)
     spec = EncoderSpec(options.backbone, weights, batch_size=options.batch_size)
+    others = {"openvino": replace(spec, engine=Engine.OPENVINO)} if options.openvino else {}
+    if options.int8:
+        others["int8"] = replace(spec, weights=find_weights(get_backbone(options.backbone), str(options.int8)))
     files = [storage.join(root, name) for name in names]
-    numbers = measure(files, root, spec, options.device, options.repeats)
+    numbers = measure(files, root, spec, options.device, repeats=options.repeats, others=others)
     os.sched_setaffinity(0, cores)
     results.report("stages", numbers, options.save, torch.device(options.device))
     return 0

@@ -17,6 +17,13 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Engine(StrEnum):
+    """Library that runs the network."""
+
+    TORCH = "torch"
+    OPENVINO = "openvino"
+
+
 class Precision(StrEnum):
     """Precision of matrix products and convolutions; ``auto`` selects bf16 on devices with native support."""
 

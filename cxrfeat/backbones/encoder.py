@@ -9,17 +9,20 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cxrfeat.backbones.backbone import Backbone, Runner, RunnerSettings
+from cxrfeat.backbones.openvino_runner import OpenVinoRunner, import_openvino, open_model
+from cxrfeat.backbones.quantized import find_quantized, read_quantized
 from cxrfeat.backbones.registry import get_backbone
 from cxrfeat.backbones.torch_runner import TorchRunner
-from cxrfeat.backbones.weights import Weights, fingerprint, load_network
-from cxrfeat.device import Precision, open_device, resolve_precision, to_dtype
+from cxrfeat.backbones.weights import Weights, check_network, fingerprint, load_network
+from cxrfeat.device import Engine, Precision, open_device, resolve_precision, to_dtype
 from cxrfeat.errors import ConfigError
 from cxrfeat.images.preprocess import Fit, InputSpec
 
@@ -65,6 +68,7 @@ class EncoderSpec:
         batch_size: images per batch, or None for the device's default.
         input_size: height and width of the input in pixels, or None for that of the backbone.
         fit: how an image becomes a square, or None for the backbone's default.
+        engine: library that runs the network; None for torch, or for openvino if the network is quantised.
     """
 
     backbone: str
@@ -73,10 +77,13 @@ class EncoderSpec:
     batch_size: int | None = None
     input_size: int | None = None
     fit: Fit | None = None
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for an unknown backbone or precision, a batch size below 1 or an impossible input size."""
+        """Raise ConfigError for an unknown name, a batch size below 1 or an impossible input size."""
         self.resolve()
+        if self.engine is not None:
+            object.__setattr__(self, "engine", Engine(self.engine))
         if self.precision not in list(Precision):
             raise ConfigError(f"unknown precision {self.precision!r}; expected one of {', '.join(Precision)}")
         object.__setattr__(self, "precision", Precision(self.precision))
@@ -119,16 +126,15 @@ class FrozenEncoder:
         backbone = spec.resolve()
         self.device = open_device(device)
         precision = resolve_precision(spec.precision, self.device)
-        self.precision = precision.value
+        is_int8 = find_quantized(spec.weights) is not None
+        self.precision = "int8" if is_int8 else precision.value
         self.batch_size = spec.batch_size or default_batch_size(self.device.type)
         self.dim = backbone.dim
         self.input = backbone.input
         self.fingerprint = spec.fingerprint
-        self._round = precision != Precision.FP32
+        self._round = is_int8 or precision != Precision.FP32
         settings = RunnerSettings(self.device, to_dtype(precision), self.batch_size, self.input)
-        network = load_network(backbone, spec.weights)
-        runner = backbone.optimise(network, settings) if backbone.optimise else None
-        self._runner: Runner = runner or TorchRunner(backbone.trunk(network), settings)
+        self._runner = _make_runner(backbone, spec, settings)
 
     @functools.cached_property
     def has_maps(self) -> bool:
@@ -216,6 +222,41 @@ class FrozenEncoder:
         vectors = output.mean(dim=(2, 3)) if output.ndim == 4 else output  # (batch, dim)
         pooled: NDArray[np.float32] = vectors.cpu().numpy()
         return round_to_bits(pooled) if self._round else pooled
+
+
+def check_encoder(spec: EncoderSpec) -> None:
+    """Check on the driver that an encoder can be built, so that an error is one line.
+
+    Raises:
+        WeightsError: the weights do not match the backbone.
+        ConfigError: the network does not accept the input size, or a package is missing.
+    """
+    backbone = spec.resolve()
+    if quantized := find_quantized(spec.weights):
+        _open_quantized(quantized, spec, backbone)
+        return
+    if spec.engine == Engine.OPENVINO:
+        import_openvino()
+    if spec.input_size is None:
+        load_network(backbone, spec.weights)
+    else:
+        check_network(backbone, spec.weights)
+
+
+def _open_quantized(path: Path, spec: EncoderSpec, backbone: Backbone) -> Any:
+    if spec.engine == Engine.TORCH:
+        raise ConfigError(f"{path} is a quantised network, which needs --engine openvino")
+    return read_quantized(path, backbone)
+
+
+def _make_runner(backbone: Backbone, spec: EncoderSpec, settings: RunnerSettings) -> Runner:
+    if quantized := find_quantized(spec.weights):
+        return OpenVinoRunner(_open_quantized(quantized, spec, backbone), settings)
+    if spec.engine == Engine.OPENVINO:
+        return OpenVinoRunner(open_model(backbone, spec.weights), settings)
+    network = load_network(backbone, spec.weights)
+    runner = backbone.optimise(network, settings) if backbone.optimise else None
+    return runner or TorchRunner(backbone.trunk(network), settings)
 
 
 def round_to_bits(values: NDArray[np.float32]) -> NDArray[np.float32]:

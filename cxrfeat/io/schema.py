@@ -84,7 +84,7 @@ EMBEDDED = pa.schema(
         pa.field("augmentation", pa.string()),  # none, hflip, affine-1, …
         pa.field("embedding", pa.list_(pa.field("element", pa.float32()))),  # null if quarantined
         pa.field("extractor", pa.string()),  # fingerprint
-        pa.field("precision", pa.string()),  # fp32 or bf16; null if quarantined
+        pa.field("precision", pa.string()),  # fp32, bf16 or int8; null if quarantined
         pa.field("pixel_format", pa.string()),  # gray8, gray16, rgba8, …
         pa.field("reason", pa.string()),  # null unless quarantined, like the next two fields
         pa.field("message", pa.string()),

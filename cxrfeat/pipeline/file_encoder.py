@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
+from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder, check_encoder
 from cxrfeat.backbones.registry import DEFAULT_BACKBONE, get_backbone
-from cxrfeat.backbones.weights import check_network, find_weights
-from cxrfeat.device import Device, Precision, find_device
+from cxrfeat.backbones.weights import find_weights
+from cxrfeat.device import Device, Engine, Precision, find_device
 from cxrfeat.errors import ConfigError, ImageError
 from cxrfeat.images.preprocess import Fit, InputSpec
 from cxrfeat.pipeline.embed import prepare
@@ -25,7 +25,7 @@ class FileEncoder:
     Attributes:
         dim: length of an embedding.
         fingerprint: identifies backbone, weights and input; equal to the column ``extractor`` of the jobs.
-        precision: ``fp32`` or ``bf16``.
+        precision: ``fp32``, ``bf16`` or ``int8``.
         input: input of the network.
     """
 
@@ -90,6 +90,7 @@ def load_encoder(
     precision: str = Precision.AUTO,
     input_size: int | None = None,
     fit: str | None = None,
+    engine: str | None = None,
     device: str = Device.AUTO,
     batch_size: int | None = None,
 ) -> FileEncoder:
@@ -98,9 +99,10 @@ def load_encoder(
     Args:
         name: a backbone: ``densenet121``, ``timm:xception``, ``xrv:densenet121-res224-all``; see ``cxrfeat backbones``.
         weights: a file, a name of published weights, ``random``, or None for the backbone's default weights.
-        precision: ``auto``, ``fp32`` or ``bf16``.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``int8``.
         input_size: height and width of the input in pixels; None for the backbone's own.
         fit: ``squash``, ``crop`` or ``pad``; None for the backbone's own.
+        engine: ``torch`` or ``openvino``; None for torch, or for openvino if the weights are quantised.
         device: ``auto``, ``cpu`` or ``cuda``.
         batch_size: images per batch; None for the device's default.
 
@@ -116,12 +118,20 @@ def load_encoder(
     """
     if not isinstance(name, str):
         raise ConfigError(f"name is a {type(name).__name__}; expected the name of a backbone, such as 'densenet121'")
-    for value, known in ((precision, Precision), (fit, Fit), (device, Device)):
+    for value, known in ((precision, Precision), (fit, Fit), (device, Device), (engine, Engine)):
         if value is not None and value not in list(known):
             raise ConfigError(f"unknown {known.__name__.lower()} {value!r}; expected one of {', '.join(known)}")
     backbone = get_backbone(name).with_input(input_size, Fit(fit) if fit else None)
     found = find_weights(backbone, None if weights is None else os.fspath(weights))
+    spec = EncoderSpec(
+        name,
+        found,
+        Precision(precision),
+        batch_size,
+        input_size,
+        Fit(fit) if fit else None,
+        Engine(engine) if engine else None,
+    )
     if input_size is not None:
-        check_network(backbone, found)
-    spec = EncoderSpec(name, found, Precision(precision), batch_size, input_size, Fit(fit) if fit else None)
+        check_encoder(spec)
     return FileEncoder(FrozenEncoder(spec, str(find_device(Device(device)))))

@@ -13,10 +13,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from cxrfeat.backbones.backbone import Backbone
-from cxrfeat.backbones.encoder import EncoderSpec, default_batch_size
+from cxrfeat.backbones.encoder import EncoderSpec, check_encoder, default_batch_size
 from cxrfeat.backbones.registry import DEFAULT_BACKBONE, get_backbone
-from cxrfeat.backbones.weights import RANDOM, check_network, find_weights, load_network, parse_fingerprint
-from cxrfeat.device import Device, Precision
+from cxrfeat.backbones.weights import RANDOM, find_weights, parse_fingerprint
+from cxrfeat.device import Device, Engine, Precision
 from cxrfeat.errors import ConfigError
 from cxrfeat.images.preprocess import Fit
 from cxrfeat.io import storage
@@ -50,6 +50,7 @@ class EmbeddingConfig:
         batch_size: images per batch; None for the device's default.
         input_size: height and width of the network's input in pixels; None for the backbone's default.
         fit: how an image becomes a square; None for the backbone's default.
+        engine: library that runs the network; None for torch, or for openvino if the network is quantised.
     """
 
     images: str
@@ -62,6 +63,7 @@ class EmbeddingConfig:
     batch_size: int | None = None
     input_size: int | None = None
     fit: Fit | None = None
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
         """Qualify the images folder.
@@ -102,8 +104,16 @@ def prepare_encoder(spark: SparkSession, config: EmbeddingConfig) -> EncoderSpec
     """
     backbone = resolve_backbone(config)
     weights = find_weights(backbone, config.weights)
-    spec = EncoderSpec(backbone.name, weights, config.precision, config.batch_size, config.input_size, config.fit)
-    check_network(backbone, weights) if config.input_size else load_network(backbone, weights)
+    spec = EncoderSpec(
+        backbone.name,
+        weights,
+        config.precision,
+        config.batch_size,
+        config.input_size,
+        config.fit,
+        config.engine,
+    )
+    check_encoder(spec)
     if weights.path is None:
         _LOG.warning("warning: the network is untrained (--weights %s); use it for tests only", RANDOM)
     else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pyspark.sql import DataFrame, SparkSession
 
 from cxrfeat.backbones.encoder import EncoderFactory, EncoderSpec, open_encoder
+from cxrfeat.device import Engine
 from cxrfeat.errors import ConfigError
 from cxrfeat.images import png_jpeg
 from cxrfeat.io import storage
@@ -168,5 +169,6 @@ def _settings(config: ExtractConfig, spec: EncoderSpec) -> Mapping[str, object]:
         "augmentations": list(config.view_names),
         "split": describe_split(config.split),
         "weights_sha256": spec.weights.digest,
+        **({"engine": spec.engine.value} if spec.engine == Engine.OPENVINO else {}),
         **({"view_seed": config.view_seed} if config.views else {}),
     }

@@ -15,7 +15,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from cxrfeat import exits
-from cxrfeat.device import Precision
+from cxrfeat.device import Engine, Precision
 from cxrfeat.errors import ConfigError
 from cxrfeat.head.thresholds import DEFAULT_RULE, RULES
 from cxrfeat.web.app import load_app
@@ -57,6 +57,7 @@ def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
         default=Precision.AUTO,
         help="auto (default): bf16 where native",
     )
+    add("--engine", type=Engine, choices=list(Engine), help="torch (default), or openvino, which is faster on CPUs")
     add(
         "--operating-point",
         default=DEFAULT_RULE,
@@ -106,6 +107,7 @@ def parse(argv: Sequence[str] | None, prog: str = PROG) -> tuple[ServiceSettings
         precision=options.precision,
         operating_point=options.operating_point,
         evaluation=options.evaluation,
+        engine=options.engine,
         threads=options.threads or max(1, (os.cpu_count() or 1) // options.workers),
     )
     limits = RequestLimits(upload_bytes=int(options.max_upload_mb * 2**20), in_flight=options.in_flight)

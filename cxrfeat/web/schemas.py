@@ -64,7 +64,7 @@ class Answer(BaseModel):
     notice: str = NOTICE
     extractor: str = Field(description="fingerprint of backbone, weights and preprocessing")
     head: str = Field(description="fingerprint of the head")
-    precision: str = Field(description="precision of the backbone: fp32 or bf16")
+    precision: str = Field(description="precision of the backbone: fp32, bf16 or int8")
     operating_point: str = Field(description="rule that chose the thresholds on validation data")
     film: ImageInfo
     any_finding: AnyFinding
@@ -98,7 +98,7 @@ class ModelCard(BaseModel):
     backbone: str
     extractor: str = Field(description="fingerprint of backbone, weights and preprocessing")
     head: str = Field(description="fingerprint of the head")
-    precision: str = Field(description="precision of the backbone: fp32 or bf16")
+    precision: str = Field(description="precision of the backbone: fp32, bf16 or int8")
     operating_point: str = Field(description="rule that chose the thresholds on validation data")
     heat_maps: bool = Field(description="whether predictions have heat maps: not for class tokens, for example")
     inputs: list[str] = Field(description="inputs of the head")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.backbones.registry import get_backbone
 from cxrfeat.backbones.weights import check_backbone, find_weights, parse_fingerprint
-from cxrfeat.device import Precision
+from cxrfeat.device import Engine, Precision
 from cxrfeat.head.bundle import load_bundle
 from cxrfeat.head.heatmap import heat_maps
 from cxrfeat.head.inputs import AGE, SEX, SEX_CODES
@@ -35,6 +35,7 @@ class ServiceSettings:
         weights: backbone weights: a path, a name, or None for the published weights.
         backbone: name in the registry; None for that of the head.
         precision: precision of the backbone.
+        engine: library that runs the backbone; None for torch, or for openvino if the backbone is quantised.
         operating_point: threshold rule.
         evaluation: metrics.json for the model card, or its folder.
         threads: number of torch threads per process, at least 1.
@@ -47,6 +48,7 @@ class ServiceSettings:
     operating_point: str = DEFAULT_RULE
     evaluation: Path | None = None
     threads: int = 1
+    engine: Engine | None = None
 
 
 class Service:
@@ -158,7 +160,9 @@ def open_service(settings: ServiceSettings) -> Service:
     check_backbone(backbone, predictor.bundle.extractor)  # fails before the wrong weights are downloaded
     weights = find_weights(backbone, settings.weights)
     # Images arrive singly: with batch size 1, the encoder does not pad each to a batch of 16.
-    spec = EncoderSpec(backbone.name, weights, settings.precision, batch_size=1, input_size=size, fit=fit)
+    spec = EncoderSpec(
+        backbone.name, weights, settings.precision, batch_size=1, input_size=size, fit=fit, engine=settings.engine
+    )
     torch.set_num_threads(settings.threads)
     encoder = FrozenEncoder(spec)
     card = make_card(
