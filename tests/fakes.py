@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from cxrfeat.backbones.backbone import Backbone
 from cxrfeat.backbones.encoder import Encoder, EncoderSpec
@@ -93,6 +95,15 @@ SMALL = Backbone(
     optimise=optimise,
 )
 """A backbone for tests that need a real network but not its size; not in the registry."""
+
+SMALL_VECTOR = replace(
+    SMALL,
+    name="small-vector",
+    trunk=lambda network: nn.Sequential(resnet_trunk(network), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    pooling="vector",
+    optimise=None,
+)
+"""The same network without a feature map, as a transformer with a class token."""
 
 
 def gray_image(height: int = 64, width: int = 64, seed: int = 0) -> Gray8:

@@ -13,7 +13,6 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 
 _SOURCES = ("openvino", "torch", "torchvision", "timm", "torchxrayvision")
 """Packages whose versions may change a converted network."""
+
+_FILE = "model.xml"
 
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
@@ -101,17 +102,23 @@ class _FromGray(nn.Module):
 def open_model(backbone: Backbone, weights: Weights) -> Any:
     """Return a network as an ``openvino.Model`` in fp32, from the cache if it is there.
 
+    A model that has just been converted is also read back from its file: it computes other last bits than the same
+    model from the file.
+
     Raises:
         ConfigError: the package is not installed.
         WeightsError: the weights do not match the network.
     """
     openvino = import_openvino()
-    folder = _cache_folder() / _cache_key(backbone, weights)
-    if (folder / "model.xml").is_file():
-        return openvino.Core().read_model(folder / "model.xml")
+    core = openvino.Core()
+    cached = _cache_folder() / _cache_key(backbone, weights)
+    if (cached / _FILE).is_file():
+        return core.read_model(cached / _FILE)
     model = convert(backbone, load_network(backbone, weights))
-    _write(folder, lambda path: openvino.save_model(model, path, compress_to_fp16=False))
-    return model
+    with tempfile.TemporaryDirectory(prefix="cxrfeat-") as folder:
+        openvino.save_model(model, Path(folder, _FILE), compress_to_fp16=False)
+        _keep(Path(folder), cached)
+        return core.read_model(Path(folder, _FILE))  # its tensors stay mapped after the file is deleted
 
 
 def convert(backbone: Backbone, network: nn.Module) -> Any:
@@ -149,16 +156,16 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _write(folder: Path, save: Callable[[Path], None]) -> None:
-    """Write a model into the cache; several processes may do so at once, and the first one wins."""
+def _keep(model: Path, cached: Path) -> None:
+    """Copy a model's folder into the cache; several processes may do so at once, and the first one wins."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(dir=folder.parent, prefix="new-"))
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(dir=cached.parent, prefix="new-"))
         try:
-            save(staged / "model.xml")
-            staged.rename(folder)
+            shutil.copytree(model, staged, dirs_exist_ok=True)
+            staged.rename(cached)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-    except (OSError, RuntimeError) as error:
-        if not folder.is_dir():
-            _LOG.warning("cannot keep the converted network in %s, so every start converts it: %s", folder, error)
+    except OSError as error:
+        if not cached.is_dir():
+            _LOG.warning("cannot keep the converted network in %s, so every start converts it: %s", cached, error)

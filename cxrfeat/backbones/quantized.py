@@ -1,7 +1,7 @@
 """Quantised networks: int8 models of OpenVINO in one file, written by ``cxrfeat quantize`` for ``--weights``.
 
-The file is an uncompressed zip with ``model.xml``, ``model.bin`` and ``quantized.json``. Equal models give equal bytes,
-so the sha256 of the file identifies the model, as it does for other weights.
+The file is an uncompressed zip with ``model.xml``, ``model.bin`` and ``quantized.json``. Its sha256 identifies the
+extractor, as it does for other weights.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LIMITS = {_MODEL: 64 * 1024**2, _TENSORS: 4 * 1024**3, _DESCRIPTION: 1024**2}
 """Largest size of each entry in bytes."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-"""Time of every entry, so that the bytes of a file depend on the model alone."""
+"""Time of every entry: two files of one model are equal."""
 
 
 @dataclass(frozen=True)

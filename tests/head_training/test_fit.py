@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from cxrfeat.head.bundle import load_bundle
+from cxrfeat.head.predictor import Predictor
 from cxrfeat.labels.label_sets import LABEL_SETS
 from head_training.fit import parse
 from head_training.training.history import TrainingHistory
@@ -31,6 +33,25 @@ def test_labels_are_chosen_when_a_head_is_trained(features: Path, tmp_path: Path
         assert list(record(run)["train_positives"]) == outputs
         assert f"score_{outputs[0]}" in pq.read_table(run / "predictions.parquet").column_names
     assert fit(features, tmp_path / "none", *FAST, "--labels", "none") == 2
+
+
+@pytest.mark.parametrize("dim", [512, 768, 1024, 3072, 4096])
+def test_embeddings_of_any_length_are_fitted(tmp_path: Path, dim: int) -> None:
+    """The head has as many inputs as the embeddings have numbers, and predicts as it did in training."""
+    rows = random_table(60, dim=dim)
+    assert fit(write(rows, tmp_path / "features"), tmp_path / "run", *FAST) == 0
+    bundle = load_bundle(tmp_path / "run" / "head")
+    assert len(bundle.inputs.mean) == dim
+    test = pq.read_table(tmp_path / "run" / "predictions.parquet").sort_by("image_index")
+    rows = rows.filter(pc.is_in(rows["image_index"], test["image_index"])).sort_by("image_index")
+    vectors = rows["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, dim)
+    covariates = {
+        "age": rows["age_years"].to_numpy().astype(np.float32),
+        "sex": np.array([{"M": 1.0, "F": 0.0, None: np.nan}[sex] for sex in rows["sex"].to_pylist()], np.float32),
+    }
+    predictor = Predictor(bundle, "youden")
+    found = predictor.to_columns(predictor.predict(vectors, covariates))
+    np.testing.assert_allclose(found["probability_Mass"].to_numpy(), test["probability_Mass"].to_numpy(), atol=1e-5)
 
 
 def test_labels_without_a_positive_are_an_error_or_dropped(

@@ -167,6 +167,7 @@ OPTIONS: list[tuple[list[str], str, Any]] = [
     (["--weights", "w.pth"], "weights", "w.pth"),
     (["--input-size", "448"], "input_size", 448),
     (["--fit", "pad"], "fit", Fit.PAD),
+    (["--engine", "openvino"], "engine", "openvino"),
     (["--augment", "hflip"], "view_names", ("none", "hflip")),
     (["--metadata", "m", "--views", "hflip,affine:2"], "view_names", ("none", "hflip", "affine-1", "affine-2")),
     (["--metadata", "m", "--views", "affine:1", "--view-seed", "3"], "view_seed", 3),

@@ -77,6 +77,7 @@ OF_IMAGES: list[tuple[list[str], str, Any]] = [
     (["--batch-size", "3"], "batch_size", 3),
     (["--input-size", "448"], "input_size", 448),
     (["--fit", "crop"], "fit", "crop"),
+    (["--engine", "openvino"], "engine", "openvino"),
 ]
 
 

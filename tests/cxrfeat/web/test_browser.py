@@ -15,7 +15,11 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import ExifTags, Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from cxrfeat.backbones.encoder import EncoderSpec
+from cxrfeat.backbones.registry import BACKBONES
+from cxrfeat.backbones.weights import find_weights
 from cxrfeat.head.bundle import load_bundle, save_bundle
+from cxrfeat.images.preprocess import Fit
 from cxrfeat.labels.label_sets import LABEL_SETS
 from cxrfeat.web.examples import draw_example
 from cxrfeat.web.service import Service, ServiceSettings, open_service
@@ -121,6 +125,53 @@ def test_a_head_of_another_label_set_has_its_page(
         expect(page.locator("#legend-finding")).to_have_text(last)
         assert complaints == []
         page.close()
+
+
+@pytest.mark.parametrize("fit", [Fit.CROP, Fit.PAD])
+def test_the_heat_map_covers_what_the_model_sees(
+    browser: Browser, settings: ServiceSettings, tmp_path: Path, fit: Fit
+) -> None:
+    """With a crop the map covers the middle of a tall X-ray; with black bars it reaches beyond its sides."""
+    spec = EncoderSpec("small", find_weights(fakes.SMALL, "random"), input_size=64, fit=fit)
+    save_bundle(fakes.bundle(2048, extractor=spec.fingerprint), tmp_path / "head")
+    (tmp_path / "tall.png").write_bytes(fakes.png(fakes.gray_image(200, 100)))
+    with serve(open_service(replace(settings, head=str(tmp_path / "head")))) as client:
+        page = browser.new_page(base_url=str(client.base_url))
+        page.goto("/")
+        upload(page, tmp_path / "tall.png")
+        expect(page.locator("#answer")).to_be_visible()
+        picture, heat = page.locator("#picture").bounding_box(), page.locator("#heat").bounding_box()
+        page.close()
+    assert picture is not None
+    assert heat is not None
+    assert heat["width"] == pytest.approx(heat["height"], rel=0.01)
+    side = picture["width"] if fit == Fit.CROP else picture["height"]
+    assert heat["width"] == pytest.approx(side, rel=0.01)
+    centres = [(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2) for box in (picture, heat)]
+    assert centres[0] == pytest.approx(centres[1], abs=1)
+
+
+def test_a_backbone_without_a_map_has_a_page(browser: Browser, settings: ServiceSettings, tmp_path: Path) -> None:
+    """The page says plainly that there is no heat map, has no slider for it, and findings can be chosen."""
+    BACKBONES["small-vector"] = fakes.SMALL_VECTOR
+    spec = EncoderSpec("small-vector", find_weights(fakes.SMALL_VECTOR, "random"))
+    save_bundle(fakes.bundle(2048, extractor=spec.fingerprint), tmp_path / "head")
+    (tmp_path / "film.png").write_bytes(fakes.png(fakes.gray_image()))
+    with serve(open_service(replace(settings, head=str(tmp_path / "head"), backbone=None))) as client:
+        page = browser.new_page(base_url=str(client.base_url))
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto("/")
+        upload(page, tmp_path / "film.png")
+        expect(page.locator(".no-maps")).to_have_text(
+            "No heat map: an embedding of small-vector is not the mean of a feature map."
+        )
+        expect(page.locator("#opacity")).to_be_hidden()
+        page.get_by_role("radio", name="Hernia").check()
+        expect(page.locator("#legend")).to_be_hidden()
+        assert complaints == []
+        page.close()
+    del BACKBONES["small-vector"]
 
 
 @pytest.mark.shared

@@ -44,11 +44,13 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "h", None, "auto", os.cpu_count()
     )  # fmt: skip
     given = "--head h --weights w --backbone resnet50-v1 --precision fp32 --operating-point f1 --threads 3"
+    given += " --engine openvino"
     settings, limits, options = command.parse(
         [*given.split(), "--evaluation", str(tmp_path), "--in-flight", "2", "--max-upload-mb", "0.5", "--workers", "2"]
     )
     assert (settings.weights, settings.backbone, settings.precision) == ("w", "resnet50-v1", Precision.FP32)
     assert (settings.operating_point, settings.threads, settings.evaluation) == ("f1", 3, tmp_path)
+    assert settings.engine == "openvino"
     assert limits == replace(RequestLimits(), in_flight=2, upload_bytes=2**19)
     assert options.workers == 2
     assert command.parse(["--head", "h", "--port", "0"])[2].port == 0

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pytest
 
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
-from cxrfeat.backbones.registry import get_backbone
+from cxrfeat.backbones.registry import BACKBONES, get_backbone
 from cxrfeat.backbones.weights import find_weights
 from cxrfeat.device import Precision
 from cxrfeat.errors import BundleError, ImageError
 from cxrfeat.head.bundle import load_bundle, save_bundle
 from cxrfeat.head.predictor import Predictor
+from cxrfeat.images.preprocess import Fit, to_model_input
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
 from cxrfeat.pipeline.embed import embed_batches
 from cxrfeat.pipeline.score import score_rows
@@ -132,6 +133,38 @@ def test_heat_maps_are_cells_of_the_image(service: Service) -> None:
     ]
     assert maps[0].shape == (14, 7, 7)
     assert not np.allclose(maps[0], maps[1])
+
+
+@pytest.mark.parametrize(("fit", "region"), [(Fit.CROP, [0, 0.25, 1, 0.75]), (Fit.PAD, [-0.5, 0, 1.5, 1])])
+def test_backbone_and_input_are_those_of_the_head(
+    settings: ServiceSettings, tmp_path: Path, fit: Fit, region: list[float]
+) -> None:
+    """Without ``--backbone`` the head names it, its input size and its fit; the answer says what the model sees."""
+    spec = EncoderSpec("small", find_weights(fakes.SMALL, "random"), Precision.FP32, input_size=96, fit=fit)
+    save_bundle(fakes.bundle(2048, extractor=spec.fingerprint), tmp_path / "head")
+    service = open_service(replace(settings, head=str(tmp_path / "head"), backbone=None))
+    pixels = fakes.gray_image(120, 60)
+    answer = service.predict(fakes.png(pixels))
+    assert answer.film.region == region
+    predictor = Predictor(load_bundle(str(tmp_path / "head")), "youden")
+    encoder = FrozenEncoder(replace(spec, batch_size=1))
+    unknown = np.array([np.nan], np.float32)
+    embedding = encoder.embed(to_model_input(pixels, encoder.input)[np.newaxis])
+    expected = predictor.to_columns(predictor.predict(embedding, {"age": unknown, "sex": unknown}))
+    for finding in answer.findings:
+        assert finding.probability == pytest.approx(expected[f"probability_{finding.finding}"][0].as_py(), abs=1e-6)
+        assert np.array(finding.heat_map).shape == (3, 3)
+
+
+def test_a_backbone_without_a_map_has_no_heat_maps(settings: ServiceSettings, tmp_path: Path) -> None:
+    """Predictions are the same as with maps; the card and the answer say that there are none."""
+    BACKBONES["small-vector"] = fakes.SMALL_VECTOR
+    spec = EncoderSpec("small-vector", find_weights(fakes.SMALL_VECTOR, "random"))
+    save_bundle(fakes.bundle(2048, extractor=spec.fingerprint), tmp_path / "head")
+    service = open_service(replace(settings, head=str(tmp_path / "head"), backbone=None))
+    del BACKBONES["small-vector"]
+    assert service.card.heat_maps is False
+    assert {finding.heat_map for finding in service.predict(fakes.png(fakes.gray_image())).findings} == {None}
 
 
 def test_a_head_of_another_extractor_is_refused(settings: ServiceSettings, tmp_path: Path) -> None:
