@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks import machine
@@ -30,8 +29,8 @@ from cxrfeat.backbones.registry import get_backbone
 from cxrfeat.backbones.weights import find_weights
 from cxrfeat.device import Precision
 from cxrfeat.images import png_jpeg
-from cxrfeat.io import storage
-from cxrfeat.io.schema import HANDLE
+from cxrfeat.io import listing
+from cxrfeat.io.refs import ImageRef, to_table
 from cxrfeat.pipeline import embed
 
 LEAST_COSINE = {Precision.FP32: 0.99999, Precision.BF16: 0.999}
@@ -67,7 +66,7 @@ def batch_times(encoder: FrozenEncoder, inputs: NDArray[np.uint8], repeats: int)
 
 def embedding_rate(files: Sequence[str], root: str, encoder: FrozenEncoder, threads: int) -> float:
     """Return images/s of the worker's function on a number of decode threads."""
-    handles = [pa.record_batch({"uri": files}, HANDLE)]
+    handles = to_table(map(ImageRef, files)).to_batches()
     start = time.perf_counter()
     batches = embed.embed_batches(handles, encoder=encoder, root=root, decode_threads=threads)
     rows: int = sum(batch.num_rows for batch in batches)
@@ -84,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     encoder = FrozenEncoder(spec, options.device)
     with tempfile.TemporaryDirectory() as root:
         link_images(options.images, Path(root), options.count)
-        files = [storage.join(root, name) for name in sorted(storage.list_files(root, png_jpeg.SUFFIXES))]
-        prepared = (embed.prepare(file, root).model_input for file in files[:_COMPARED])
+        files = sorted(listing.list_files(root, png_jpeg.SUFFIXES))
+        prepared = (embed.prepare(ImageRef(file), root).model_input for file in files[:_COMPARED])
         inputs = np.stack([model_input for model_input in prepared if model_input is not None])
         print(f"{machine.describe(encoder.device)}; {machine.versions()}; {len(files)} images")
         cosines = least_cosines(inputs, spec, options.device)

@@ -93,9 +93,9 @@ def measure(rows: int, dim: int, repeats: int) -> dict[str, object]:
 
 
 def seconds_of_rounds(output: Path) -> float:
-    """Return the time from Spark's first planned round to its last commit, by the times of its own files."""
-    first = output / "_checkpoint" / "offsets" / "0"
-    last = max((output / "_checkpoint" / "commits").glob("[0-9]*"), key=lambda path: int(path.name))
+    """Return the time from the first planned round to the last finished one, by the times of the log's files."""
+    first = output / "_checkpoint" / "rounds" / "0.parquet"
+    last = max((output / "_checkpoint" / "rounds").glob("*.done"), key=lambda path: int(path.stem))
     return last.stat().st_mtime - first.stat().st_mtime
 
 

@@ -36,8 +36,9 @@ from cxrfeat.backbones.registry import get_backbone
 from cxrfeat.backbones.weights import find_weights, load_network
 from cxrfeat.device import Engine, resolve_precision, to_dtype
 from cxrfeat.images import png_jpeg, preprocess
-from cxrfeat.io import storage
-from cxrfeat.io.schema import EMBEDDED, HANDLE
+from cxrfeat.io import listing, storage
+from cxrfeat.io.refs import ImageRef, to_table
+from cxrfeat.io.schema import EMBEDDED
 from cxrfeat.pipeline import embed
 
 _GEMM_SIDE = {"cpu": 2048, "cuda": 8192}
@@ -89,7 +90,8 @@ def stage_ways(
 
 
 def _embed(files: Sequence[str], root: str, encoder: Encoder) -> Iterator[pa.RecordBatch]:
-    return embed.embed_batches([pa.record_batch({"uri": files}, HANDLE)], encoder=encoder, root=root)
+    items = (ImageRef(storage.relative_to(file, root)) for file in files)
+    return embed.embed_batches(to_table(items).to_batches(), encoder=encoder, root=root)
 
 
 def _torchvision_gray(content: bytes) -> object:
@@ -135,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.device == "cpu":
         os.sched_setaffinity(0, {min(cores)})  # reading ahead must not take a second core
     root = storage.qualify(str(options.images))
-    names = sorted(storage.list_files(root, png_jpeg.SUFFIXES))[: options.count]
+    names = sorted(listing.list_files(root, png_jpeg.SUFFIXES))[: options.count]
     weights = find_weights(get_backbone(options.backbone), options.weights)
     spec = EncoderSpec(options.backbone, weights, batch_size=options.batch_size)
     others = {"openvino": replace(spec, engine=Engine.OPENVINO)} if options.openvino else {}

@@ -16,7 +16,7 @@ from cxrfeat.head.inputs import COVARIATES, Inputs
 from cxrfeat.head.mlp import Head
 from cxrfeat.head.thresholds import DEFAULT_RULE
 from cxrfeat.images import png_jpeg
-from cxrfeat.io import storage
+from cxrfeat.io import listing
 from cxrfeat.io.schema import EMBEDDINGS, Split
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS, from_multi_hot
 from head_training.training.grid import Configuration
@@ -35,7 +35,7 @@ def link_images(source: Path, target: Path, count: int) -> None:
     Raises:
         SystemExit: ``source`` holds no image.
     """
-    files = sorted(storage.list_files(str(source), png_jpeg.SUFFIXES))
+    files = sorted(listing.list_files(str(source), png_jpeg.SUFFIXES))
     if not files:
         raise SystemExit(f"no image found below {source}")
     for index in range(count):

@@ -29,7 +29,7 @@ from cxrfeat.head.calibration import Calibration
 from cxrfeat.head.inputs import COVARIATES, Inputs
 from cxrfeat.head.mlp import Head
 from cxrfeat.images.preprocess import DEFAULT_INPUT
-from cxrfeat.io.schema import HANDLE
+from cxrfeat.io.refs import ImageRef, to_table
 from cxrfeat.labels.findings import ANY_FINDING
 from cxrfeat.labels.label_set import LabelSet
 from cxrfeat.labels.label_sets import NIH14
@@ -160,11 +160,9 @@ LEGAL: dict[str, tuple[str, Callable[[Gray8], bytes]]] = {
 """Kind of file → its pixel format, and a function that writes an image as such a file."""
 
 
-def handles(root: str, names: Iterable[str], size: int = 1000) -> Iterator[pa.RecordBatch]:
-    """Yield handles of files below a root in Arrow batches of ``size`` rows."""
-    uris = [f"{root}/{name}" for name in names]
-    for start in range(0, len(uris), size):
-        yield pa.record_batch([uris[start : start + size]], schema=HANDLE)
+def handles(names: Iterable[str], size: int = 1000) -> Iterator[pa.RecordBatch]:
+    """Yield handles of files in Arrow batches of ``size`` rows."""
+    yield from to_table(map(ImageRef, names)).to_batches(size)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

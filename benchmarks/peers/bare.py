@@ -8,12 +8,13 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.machine import CORES
 from benchmarks.peers.common import PeerTask, parse
-from cxrfeat.io.schema import EMBEDDED, HANDLE
+from cxrfeat.io import storage
+from cxrfeat.io.refs import ImageRef, to_table
+from cxrfeat.io.schema import EMBEDDED
 from cxrfeat.pipeline.embed import embed_batches
 
 
@@ -26,7 +27,8 @@ def run(task: PeerTask) -> None:
 
 
 def _embed_share(task: PeerTask, files: list[str], core: int) -> None:
-    handles = [pa.record_batch({"uri": files}, HANDLE)]
+    paths = (ImageRef(storage.relative_to(file, task.images)) for file in files)
+    handles = to_table(paths).to_batches()
     with pq.ParquetWriter(Path(task.output, f"{core}.parquet"), EMBEDDED, compression="zstd") as writer:
         for batch in embed_batches(handles, encoder=task.encoder(), root=task.images):
             writer.write_batch(batch)

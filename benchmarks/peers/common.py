@@ -25,8 +25,8 @@ from cxrfeat.backbones.encoder import Encoder, EncoderSpec, open_encoder
 from cxrfeat.backbones.registry import BACKBONES, get_backbone
 from cxrfeat.backbones.weights import Weights, find_weights, load_network
 from cxrfeat.images import png_jpeg, preprocess
-from cxrfeat.io import storage
-from cxrfeat.io.schema import HANDLE
+from cxrfeat.io import listing, storage
+from cxrfeat.io.refs import ImageRef, to_table
 from cxrfeat.pipeline.embed import embed_batches
 
 SIZE = (preprocess.SIDE, preprocess.SIDE)
@@ -60,7 +60,7 @@ class PeerTask:
 
     def files(self) -> list[str]:
         """Return the paths of the images, sorted."""
-        return [storage.join(self.images, name) for name in sorted(storage.list_files(self.images, png_jpeg.SUFFIXES))]
+        return [storage.join(self.images, name) for name in sorted(listing.list_files(self.images, png_jpeg.SUFFIXES))]
 
     def mark(self, images: int) -> None:
         """Record that images are finished."""
@@ -77,7 +77,8 @@ class PeerTask:
     def embed_paths(self, paths: Sequence[str], encoder: Encoder) -> NDArray[np.float32]:
         """Run our embedding function as our Spark tasks do and mark the batches; return (N, dim) embeddings."""
         parts = []
-        for rows in embed_batches([pa.record_batch({"uri": list(paths)}, HANDLE)], encoder=encoder, root=self.images):
+        items = (ImageRef(storage.relative_to(path, self.images)) for path in paths)
+        for rows in embed_batches(to_table(items).to_batches(), encoder=encoder, root=self.images):
             self.mark(rows.num_rows)
             parts.append(rows.column("embedding").flatten().to_numpy().reshape(rows.num_rows, -1))
         return np.concatenate(parts)

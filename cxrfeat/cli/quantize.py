@@ -28,10 +28,11 @@ from cxrfeat.backbones.registry import DEFAULT_BACKBONE, get_backbone
 from cxrfeat.backbones.weights import find_weights
 from cxrfeat.device import Precision
 from cxrfeat.errors import ConfigError, WeightsError
-from cxrfeat.images import png_jpeg
 from cxrfeat.images.preprocess import Fit, InputSpec
 from cxrfeat.io import storage
+from cxrfeat.io.refs import is_whole
 from cxrfeat.pipeline.embed import prepare
+from cxrfeat.pipeline.image_source import list_images
 
 DESCRIPTION = """\
 Quantise a frozen network to int8 with OpenVINO. It then runs about twice as fast on a CPU. Its embeddings are close to
@@ -125,14 +126,14 @@ def _read_inputs(images: str, spec: InputSpec, count: int, seed: int) -> NDArray
         ConfigError: too few images can be read.
     """
     needed = math.ceil(MIN_IMAGES / (1 - TEST_SHARE)) + 1
-    paths = sorted(storage.list_files(images, png_jpeg.SUFFIXES))
-    random.Random(seed).shuffle(paths)  # noqa: S311 -- a draw of images, not a secret
+    items = [item for item in list_images(images).items if not is_whole(item)]
+    random.Random(seed).shuffle(items)  # noqa: S311 -- a draw of images, not a secret
     inputs: list[NDArray[np.uint8]] = []
     unreadable = 0
-    for path in paths:
+    for item in items:
         if len(inputs) == count:
             break
-        prepared = prepare(storage.join(images, path), images, spec)
+        prepared = prepare(item, images, spec)
         if prepared.model_input is None:
             unreadable += 1
         else:

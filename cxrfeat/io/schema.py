@@ -42,6 +42,12 @@ class Reason(StrEnum):
     OTHER_EXTRACTOR = "other-extractor"
     MIXED_EXTRACTORS = "mixed-extractors"
     QUARANTINED_BEFORE = "quarantined-before"
+    TRUNCATED_ARCHIVE = "truncated-archive"
+    CORRUPT_ARCHIVE = "corrupt-archive"
+    NESTED_ARCHIVE = "nested-archive"
+    DUPLICATE_MEMBER = "duplicate-member"
+    ENCRYPTED = "encrypted"
+    NO_IMAGE_FEATURE = "no-image-feature"
 
 
 class Augmentation(StrEnum):
@@ -73,8 +79,17 @@ class Split(StrEnum):
     TEST = "test"
 
 
-HANDLE = pa.schema([pa.field("uri", pa.string())])
-"""Input of a worker: the URI of a file. The bytes of the file never pass through the JVM."""
+HANDLE = pa.schema(
+    [
+        pa.field("path", pa.string()),  # of the file, relative to the root; see cxrfeat.io.file_names
+        pa.field("member", pa.string()),  # name in the container; null for a file, and for a container read as a whole
+        pa.field("offset", pa.int64()),  # place of the member in the container; null if the container has no index
+        pa.field("length", pa.int64()),  # bytes of the member in the container, or of a container read as a whole
+        pa.field("reason", pa.string()),  # why the item is quarantined unread; null for all others, like the next field
+        pa.field("message", pa.string()),
+    ]
+)
+"""Input of a worker: where an image is. Its bytes never pass through the JVM."""
 
 EMBEDDED = pa.schema(
     [
@@ -175,7 +190,7 @@ HISTORY = pa.schema(
 
 ROW_GROUP = pa.schema(
     [
-        pa.field("uri", pa.string()),
+        pa.field("path", pa.string()),  # of the drop, relative to the root
         pa.field("row_group", pa.int32()),  # null stands for the whole file
         pa.field("rows", pa.int64()),  # null if the footer is unreadable
         pa.field("reason", pa.string()),  # null unless quarantined, like the next field

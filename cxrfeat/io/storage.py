@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import io
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -19,6 +21,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from cxrfeat.errors import ConfigError
+from cxrfeat.io.file_names import to_bytes
 from cxrfeat.io.schema import Reason
 
 _REASON_OF_ERRNO = {
@@ -29,6 +32,8 @@ _REASON_OF_ERRNO = {
     errno.EIO: Reason.UNREADABLE,
     errno.EISDIR: Reason.UNREADABLE,
     errno.ELOOP: Reason.UNREADABLE,
+    errno.ENXIO: Reason.UNREADABLE,  # a socket
+    errno.ENODEV: Reason.UNREADABLE,  # a FIFO or a device, see open_local
 }
 """Errors of a single file. All other errors (network, out of file handles, …) fail the job."""
 
@@ -124,24 +129,10 @@ def exists(location: str) -> bool:
     return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
 
 
-def list_files(root: str, suffixes: tuple[str, ...]) -> Iterator[str]:
-    """Yield the files below a folder that Spark's file stream also finds, as paths relative to the folder.
-
-    Files at any depth match if their name ends in one of ``suffixes`` (given in lower case, compared without regard to
-    case). Files that Hadoop treats as hidden or incomplete are skipped.
-
-    Raises:
-        ConfigError: the path does not exist, is not a folder, or the listing fails.
-    """
-    _check_kind(root, pafs.FileType.Directory)
-    filesystem, base = open_filesystem(root)
-    with as_config_error(root):
-        infos = filesystem.get_file_info(pafs.FileSelector(base, recursive=True))
-    for info in infos:
-        relative = PurePosixPath(relative_to(info.path, base))
-        hidden = any(_is_hidden(part) for part in relative.parts)
-        if info.type == pafs.FileType.File and not hidden and relative.suffix.lower() in suffixes:
-            yield str(relative)
+def list_names(folder: str) -> list[str]:
+    """Return the sorted names of everything directly in a folder; empty if the folder does not exist."""
+    filesystem, base = open_filesystem(folder)
+    return sorted(info.base_name for info in filesystem.get_file_info(pafs.FileSelector(base, allow_not_found=True)))
 
 
 def list_folders(root: str) -> list[str]:
@@ -157,9 +148,23 @@ def delete_folder(location: str) -> None:
     filesystem.delete_dir(path)
 
 
-def _is_hidden(name: str) -> bool:
-    """Return True for names that org.apache.spark.util.HadoopFSUtils.shouldFilterOutPathName filters out."""
-    return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
+def is_local(location: str) -> bool:
+    """Return True for a path on a local disk."""
+    return _REMOTE.fullmatch(qualify(location)) is None
+
+
+def locate(root: str, path: str) -> str:
+    """Return the location of a file from a root and a relative path that :mod:`cxrfeat.io.listing` has yielded."""
+    return join(root, os.fsdecode(to_bytes(path)) if is_local(root) else path)
+
+
+def check_folder(location: str) -> None:
+    """Check that a folder exists.
+
+    Raises:
+        ConfigError: the path does not exist, is a file, or cannot be accessed.
+    """
+    _check_kind(location, pafs.FileType.Directory)
 
 
 def check_file(location: str) -> None:
@@ -199,10 +204,29 @@ def open_input(location: str) -> pa.NativeFile:
     """Open a file for reading; ``size()`` of the result returns the length without reading the file.
 
     Raises:
-        OSError: (FileNotFoundError, PermissionError, …) the file cannot be opened.
+        OSError: (FileNotFoundError, PermissionError, …) the file cannot be opened, or is not a regular file.
     """
+    if is_local(location):
+        return pa.PythonFile(open_local(qualify(location)), mode="r")
     filesystem, path = open_filesystem(location)
     return filesystem.open_input_file(path)
+
+
+def open_local(path: str) -> io.FileIO:
+    """Open a regular local file for reading, without ever waiting for a FIFO's writer.
+
+    Raises:
+        OSError: the file cannot be opened; ENODEV if it is a FIFO or a device, ENXIO if it is a socket.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return io.FileIO(descriptor)
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "a folder; expected a regular file", path)
+    kind = "a FIFO" if stat.S_ISFIFO(mode) else "a device"
+    raise OSError(errno.ENODEV, f"{kind}; expected a regular file", path)
 
 
 def quarantine_reason(error: OSError) -> Reason | None:
@@ -238,11 +262,27 @@ def read_text(location: str) -> str | None:
 
 
 def write_text(location: str, text: str) -> None:
-    """Write a small UTF-8 file atomically: readers see either the old content or the new content."""
+    """Write a small UTF-8 file atomically; see :func:`write_bytes`."""
+    write_bytes(location, text.encode())
+
+
+def write_bytes(location: str, content: bytes) -> None:
+    """Write a small file atomically: readers see either the old content or the new content."""
     filesystem, path = open_filesystem(location)
     target = PurePosixPath(path)
     filesystem.create_dir(str(target.parent), recursive=True)
     temporary = str(target.with_name(f".{target.name}.tmp"))
     with filesystem.open_output_stream(temporary) as stream:
-        stream.write(text.encode())
+        stream.write(content)
+    if is_local(location):
+        _flush_to_disk(temporary)
     filesystem.move(temporary, path)
+
+
+def _flush_to_disk(path: str) -> None:
+    """Force the contents of a local file to disk, so that a power failure does not leave an empty file."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -22,6 +22,7 @@ from cxrfeat.errors import ImageError
 from cxrfeat.images import png_jpeg, preprocess
 from cxrfeat.images.views import make_view
 from cxrfeat.io import storage
+from cxrfeat.io.refs import ImageRef, from_table
 from cxrfeat.io.schema import EMBEDDED, Augmentation, Reason, Status
 
 MAX_FILE_BYTES = 512 * 1024**2
@@ -84,32 +85,33 @@ def embed_batches(
     Yields:
         Batches of :data:`cxrfeat.io.schema.EMBEDDED`: one row per image and view, or one quarantined row.
     """
-    uris = (uri for batch in batches for uri in batch.column("uri").to_pylist())
+    items = (item for batch in batches for item in from_table(batch))
     prepare_one = functools.partial(prepare, root=root, spec=encoder.input)
-    for images in _group(_prepare_ahead(uris, prepare_one, decode_threads, 2 * encoder.batch_size), encoder.batch_size):
+    for images in _group(
+        _prepare_ahead(items, prepare_one, decode_threads, 2 * encoder.batch_size), encoder.batch_size
+    ):
         yield _embed_images(images, encoder, plan or ViewPlan())
 
 
-def prepare(uri: str, root: str, spec: preprocess.InputSpec = preprocess.DEFAULT_INPUT) -> PreparedImage:
-    """Read, decode and resize one file; an error in the file itself puts it into quarantine.
+def prepare(item: ImageRef, root: str, spec: preprocess.InputSpec = preprocess.DEFAULT_INPUT) -> PreparedImage:
+    """Read, decode and resize one image; an error in the file itself puts it into quarantine.
 
     Raises:
         OSError: the error is not caused by the file itself.
     """
-    image_path = storage.relative_to(uri, root)
     data: bytes | None = None
     try:
-        data = _read(uri)
+        data = _read(storage.locate(root, item.path))
         radiograph = png_jpeg.decode(data)
-        return PreparedImage(image_path, preprocess.to_model_input(radiograph.pixels, spec), radiograph.pixel_format)
+        return PreparedImage(item.key, preprocess.to_model_input(radiograph.pixels, spec), radiograph.pixel_format)
     except ImageError as error:
         sha256 = None if data is None else hashlib.sha256(data).hexdigest()
-        return PreparedImage(image_path, reason=error.reason, message=str(error), sha256=sha256)
+        return PreparedImage(item.key, reason=error.reason, message=str(error), sha256=sha256)
 
 
-def _read(uri: str) -> bytes:
+def _read(location: str) -> bytes:
     try:
-        with storage.open_input(uri) as stream:
+        with storage.open_input(location) as stream:
             if stream.size() > MAX_FILE_BYTES:
                 raise ImageError(Reason.TOO_LARGE, f"file of {stream.size()} bytes; the limit is {MAX_FILE_BYTES}")
             return bytes(stream.read())
@@ -121,14 +123,14 @@ def _read(uri: str) -> bytes:
 
 
 def _prepare_ahead(
-    uris: Iterator[str], prepare_one: Callable[[str], PreparedImage], threads: int, depth: int
+    items: Iterator[ImageRef], prepare_one: Callable[[ImageRef], PreparedImage], threads: int, depth: int
 ) -> Iterator[PreparedImage]:
     """Prepare images in threads, at most ``depth`` ahead of the consumer, and yield them in order."""
     pending: deque[Future[PreparedImage]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:
-            for uri in uris:
-                pending.append(pool.submit(prepare_one, uri))
+            for item in items:
+                pending.append(pool.submit(prepare_one, item))
                 if len(pending) > depth:
                     yield pending.popleft().result()
             while pending:

@@ -16,6 +16,8 @@ from cxrfeat.backbones.weights import find_weights
 from cxrfeat.device import Device, Engine, Precision, find_device
 from cxrfeat.errors import ConfigError, ImageError
 from cxrfeat.images.preprocess import Fit, InputSpec
+from cxrfeat.io.file_names import to_text
+from cxrfeat.io.refs import ImageRef
 from cxrfeat.pipeline.embed import prepare
 
 
@@ -68,7 +70,9 @@ class FileEncoder:
         for start in range(0, len(files), size):
             rows, inputs = [], []  # (size, size) uint8 each
             for row, file in enumerate(files[start : start + size], start):
-                prepared = prepare(file.absolute().as_posix(), file.absolute().parent.as_posix(), self.input)
+                prepared = prepare(
+                    ImageRef(to_text(os.fsencode(file.name))), file.absolute().parent.as_posix(), self.input
+                )
                 if prepared.model_input is not None:
                     rows.append(row)
                     inputs.append(prepared.model_input)
@@ -81,6 +85,10 @@ class FileEncoder:
     def embed(self, inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn (N, size, size) uint8 model inputs into (N, dim) float32 embeddings."""
         return self._encoder.embed(inputs)
+
+
+def _refer_to(file: Path) -> ImageRef:
+    return ImageRef(to_text(os.fsencode(file.name)))
 
 
 def load_encoder(

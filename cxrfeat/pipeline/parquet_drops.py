@@ -35,7 +35,7 @@ _ROWS_SHOWN = 5
 _QUARANTINED_BEFORE = "the extraction already quarantined these rows"
 
 
-def open_drop(uri: str, predictor: Predictor) -> pa.RecordBatch:
+def open_drop(path: str, root: str, predictor: Predictor) -> pa.RecordBatch:
     """Check a file without reading its vectors, and return its row groups as :data:`cxrfeat.io.schema.ROW_GROUP`.
 
     For an invalid file, the result is a single row with the reason.
@@ -44,14 +44,15 @@ def open_drop(uri: str, predictor: Predictor) -> pa.RecordBatch:
         OSError: the error is not caused by the file itself.
     """
     rows = None
+    location = storage.locate(root, path)
     try:
-        with _open(uri) as file:
+        with _open(location) as file:
             rows = file.metadata.num_rows
-            _check_file(uri, file, predictor)
+            _check_file(location, file, predictor)
             sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
-        handles = [{"uri": uri, "row_group": number, "rows": size} for number, size in enumerate(sizes) if size]
+        handles = [{"path": path, "row_group": number, "rows": size} for number, size in enumerate(sizes) if size]
     except DropError as error:
-        handles = [{"uri": uri, "rows": rows, "reason": error.reason, "message": str(error)}]
+        handles = [{"path": path, "rows": rows, "reason": error.reason, "message": str(error)}]
     return pa.RecordBatch.from_pylist(handles, ROW_GROUP)
 
 
@@ -69,8 +70,8 @@ def score_row_group(handle: Mapping[str, object], root: str, predictor: Predicto
         OSError: the error is not caused by the file itself.
         RuntimeError: the number of scored rows differs from the number in the footer.
     """
-    uri, number = str(handle["uri"]), handle["row_group"]
-    source = {"drop_file": storage.relative_to(uri, root), "row_group": number}
+    path, number = str(handle["path"]), handle["row_group"]
+    source = {"drop_file": path, "row_group": number}
     if handle["reason"] is not None:
         yield quarantine(
             predictor.schema, dict(source) | {name: handle[name] for name in ("rows", "reason", "message")}
@@ -78,7 +79,7 @@ def score_row_group(handle: Mapping[str, object], root: str, predictor: Predicto
         return
     assert isinstance(number, int)  # null only for a whole file, which has a reason  # noqa: S101
     try:
-        with _open(uri) as file:
+        with _open(storage.locate(root, path)) as file:
             scored = list(_score_batches(file, number, source, predictor))
     except DropError as error:
         yield quarantine(
@@ -87,7 +88,7 @@ def score_row_group(handle: Mapping[str, object], root: str, predictor: Predicto
         return
     count = sum(pc.sum(batch.column("rows")).as_py() for batch in scored)
     if count != handle["rows"]:
-        raise RuntimeError(f"{uri}, row group {number}: scored {count} rows; the footer declares {handle['rows']}")
+        raise RuntimeError(f"{path}, row group {number}: scored {count} rows; the footer declares {handle['rows']}")
     yield from scored
 
 

@@ -5,6 +5,7 @@ Both jobs use it: extraction stores the embeddings, scoring passes them on to th
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +21,10 @@ from cxrfeat.device import Device, Engine, Precision
 from cxrfeat.errors import ConfigError
 from cxrfeat.images.preprocess import Fit
 from cxrfeat.io import storage
+from cxrfeat.io.refs import ImageRef, is_whole, to_table
 from cxrfeat.io.schema import EMBEDDED
-from cxrfeat.spark.rounds import to_handles
 from cxrfeat.spark.session import count_slots
-from cxrfeat.spark.worker import EmbedTask
+from cxrfeat.spark.worker import EmbedTask, SliceTask
 
 _LOG = logging.getLogger(__name__)
 
@@ -121,16 +122,27 @@ def prepare_encoder(spark: SparkSession, config: EmbeddingConfig) -> EncoderSpec
     return spec
 
 
-def embed_files(spark: SparkSession, files: Sequence[str], task: EmbedTask) -> DataFrame:
-    """Return a lazy table with the :data:`cxrfeat.io.schema.EMBEDDED` rows of the files.
-
-    Every task slot gets the same number of tasks, so that all slots finish together.
-    """
+def embed_files(spark: SparkSession, items: Sequence[ImageRef], task: EmbedTask) -> DataFrame:
+    """Return a lazy table with the :data:`cxrfeat.io.schema.EMBEDDED` rows of files, members and containers."""
     schedules_gpus = spark.sparkContext.getConf().contains("spark.task.resource.gpu.amount")
     on_gpu = task.device == Device.CUDA or (task.device == Device.AUTO and schedules_gpus)
     batch_size = task.spec.batch_size or default_batch_size("cuda" if on_gpu else "cpu")
-    tasks = count_tasks(len(files), count_slots(spark), batch_size)
-    return to_handles(spark, files).repartition(tasks).mapInArrow(task, from_arrow_schema(EMBEDDED))
+    slices = tuple(map(to_table, slice_items(items, count_slots(spark), batch_size)))
+    numbers = spark.range(0, len(slices), 1, max(1, len(slices)))  # one per task: the closure has the items
+    return numbers.mapInArrow(SliceTask(slices, task), from_arrow_schema(EMBEDDED))
+
+
+def slice_items(items: Sequence[ImageRef], slots: int, batch_size: int) -> list[Sequence[ImageRef]]:
+    """Return the items of each task: a container that is read as a whole, or neighbours of equal number.
+
+    Every task slot gets the same number of tasks of neighbours, so that all slots finish together. The largest
+    containers come first.
+    """
+    wholes = sorted(filter(is_whole, items), key=lambda item: -(item.length or 0))
+    single = [item for item in items if not is_whole(item)]
+    tasks = min(len(single), count_tasks(len(single), slots, batch_size))
+    bounds = [len(single) * task // tasks for task in range(tasks + 1)] if tasks else [0]
+    return [*([item] for item in wholes), *(single[start:end] for start, end in itertools.pairwise(bounds))]
 
 
 def count_tasks(files: int, slots: int, batch_size: int) -> int:

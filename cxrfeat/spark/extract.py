@@ -11,18 +11,21 @@ from pyspark.sql import DataFrame, SparkSession
 from cxrfeat.backbones.encoder import EncoderFactory, EncoderSpec, open_encoder
 from cxrfeat.device import Engine
 from cxrfeat.errors import ConfigError
-from cxrfeat.images import png_jpeg
+from cxrfeat.images.candidates import SUFFIXES
 from cxrfeat.io import storage
+from cxrfeat.io.refs import ImageRef
+from cxrfeat.io.round_log import CHECKPOINT, RoundLog
 from cxrfeat.io.schema import Augmentation, Status
 from cxrfeat.labels.image_metadata import ImageMetadata, load_image_metadata
 from cxrfeat.labels.splits import SplitLevel, SplitRule
 from cxrfeat.pipeline.embed import ViewPlan
+from cxrfeat.pipeline.image_source import Source, list_images, require_items
 from cxrfeat.spark.embedding import EmbeddingConfig, embed_files, prepare_encoder
 from cxrfeat.spark.embeddings_table import EmbeddingsTable
 from cxrfeat.spark.job_progress import JobProgress
 from cxrfeat.spark.manifest import check_manifest, describe_split
-from cxrfeat.spark.rounds import Rounds, run_rounds
-from cxrfeat.spark.session import check_connectors
+from cxrfeat.spark.rounds import RoundPlan, run_rounds
+from cxrfeat.spark.session import check_connectors, count_slots
 from cxrfeat.spark.summary import ExtractionSummary, write_summary
 from cxrfeat.spark.worker import EmbedTask
 
@@ -44,7 +47,7 @@ class ExtractConfig:
         round_size: images per commit.
         watch: seconds between scans of the images folder, or None to stop after the files that exist now.
         replay_quarantine: embed the quarantined files again first.
-        rounds: settings of the file stream, derived from the others.
+        rounds: settings of the rounds, derived from the others.
 
     Raises ConfigError for invalid values.
     """
@@ -59,7 +62,7 @@ class ExtractConfig:
     round_size: int = 4096
     watch: float | None = None
     replay_quarantine: bool = False
-    rounds: Rounds = field(init=False)
+    rounds: RoundPlan = field(init=False)
 
     def __post_init__(self) -> None:
         """Qualify the folders and check that the values are consistent."""
@@ -72,10 +75,8 @@ class ExtractConfig:
             raise ConfigError("--augment and --views cannot be combined; --views hflip,… has the mirrored view too")
         if self.views and not self.embedding.metadata:
             raise ConfigError("--views need --metadata: only training images get views")
-        checkpoint = storage.join(output, "_checkpoint")
-        rounds = Rounds(images, png_jpeg.SUFFIXES, checkpoint, self.round_size, self.watch)
         object.__setattr__(self, "output", output)
-        object.__setattr__(self, "rounds", rounds)
+        object.__setattr__(self, "rounds", RoundPlan(self.round_size, self.watch))
 
     @property
     def view_names(self) -> tuple[str, ...]:
@@ -97,16 +98,17 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
         DatasetIntegrityError: the output is inconsistent; see :meth:`EmbeddingsTable.check`.
     """
     images, metadata = config.embedding.images, config.embedding.metadata
-    check_connectors(spark, images, config.output)
+    check_connectors(spark, config.output)
     _LOG.info("listing %s", images)
-    listed = sorted(storage.list_files(images, png_jpeg.SUFFIXES))
-    if not listed and config.watch is None:
-        suffixes = ", ".join(png_jpeg.SUFFIXES)
-        raise ConfigError(f"no image found in {images}; expected {suffixes} files at any depth")
+    source = Source(lambda known: list_images(images, known))
+    if config.watch is None:
+        require_items(source.listing, images, "image", SUFFIXES)
+    listed = [item.key for item in source.listing.items]
     known = _read_metadata(config, listed) if metadata else None
     spec = prepare_encoder(spark, config.embedding)
     check_manifest(config.output, _settings(config, spec), _origin(known))
     dataset = EmbeddingsTable(spark, config.output, known.matcher if known else None)
+    log = RoundLog(storage.join(config.output, CHECKPOINT), images)
     dataset.finish_replay()
     if known is not None:
         dataset.write_metadata(known.metadata.lines)
@@ -118,23 +120,24 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
         plan = ViewPlan(config.view_names, config.view_seed)
         task = EmbedTask(images, spec, plan, device, factory, progress.done, progress.quarantined)
 
-        def embed(paths: Sequence[str]) -> DataFrame:
+        def embed(items: Sequence[ImageRef]) -> DataFrame:
+            paths = [item.key for item in items]
             plain = known.list_outside_training(paths) if known and config.views else frozenset[str]()
             planned = replace(task, plan=replace(plan, plain=plain))
-            return embed_files(spark, _locate(images, paths), planned)
+            return embed_files(spark, items, planned)
 
-        def commit(files: Sequence[str], round_id: int) -> None:
-            paths = [storage.relative_to(file, images) for file in files]
-            dataset.write_round(embed(paths), round_id, paths, len(plan.views))
+        def commit(items: Sequence[ImageRef], round_id: int) -> Mapping[str, object]:
+            dataset.write_round(embed(items), round_id, [item.key for item in items], len(plan.views))
             if config.watch is not None:
-                write_summary(dataset, spec.fingerprint, known)
+                write_summary(dataset, spec.fingerprint, source.listing.skipped, known)
+            return {}
 
         if config.replay_quarantine:
-            dataset.replay_quarantine(embed)
-        run_rounds(spark, config.rounds, commit)
+            dataset.replay_quarantine(lambda paths: embed([ImageRef(path) for path in paths]))
+        run_rounds(log, replace(config.rounds, slots=count_slots(spark)), source.list_new, commit)
     _LOG.info("checking the output and writing the summary")
     dataset.check(listed, by_patient=config.split.level == SplitLevel.PATIENT)
-    return write_summary(dataset, spec.fingerprint, known)
+    return write_summary(dataset, spec.fingerprint, source.listing.skipped, known)
 
 
 def _read_metadata(config: ExtractConfig, listed: Sequence[str]) -> ImageMetadata:
@@ -155,10 +158,6 @@ def _read_metadata(config: ExtractConfig, listed: Sequence[str]) -> ImageMetadat
 def _origin(known: ImageMetadata | None) -> Mapping[str, str]:
     """Return what ``dataset.json`` records without comparing it: the dialect of the first metadata."""
     return {"metadata_columns": known.metadata.column_map.name} if known else {}
-
-
-def _locate(root: str, paths: Sequence[str]) -> list[str]:
-    return [storage.join(root, path) for path in paths]
 
 
 def _settings(config: ExtractConfig, spec: EncoderSpec) -> Mapping[str, object]:

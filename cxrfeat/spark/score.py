@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -15,19 +15,22 @@ from cxrfeat.errors import ConfigError
 from cxrfeat.head.bundle import parse_bundle, read_bundle
 from cxrfeat.head.predictor import Predictor
 from cxrfeat.head.thresholds import DEFAULT_RULE
-from cxrfeat.images import png_jpeg
+from cxrfeat.images.candidates import SUFFIXES
 from cxrfeat.io import storage
+from cxrfeat.io.refs import ImageRef
+from cxrfeat.io.round_log import CHECKPOINT, RoundLog
 from cxrfeat.io.schema import ROW_GROUP
 from cxrfeat.labels.image_metadata import load_image_metadata
 from cxrfeat.labels.matching import ImageMatcher
 from cxrfeat.pipeline import parquet_drops
 from cxrfeat.pipeline.embed import ViewPlan
+from cxrfeat.pipeline.image_source import Listing, Source, list_drops, list_images, require_items
 from cxrfeat.spark.embedding import EmbeddingConfig, embed_files, prepare_encoder, resolve_backbone
 from cxrfeat.spark.embeddings_table import join_metadata
 from cxrfeat.spark.job_progress import JobProgress
 from cxrfeat.spark.manifest import check_manifest
 from cxrfeat.spark.predictions_table import PredictionsTable, ScoringSummary, check, summarise
-from cxrfeat.spark.rounds import Rounds, run_rounds, to_handles
+from cxrfeat.spark.rounds import RoundPlan, run_rounds, to_handles
 from cxrfeat.spark.session import check_connectors, count_slots
 from cxrfeat.spark.worker import BroadcastHead, EmbedTask, OpenDropsTask, ScoreImagesTask, ScoreRowGroupsTask
 
@@ -49,7 +52,7 @@ class ScoreConfig:
         round_size: files per commit.
         watch: seconds between scans of the source, or None to stop after the files that exist now.
         embedding: settings for embedding images; None for drops, which contain embeddings.
-        rounds: settings of the file stream, derived from the others.
+        rounds: settings of the rounds, derived from the others.
 
     Raises ConfigError for invalid values.
     """
@@ -61,7 +64,7 @@ class ScoreConfig:
     round_size: int = 256
     watch: float | None = None
     embedding: EmbeddingConfig | None = None
-    rounds: Rounds = field(init=False)
+    rounds: RoundPlan = field(init=False)
 
     def __post_init__(self) -> None:
         """Qualify the folders and check that the values are consistent."""
@@ -69,14 +72,13 @@ class ScoreConfig:
             object.__setattr__(self, name, storage.qualify(getattr(self, name)))
         if f"{self.output}/".startswith(f"{self.source}/"):
             raise ConfigError(f"output {self.output!r} is inside the folder to score, {self.source!r}")
-        checkpoint = storage.join(self.output, "_checkpoint")
-        rounds = Rounds(self.source, self.suffixes, checkpoint, self.round_size, self.watch)
-        object.__setattr__(self, "rounds", rounds)
+        object.__setattr__(self, "rounds", RoundPlan(self.round_size, self.watch))
 
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """File name suffixes of the drops, or of the images."""
-        return parquet_drops.SUFFIXES if self.embedding is None else png_jpeg.SUFFIXES
+    def list_source(self, known: Set[str]) -> Listing:
+        """List the drops, or the images; files whose keys are known are not opened."""
+        if self.embedding is None:
+            return list_drops(self.source, parquet_drops.SUFFIXES)
+        return list_images(self.source, known)
 
 
 def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = open_encoder) -> ScoringSummary:
@@ -92,11 +94,12 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = op
         WorkerError: a task failed; run the job again to continue.
         DatasetIntegrityError: the output is inconsistent; see :func:`cxrfeat.spark.predictions_table.check`.
     """
-    check_connectors(spark, config.source, config.output)
-    listed = sorted(storage.list_files(config.source, config.suffixes))
-    if not listed and config.watch is None:
-        suffixes = ", ".join(config.suffixes)
-        raise ConfigError(f"nothing to score in {config.source}; expected {suffixes} files at any depth")
+    check_connectors(spark, config.output)
+    source = Source(config.list_source)
+    if config.watch is None:
+        kind = ("drop", parquet_drops.SUFFIXES) if config.embedding is None else ("image", SUFFIXES)
+        require_items(source.listing, config.source, *kind)
+    listed = [item.key for item in source.listing.items]
     files = read_bundle(config.head)
     head = Predictor(parse_bundle(files), config.operating_point)  # checked on the driver, where an error is one line
     shipped = BroadcastHead(spark.sparkContext.broadcast(files), config.operating_point)
@@ -113,13 +116,16 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = op
     check_manifest(config.output, _settings(config, head))
     _LOG.info("scoring %s with %s", config.source, head.fingerprint)
 
-    def commit(files: Sequence[str], round_id: int) -> None:
-        predictions.write_round(to_rows(files), round_id)
+    log = RoundLog(storage.join(config.output, CHECKPOINT), config.source)
+
+    def commit(items: Sequence[ImageRef], round_id: int) -> Mapping[str, object]:
+        predictions.write_round(to_rows(items), round_id)
         if watching:
             predictions.write_summary(summarise(predictions.count(), head.fingerprint))
+        return {}
 
     with progress:
-        run_rounds(spark, config.rounds, commit)
+        run_rounds(log, replace(config.rounds, slots=count_slots(spark)), source.list_new, commit)
     _LOG.info("checking the output and writing the summary")
     counts = predictions.count()
     check(counts, listed)
@@ -132,15 +138,18 @@ def _settings(config: ScoreConfig, head: Predictor) -> Mapping[str, object]:
     """Return the settings that all runs into one output must share."""
     return {
         "scored": config.source,
-        "suffixes": list(config.suffixes),
+        "suffixes": list(_KINDS[config.embedding is None]),
         "head": head.fingerprint,
         "extractor": head.bundle.extractor,
         "operating_point": config.operating_point,
     }
 
 
-_Scorer = Callable[[Sequence[str]], DataFrame]
-"""Function from the files of a round to a lazy table of :func:`cxrfeat.io.schema.scored_schema`."""
+_KINDS = {True: (".parquet",), False: (".png", ".jpg", ".jpeg")}
+"""Values of ``suffixes`` in ``dataset.json`` that tell drops (True) from images, whatever suffixes are read today."""
+
+_Scorer = Callable[[Sequence[ImageRef]], DataFrame]
+"""Function from the items of a round to a lazy table of :func:`cxrfeat.io.schema.scored_schema`."""
 
 
 def _drops_scorer(
@@ -148,12 +157,12 @@ def _drops_scorer(
 ) -> _Scorer:
     """Return a scorer whose workers read row groups themselves, so that only their handles pass through the JVM."""
     slots = count_slots(spark)
-    open_drops = OpenDropsTask(shipped)
+    open_drops = OpenDropsTask(root, shipped)
     score_row_groups = ScoreRowGroupsTask(root, shipped, progress.done, progress.quarantined)
 
-    def to_rows(files: Sequence[str]) -> DataFrame:
-        openers = min(slots, -(-len(files) // FILES_PER_OPENING_TASK))
-        row_groups = to_handles(spark, files).repartition(openers).mapInArrow(open_drops, from_arrow_schema(ROW_GROUP))
+    def to_rows(items: Sequence[ImageRef]) -> DataFrame:
+        openers = min(slots, -(-len(items) // FILES_PER_OPENING_TASK))
+        row_groups = to_handles(spark, items).repartition(openers).mapInArrow(open_drops, from_arrow_schema(ROW_GROUP))
         return row_groups.repartition(slots).mapInArrow(score_row_groups, from_arrow_schema(head.schema))
 
     return to_rows
@@ -187,9 +196,9 @@ def _images_scorer(
     embed = EmbedTask(config.images, spec, ViewPlan(), config.device, factory, progress.done, progress.quarantined)
     score_images = ScoreImagesTask(shipped)
 
-    def to_rows(files: Sequence[str]) -> DataFrame:
-        paths = [storage.relative_to(file, config.images) for file in files]
-        images = join_metadata(spark, embed_files(spark, files, embed), matcher, paths)
+    def to_rows(items: Sequence[ImageRef]) -> DataFrame:
+        paths = [item.key for item in items]
+        images = join_metadata(spark, embed_files(spark, items, embed), matcher, paths)
         return images.mapInArrow(score_images, from_arrow_schema(head.schema))
 
     return to_rows

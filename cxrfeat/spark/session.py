@@ -30,12 +30,9 @@ page faults. See benchmarks/LOG.md."""
 _DEFAULTS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.ui.showConsoleProgress": "false",  # JobProgress shows a bar instead
-    "spark.sql.streaming.numRecentProgressUpdates": "1",
     # A stage has few, long tasks: speculative copies and executors that come and go only waste GPUs.
     "spark.speculation": "false",
     "spark.dynamicAllocation.enabled": "false",
-    # Spark lists a round's files again when it starts; thousands of one-file tasks would take longer than the listing.
-    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "16",
     # The summary has about thirty columns; Spark warns above 25.
     "spark.sql.debug.maxToStringFields": "1000",
     # Shuffles are small: metadata and the rows of one round.

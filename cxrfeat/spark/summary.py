@@ -15,20 +15,26 @@ from cxrfeat.io.schema import Augmentation, Split, Status
 from cxrfeat.labels.findings import FINDINGS, NO_FINDING
 from cxrfeat.labels.image_metadata import ImageMetadata
 from cxrfeat.labels.matching import ImageMatcher, MetadataStatus
+from cxrfeat.pipeline.image_source import Skipped
 from cxrfeat.spark.embeddings_table import EmbeddingsTable
 
 NAME = "summary.json"
 WITHOUT_IMAGE = "metadata_without_image.txt"
 
+_FOLDERS_SHOWN = 5
+
 ExtractionSummary = Mapping[str, Any]
 
 
-def write_summary(dataset: EmbeddingsTable, extractor: str, known: ImageMetadata | None = None) -> ExtractionSummary:
+def write_summary(
+    dataset: EmbeddingsTable, extractor: str, skipped: Skipped, known: ImageMetadata | None = None
+) -> ExtractionSummary:
     """Write ``summary.json`` and ``metadata_without_image.txt``, and return the summary.
 
     Args:
         dataset: the output.
         extractor: fingerprint of the extractor.
+        skipped: files that are not images.
         known: metadata of this run; None for a run without.
     """
     index, lines = dataset.index(), dataset.metadata()
@@ -39,6 +45,7 @@ def write_summary(dataset: EmbeddingsTable, extractor: str, known: ImageMetadata
     summary = {
         "extractor": extractor,
         "images": _summarise_images(index),
+        "skipped": _summarise_skipped(skipped),
         "metadata": {
             **_summarise_metadata(lines, len(without_image)),
             "columns": known.metadata.column_map.name if known else None,
@@ -81,6 +88,18 @@ def describe_unmatched(summary: ExtractionSummary, limit: float) -> str | None:
             f"{reasons}. See the columns reason, message and line in metadata/status=rejected"
         )
     return None
+
+
+def _summarise_skipped(skipped: Skipped) -> dict[str, Any]:
+    counts = sorted(skipped.counts.items(), key=lambda item: (-item[1], item[0]))
+    return {
+        "files": skipped.counts.total(),
+        "kinds": {kind: {"files": count, "example": skipped.examples[kind]} for kind, count in counts},
+        "mostly_skipped": [
+            {"folder": folder, "skipped": others, "files": files}
+            for folder, others, files in skipped.list_mostly_skipped()
+        ],
+    }
 
 
 def _summarise_images(index: pa.Table) -> dict[str, Any]:
@@ -166,6 +185,7 @@ def _lines(summary: ExtractionSummary) -> Iterator[str]:
     )
     yield from list_counts("formats", images["pixel_formats"])
     yield from list_counts("quarantine", images["reasons"])
+    yield from list_skipped(summary["skipped"])
     if images["names_in_several_folders"]:
         yield f"names       {images['names_in_several_folders']:,} file names occur in more than one folder"
     if not metadata["rows"] and not metadata["rejected"]:
@@ -197,6 +217,18 @@ def list_counts(label: str, counts: Mapping[str, int]) -> Iterator[str]:
     """Yield a line such as ``quarantine  corrupt 5, empty 1``, or none if ``counts`` is empty."""
     if counts:
         yield f"{label:<12}" + ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def list_skipped(skipped: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line with the kinds of files that are not images, and one for each folder that has mostly such files."""
+    if skipped["kinds"]:
+        kinds = (f"{kind} {found['files']:,} ({found['example']})" for kind, found in skipped["kinds"].items())
+        yield f"skipped     {skipped['files']:,} files are not images: {', '.join(kinds)}"
+    folders = skipped["mostly_skipped"]
+    for found in folders[:_FOLDERS_SHOWN]:
+        yield f"warning     {found['skipped']:,} of {found['files']:,} files in {found['folder']} were skipped"
+    if len(folders) > _FOLDERS_SHOWN:
+        yield f"warning     mostly skipped are {len(folders) - _FOLDERS_SHOWN:,} more folders; see {NAME}"
 
 
 def list_findings(counts: Mapping[str, int]) -> Iterator[str]:

@@ -64,6 +64,25 @@ class EmbedTask:
 
 
 @dataclass(frozen=True)
+class SliceTask:
+    """Function that applies a worker function to the items of its task.
+
+    Attributes:
+        slices: tables of :data:`cxrfeat.io.schema.HANDLE`, one for each task.
+        work: function of batches of handles.
+    """
+
+    slices: tuple[pa.Table, ...]
+    work: EmbedTask
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield what the worker function yields for the items whose task numbers are in ``id``."""
+        for batch in batches:
+            for number in batch.column("id").to_pylist():
+                yield from self.work(self.slices[number].to_batches())
+
+
+@dataclass(frozen=True)
 class BroadcastHead:
     """Bundle broadcast to the workers as its two files, so that no shared file system and no pickled model is needed.
 
@@ -89,16 +108,22 @@ def _load_predictor(files: BundleFiles, operating_point: str, threads: int) -> P
 
 @dataclass(frozen=True)
 class OpenDropsTask:
-    """Function that lists the row groups of drops."""
+    """Function that lists the row groups of drops.
 
+    Attributes:
+        root: qualified folder of the drops.
+        head: head to score with.
+    """
+
+    root: str
     head: BroadcastHead
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield :data:`cxrfeat.io.schema.ROW_GROUP` batches for :data:`cxrfeat.io.schema.HANDLE` batches."""
         predictor = self.head.load()
         for batch in batches:
-            for uri in batch.column("uri").to_pylist():
-                yield parquet_drops.open_drop(uri, predictor)
+            for path in batch.column("path").to_pylist():
+                yield parquet_drops.open_drop(path, self.root, predictor)
 
 
 @dataclass(frozen=True)

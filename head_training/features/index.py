@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cxrfeat.errors import DatasetIntegrityError, FeaturesError
 from cxrfeat.head.inputs import SEX_CODES
-from cxrfeat.io import storage
+from cxrfeat.io import listing, storage
 from cxrfeat.io.schema import EMBEDDINGS, Augmentation, Split, Status, is_augmentation
 from cxrfeat.labels.label_set import LabelSet
 from cxrfeat.labels.splits import check_patients_disjoint
@@ -127,7 +127,7 @@ def _read_files(features: str) -> tuple[list[ParquetFile], list[pa.Table]]:
     filesystem, base = storage.open_filesystem(features)
     if storage.exists(storage.join(features, "embeddings")):
         raise FeaturesError(f"{features} is the output folder of an extraction; did you mean {features}/embeddings?")
-    for name in sorted(storage.list_files(features, (".parquet",))):
+    for name in sorted(listing.list_files(features, (".parquet",))):
         if storage.partition_value(name, "status") not in (None, Status.OK.value):
             continue
         path = storage.join(base, name)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cxrfeat.errors import ImageError
 from cxrfeat.images import png_jpeg
-from cxrfeat.io import storage
+from cxrfeat.io import listing, storage
 from cxrfeat.labels.findings import NO_FINDING
 from head_training.report.page import ImageTile, Sheet
 from head_training.report.report_images import ReportImages
@@ -37,7 +37,7 @@ class ImageFolder:
             ConfigError: the folder does not exist.
         """
         self._root = root
-        paths = sorted(storage.list_files(root, png_jpeg.SUFFIXES), reverse=True)
+        paths = sorted(listing.list_files(root, png_jpeg.SUFFIXES), reverse=True)
         self._paths = {PurePosixPath(path).name: path for path in paths} | {path: path for path in paths}
         self.unreadable: dict[str, str] = {}
 

@@ -25,7 +25,7 @@ from cxrfeat.cli import extract as job
 from cxrfeat.device import Precision, has_native_bf16
 from cxrfeat.images import png_jpeg, preprocess
 from cxrfeat.images.preprocess import Fit
-from cxrfeat.io import storage
+from cxrfeat.io import listing
 from cxrfeat.labels.splits import SplitLevel, SplitRule
 from cxrfeat.phantom.archive import write_archive
 from cxrfeat.pipeline.embed import embed_batches
@@ -71,7 +71,7 @@ def reference_embeddings(images: Path, weights: Path) -> np.ndarray[Any, Any]:
         return np.concatenate(
             [
                 network(to_input(Image.open(images / name).convert("RGB"))[None]).numpy()
-                for name in sorted(storage.list_files(str(images), png_jpeg.SUFFIXES))
+                for name in sorted(listing.list_files(str(images), png_jpeg.SUFFIXES))
             ]
         )
 
@@ -79,8 +79,8 @@ def reference_embeddings(images: Path, weights: Path) -> np.ndarray[Any, Any]:
 def embed(images: Path, weights: Path) -> pa.Table:
     """Embed images in fp32 and in batches of five by the function that the job's tasks run."""
     spec = EncoderSpec("resnet50-v1", find_weights(BACKBONES["resnet50-v1"], str(weights)), Precision.FP32, 5)
-    names = sorted(storage.list_files(str(images), png_jpeg.SUFFIXES))
-    batches = embed_batches(fakes.handles(str(images), names), encoder=FrozenEncoder(spec), root=str(images))
+    names = sorted(listing.list_files(str(images), png_jpeg.SUFFIXES))
+    batches = embed_batches(fakes.handles(names), encoder=FrozenEncoder(spec), root=str(images))
     return pa.Table.from_batches(batches)
 
 
@@ -141,9 +141,9 @@ def test_killed_again_and_again(tmp_path: Path, in_process: Callable[..., int]) 
     checkpoint, rounds = output / "_checkpoint", output / "embeddings"
     points: list[Callable[[], bool]] = [
         (output / "metadata" / "status=ok" / "part-0.parquet").exists,  # before the first round
-        (checkpoint / "offsets" / "0").exists,  # planned, nothing written
+        (checkpoint / "rounds" / "0.parquet").exists,  # planned, nothing written
         (rounds / "round=1" / "_temporary").exists,  # half written
-        lambda: (rounds / "round=3" / "_SUCCESS").exists() and not (checkpoint / "commits" / "3").exists(),
+        lambda: (rounds / "round=3" / "_SUCCESS").exists() and not (checkpoint / "rounds" / "3.done").exists(),
     ]
     for due in points:
         jobs.kill_when(start(tmp_path / "in", output, *options, "--round-size", "6"), due)

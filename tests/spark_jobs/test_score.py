@@ -47,7 +47,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     # Before anything is written both jobs are the same: test_extract.py is killed there.
     points: list[Callable[[], bool]] = [
         (rounds / "round=1" / "_temporary").exists,  # half written
-        lambda: (rounds / "round=3" / "_SUCCESS").exists() and not (checkpoint / "commits" / "3").exists(),
+        lambda: (rounds / "round=3" / "_SUCCESS").exists() and not (checkpoint / "rounds" / "3.done").exists(),
     ]
     for due in points:
         jobs.kill_when(jobs.start("score", *options, "--output", str(output)), due)

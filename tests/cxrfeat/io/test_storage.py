@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrfeat.errors import ConfigError
-from cxrfeat.io import storage
+from cxrfeat.io import listing, storage
 
 NAMES = ["plain.png", "a b.png", "100%20.png", "a#b.png", "a?b.png", "ä ö 胸.png", "a+b&c=d.png", "a%.png", "a:b.png"]
 
@@ -140,11 +140,11 @@ def test_files_are_listed_as_spark_sees_them(tmp_path: Path, trailing: str) -> N
     """Every depth, every case of the suffix; nothing hidden, half-copied or of another kind; folders are no files."""
     make(tmp_path, *SEEN, *UNSEEN)
     (tmp_path / "folder.png").mkdir()
-    assert sorted(storage.list_files(f"{tmp_path}{trailing}", (".png", ".jpeg"))) == sorted(SEEN)
+    assert sorted(listing.list_files(f"{tmp_path}{trailing}", (".png", ".jpeg"))) == sorted(SEEN)
 
 
 def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
-    """A linked file is listed under its own name, a linked folder is walked, and a dangling link is no file."""
+    """A linked file has its own name, a linked folder is walked, and a dangling link is listed, for the quarantine."""
     make(tmp_path / "elsewhere", "a.png", "sub/b.png")
     root = tmp_path / "root"
     root.mkdir()
@@ -153,13 +153,13 @@ def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
     (root / "dangling.png").symlink_to(tmp_path / "gone.png")
     (tmp_path / "root-link").symlink_to(root, target_is_directory=True)
     for folder in (root, tmp_path / "root-link"):
-        assert sorted(storage.list_files(str(folder), (".png",))) == ["file.png", "folder/b.png"]
+        assert sorted(listing.list_files(str(folder), (".png",))) == ["dangling.png", "file.png", "folder/b.png"]
 
 
 def test_a_root_below_a_hidden_folder_is_listed(tmp_path: Path) -> None:
     """Only names below the root can hide a file, not where the root lies."""
     make(tmp_path / ".cache" / "_images", "a.png")
-    assert list(storage.list_files(str(tmp_path / ".cache" / "_images"), (".png",))) == ["a.png"]
+    assert list(listing.list_files(str(tmp_path / ".cache" / "_images"), (".png",))) == ["a.png"]
 
 
 @pytest.mark.parametrize(("name", "said"), [("gone", "does not exist"), ("a.png", "is a file")])
@@ -167,7 +167,7 @@ def test_only_folders_are_listed(tmp_path: Path, name: str, said: str) -> None:
     """A missing folder or a file in its place is an error of the options, and says which."""
     make(tmp_path, "a.png")
     with pytest.raises(ConfigError, match=f"{name}' {said}; expected a folder"):
-        list(storage.list_files(str(tmp_path / name), (".png",)))
+        list(listing.list_files(str(tmp_path / name), (".png",)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -214,7 +214,7 @@ def test_a_writer_that_dies_leaves_the_old_text(tmp_path: Path, monkeypatch: pyt
         storage.write_text(location, "new")
     monkeypatch.undo()
     assert storage.read_text(location) == "old"
-    assert list(storage.list_files(str(tmp_path), (".json", ".tmp"))) == ["summary.json"]
+    assert list(listing.list_files(str(tmp_path), (".json", ".tmp"))) == ["summary.json"]
 
 
 @pytest.mark.parametrize(

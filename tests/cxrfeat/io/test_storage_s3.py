@@ -13,7 +13,7 @@ import pytest
 
 from cxrfeat.errors import ConfigError
 from cxrfeat.head.predictor import Predictor
-from cxrfeat.io import storage
+from cxrfeat.io import listing, storage
 from cxrfeat.io.schema import Reason
 from cxrfeat.pipeline import parquet_drops
 from cxrfeat.pipeline.embed import embed_batches
@@ -35,8 +35,8 @@ def test_objects_are_listed_as_files_are(bucket: str) -> None:
     filesystem, path = storage.open_filesystem(f"{bucket}/in/folder.png")
     filesystem.create_dir(path)
     for root in schemes(bucket):
-        assert sorted(storage.list_files(f"{root}/in/", (".png", ".jpeg"))) == sorted(SEEN)
-    assert sorted(storage.list_files(bucket, (".png", ".jpeg"))) == sorted(f"in/{name}" for name in SEEN)
+        assert sorted(listing.list_files(f"{root}/in/", (".png", ".jpeg"))) == sorted(SEEN)
+    assert sorted(listing.list_files(bucket, (".png", ".jpeg"))) == sorted(f"in/{name}" for name in SEEN)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,7 +80,7 @@ def test_missing_locations_are_errors(bucket: str) -> None:
     put(f"{bucket}/in/a.png")
     for root in (f"{bucket}/other", f"{bucket}-other", f"{bucket}-other/in"):
         with pytest.raises(ConfigError, match=f"{root}' does not exist; expected a folder"):
-            list(storage.list_files(root, (".png",)))
+            list(listing.list_files(root, (".png",)))
     with pytest.raises(ConfigError, match="in' is a folder; expected a file"):
         storage.check_file(f"{bucket}/in")
     with pytest.raises(ConfigError, match=r"cannot use 's3a:///in/a\.png': Path cannot start with a separator"):
@@ -97,7 +97,7 @@ def test_a_missing_object_is_missing(bucket: str, key: str) -> None:
         storage.open_input(f"{bucket}/{key}")
     assert storage.quarantine_reason(raised.value) == Reason.MISSING
     (batch,) = embed_batches(
-        fakes.handles(bucket, [key, "in/a.png"]), encoder=fakes.FakeEncoder(), root=storage.qualify(bucket)
+        fakes.handles([key, "in/a.png"]), encoder=fakes.FakeEncoder(), root=storage.qualify(bucket)
     )
     assert batch.column("reason").to_pylist() == [Reason.MISSING, Reason.NOT_PNG_OR_JPEG]
 
@@ -107,19 +107,19 @@ def test_denied_access_fails_the_job(bucket: str, s3_server: str) -> None:
     put(f"{bucket}/in/a.png", fakes.png(fakes.gray_image()))
     with s3.locked(s3_server):
         for look in (
-            lambda: list(storage.list_files(f"{bucket}/in", (".png",))),
+            lambda: list(listing.list_files(f"{bucket}/in", (".png",))),
             lambda: storage.check_file(f"{bucket}/x"),
         ):
             with pytest.raises(ConfigError, match=r"cannot use .*: .*AWS Error ACCESS_DENIED"):
                 look()
-        embedded = embed_batches(fakes.handles(bucket, ["in/a.png"]), encoder=fakes.FakeEncoder(), root=bucket)
+        embedded = embed_batches(fakes.handles(["in/a.png"]), encoder=fakes.FakeEncoder(), root=bucket)
         with pytest.raises(OSError, match="AWS Error ACCESS_DENIED") as raised:
             list(embedded)
         assert storage.quarantine_reason(raised.value) is None
         assert storage.is_s3_error(raised.value)
         with pytest.raises(OSError, match="AWS Error ACCESS_DENIED"):
-            open_drop(f"{bucket}/in/a.png", predictor())
-    assert open_drop(f"{bucket}/in/a.png", predictor()).column("reason").to_pylist() == [Reason.NOT_PARQUET]
+            open_drop("in/a.png", bucket, predictor())
+    assert open_drop("in/a.png", bucket, predictor()).column("reason").to_pylist() == [Reason.NOT_PARQUET]
 
 
 @pytest.mark.slow
@@ -153,7 +153,7 @@ def test_images_on_s3_are_embedded_as_local_ones(bucket: str, tmp_path: Path) ->
     names = sorted(path.name for path in tmp_path.iterdir())
     local, remote = (
         pa.Table.from_batches(
-            embed_batches(fakes.handles(root, names), encoder=fakes.FakeEncoder(), root=root, decode_threads=2)
+            embed_batches(fakes.handles(names), encoder=fakes.FakeEncoder(), root=root, decode_threads=2)
         )
         for root in (str(tmp_path), f"{bucket}/in")
     )
@@ -170,8 +170,8 @@ def score(root: str) -> pa.Table:
     head = predictor()
     handles = [
         handle
-        for name in sorted(storage.list_files(root, parquet_drops.SUFFIXES))
-        for handle in open_drop(storage.join(root, name), head).to_pylist()
+        for name in sorted(listing.list_files(root, parquet_drops.SUFFIXES))
+        for handle in open_drop(name, root, head).to_pylist()
     ]
     return pa.Table.from_batches([batch for handle in handles for batch in score_row_group(handle, root, head)])
 
@@ -193,7 +193,7 @@ def test_an_s3_error_in_the_middle_of_a_drop_is_not_the_drops(
 ) -> None:
     """S3 fails once during a read: the file is not quarantined, the task fails and is repeated."""
     upload(samples.write(tmp_path / "drop.parquet", samples.rows(20)).parent, f"{bucket}/drops")
-    (handle, _) = open_drop(f"{bucket}/drops/drop.parquet", predictor()).to_pylist()
+    (handle, _) = open_drop("drop.parquet", f"{bucket}/drops", predictor()).to_pylist()
 
     def fail(*_: object, **__: object) -> None:
         raise OSError("When reading information: AWS Error NETWORK_CONNECTION during GetObject operation")

@@ -91,7 +91,7 @@ def rows_of(name: str, root: str) -> list[Row]:
 @pytest.fixture(scope="module")
 def whole(root: str) -> pa.Table:
     """Return the table of all files, embedded one by one."""
-    return table(fakes.handles(root, FILES, 1), root, fakes.FakeEncoder(batch_size=1))
+    return table(fakes.handles(FILES, 1), root, fakes.FakeEncoder(batch_size=1))
 
 
 def test_every_file_gives_the_expected_rows(root: str, whole: pa.Table) -> None:
@@ -153,7 +153,7 @@ def test_batching_does_not_change_the_table(
     for row in whole.to_pylist():
         alone.setdefault(row["image_path"], {})[row["augmentation"]] = row
     made = table(
-        fakes.handles(root, order, cut), root, fakes.FakeEncoder(batch_size=batch_size), augmentations, decode_threads
+        fakes.handles(order, cut), root, fakes.FakeEncoder(batch_size=batch_size), augmentations, decode_threads
     )
     assert made.to_pylist() == [
         alone[name][augmentation]
@@ -165,20 +165,20 @@ def test_batching_does_not_change_the_table(
 def test_the_network_gets_full_batches(root: str) -> None:
     """Arrow batches and quarantined images do not split the network's batches: only the last one is partial."""
     encoder = fakes.FakeEncoder(batch_size=4)
-    table(fakes.handles(root, FILES, 2), root, encoder, augmentations=BOTH[:1])
+    table(fakes.handles(FILES, 2), root, encoder, augmentations=BOTH[:1])
     assert encoder.calls == [4, 2]
 
 
 @pytest.mark.parametrize("names", [[], list(REASONS), list(FILES)])
 def test_the_schema_is_that_of_the_table(root: str, names: list[str]) -> None:
     """Every batch has exactly the schema EMBEDDED, also if all rows are in quarantine."""
-    made = list(embed_batches(fakes.handles(root, names), encoder=fakes.FakeEncoder(), root=root))
+    made = list(embed_batches(fakes.handles(names), encoder=fakes.FakeEncoder(), root=root))
     assert [batch.schema for batch in made if not batch.schema.equals(EMBEDDED, check_metadata=True)] == []
     for batch in made:
         batch.validate(full=True)
 
 
-@pytest.mark.parametrize("batches", [[], [pa.record_batch([pa.array([], pa.string())], schema=HANDLE)] * 2])
+@pytest.mark.parametrize("batches", [[], [pa.RecordBatch.from_pylist([], HANDLE)] * 2])
 def test_no_handles_give_nothing(batches: list[pa.RecordBatch]) -> None:
     """An empty partition, or one of empty batches, yields no batch and never calls the network."""
     encoder = fakes.FakeEncoder()

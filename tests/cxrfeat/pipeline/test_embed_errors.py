@@ -52,7 +52,7 @@ def run(
     root: str, names: list[str], encoder: fakes.FakeEncoder | None = None, threads: int = 1
 ) -> list[dict[str, Any]]:
     """Embed files; return the rows."""
-    batches = fakes.handles(root, names)
+    batches = fakes.handles(names)
     made = embed_batches(batches, encoder=encoder or fakes.FakeEncoder(), root=root, decode_threads=threads)
     return [row for batch in made for row in batch.to_pylist()]
 
@@ -106,12 +106,6 @@ def test_an_error_that_is_not_the_files_fails_the_job(root: str, error: Exceptio
     assert decoders() == []
 
 
-def test_a_file_outside_the_root_is_an_error_of_the_job(root: str) -> None:
-    """A handle outside the images root has no key; this fails the job instead of quarantining the file."""
-    with pytest.raises(ValueError, match="is not below"):
-        list(embed_batches(fakes.handles(root, NAMES), encoder=fakes.FakeEncoder(), root=f"{root}/other"))
-
-
 def test_a_file_that_is_too_large_is_not_read(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file above MAX_FILE_BYTES is quarantined unread; the message gives its size. The limit itself is allowed."""
     monkeypatch.setattr(embed, "MAX_FILE_BYTES", len(IMAGE) - 1)
@@ -136,9 +130,7 @@ def test_an_error_of_the_network_ends_everything(root: str) -> None:
 
 def test_a_consumer_that_stops_ends_everything(root: str) -> None:
     """Spark may drop the iterator early, for example for a LIMIT; this ends the decoding threads."""
-    made = embed_batches(
-        fakes.handles(root, NAMES), encoder=fakes.FakeEncoder(batch_size=1), root=root, decode_threads=3
-    )
+    made = embed_batches(fakes.handles(NAMES), encoder=fakes.FakeEncoder(batch_size=1), root=root, decode_threads=3)
     next(made)
     assert decoders()
     del made
@@ -152,7 +144,7 @@ def test_the_input_is_not_read_ahead_as_a_whole(root: str, on_opening: OnOpening
     on_opening(opened.append)
 
     def watched() -> Iterator[pa.RecordBatch]:
-        for batch in fakes.handles(root, ["a.png"] * 100, 1):
+        for batch in fakes.handles(["a.png"] * 100, 1):
             read.append(batch)
             yield batch
 

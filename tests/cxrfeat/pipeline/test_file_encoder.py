@@ -43,7 +43,7 @@ def test_files_get_the_embeddings_of_the_jobs(encoder: FileEncoder, files: list[
     assert made.shape == (18, 512)
     assert made.dtype == np.float32
     root = str(files[0].parent)
-    handles = fakes.handles(root, [path.name for path in files])
+    handles = fakes.handles([path.name for path in files])
     batches = embed_batches(handles, encoder=encoder._encoder, root=root)
     expected = [row for batch in batches for row in batch.to_pylist()]
     np.testing.assert_array_equal(made, np.array([row["embedding"] for row in expected], np.float32))

@@ -30,8 +30,9 @@ PREDICTOR = Predictor(fakes.bundle(DIM, extractor=samples.EXTRACTOR), "youden")
 
 def score_file(path: Path, root: Path | None = None) -> list[dict[str, Any]]:
     """Open a drop and score all its row groups."""
-    handles = open_drop(str(path), PREDICTOR).to_pylist()
-    batches = [batch for handle in handles for batch in score_row_group(handle, str(root or path.parent), PREDICTOR)]
+    folder = str(root or path.parent)
+    handles = open_drop(str(path.relative_to(folder)), folder, PREDICTOR).to_pylist()
+    batches = [batch for handle in handles for batch in score_row_group(handle, folder, PREDICTOR)]
     assert all(batch.schema == SCORED for batch in batches)
     return [row for batch in batches for row in batch.to_pylist()]
 
@@ -197,7 +198,7 @@ def test_rows_quarantined_by_the_extraction_are_counted_separately(tmp_path: Pat
 def test_a_file_that_vanishes_is_missing_at_either_step(tmp_path: Path) -> None:
     """A file missing at the start gives one row; one that vanishes after its footer is read, one per row group."""
     path = write(tmp_path / "drop.parquet", rows(20))
-    handles = open_drop(str(path), PREDICTOR).to_pylist()
+    handles = open_drop(path.name, str(tmp_path), PREDICTOR).to_pylist()
     path.unlink()
     assert quarantined(score_file(path)) == [(None, None, "missing")]
     late = [
@@ -221,14 +222,14 @@ def test_an_error_outside_the_file_stops_the_job(
 
     monkeypatch.setattr(storage, "open_input", refuse)
     with pytest.raises(OSError, match=r"network|NETWORK"):
-        open_drop(str(path), PREDICTOR)
+        open_drop(path.name, str(tmp_path), PREDICTOR)
     with pytest.raises(OSError, match=r"network|NETWORK"):
-        list(score_row_group({"uri": str(path), "row_group": 0, "rows": 10, "reason": None}, str(tmp_path), PREDICTOR))
+        list(score_row_group({"path": path.name, "row_group": 0, "rows": 10, "reason": None}, str(tmp_path), PREDICTOR))
 
 
 def test_a_row_count_that_differs_from_the_footer_stops_the_job(tmp_path: Path) -> None:
     """A file that is replaced after its footer is read is an error, never a different count."""
     path = write(tmp_path / "drop.parquet", rows(10))
-    handle = {"uri": str(path), "row_group": 0, "rows": 11, "reason": None}
+    handle = {"path": path.name, "row_group": 0, "rows": 11, "reason": None}
     with pytest.raises(RuntimeError, match="row group 0: scored 10 rows; the footer declares 11"):
         list(score_row_group(handle, str(tmp_path), PREDICTOR))

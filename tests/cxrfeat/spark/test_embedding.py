@@ -9,6 +9,7 @@ from cxrfeat.backbones.encoder import EncoderSpec, default_batch_size
 from cxrfeat.backbones.registry import get_backbone
 from cxrfeat.backbones.weights import RANDOM, find_weights
 from cxrfeat.device import Device
+from cxrfeat.io.refs import ImageRef
 from cxrfeat.pipeline.embed import ViewPlan
 from cxrfeat.spark.embedding import BATCHES_PER_TASK, count_tasks, embed_files
 from cxrfeat.spark.worker import EmbedTask
@@ -46,6 +47,6 @@ def test_tasks_are_as_big_as_their_device_needs(
     spec = EncoderSpec("resnet50", find_weights(get_backbone("resnet50"), RANDOM))
     task = EmbedTask("file:/in", spec, ViewPlan(), device, fakes.make_failing, counter, counter)
     slots = spark.sparkContext.defaultParallelism
-    files = [f"file:/in/{index}.png" for index in range(slots * BATCHES_PER_TASK * default_batch_size("cuda"))]
+    files = [ImageRef(f"{index}.png") for index in range(slots * BATCHES_PER_TASK * default_batch_size("cuda"))]
     tasks_per_slot = default_batch_size("cuda") // default_batch_size(batch_on)
     assert embed_files(spark, files, task).rdd.getNumPartitions() == slots * tasks_per_slot

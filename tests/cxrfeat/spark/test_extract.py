@@ -225,7 +225,7 @@ def test_an_output_of_other_settings_is_refused(spark: SparkSession, tmp_path: P
     ("options", "message"),
     [
         ({"images": "nowhere"}, "'.*/nowhere' does not exist; expected a folder"),
-        ({"images": "empty"}, "no image found in .*/empty; expected .png, .jpg, .jpeg files"),
+        ({"images": "empty"}, "no image found in .*/empty; expected .png, .jpg, .* files at any depth; it has nothing"),
         ({"output": "in/out"}, "output '.*/in/out' is inside the images folder"),
         ({"round_size": 0}, "round size 0; expected at least 1"),
         ({"watch": -1.0}, "watch interval -1.0 s; expected more than 0"),

@@ -18,6 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from cxrfeat.errors import BundleError, ConfigError, DatasetIntegrityError, DatasetMismatchError
 from cxrfeat.head.bundle import save_bundle
+from cxrfeat.io.refs import ImageRef
 from cxrfeat.io.schema import predictions_schema
 from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.labels.label_set import LabelSet
@@ -113,7 +114,7 @@ def test_whatever_is_wrong_with_a_drop_the_others_are_scored(
     write(tmp_path / "drops" / "round=0" / "status=quarantined" / "old.parquet", rows(3))
     gone = write(tmp_path / "drops" / "gone.parquet", rows(20))
 
-    def vanish(session: SparkSession, files: Sequence[str]) -> DataFrame:
+    def vanish(session: SparkSession, files: Sequence[ImageRef]) -> DataFrame:
         gone.unlink(missing_ok=True)
         return to_handles(session, files)
 
@@ -200,11 +201,11 @@ def test_images_are_scored_as_their_embeddings_are(spark: SparkSession, tmp_path
 
 
 def test_what_cannot_be_scored_is_refused_before_any_work(spark: SparkSession, tmp_path: Path, head: Path) -> None:
-    """One line each: no files, no connector, no bundle or operating point, output among drops, another extractor."""
+    """One line each: no files, no file system, no bundle or operating point, output among drops, another extractor."""
     (tmp_path / "drops").mkdir()
-    with pytest.raises(ConfigError, match=r"nothing to score in .*drops; expected \.parquet"):
+    with pytest.raises(ConfigError, match=r"no drop found in .*drops; expected \.parquet"):
         run(spark, tmp_path, head)
-    with pytest.raises(ConfigError, match="no connector for gopher://"):
+    with pytest.raises(ConfigError, match="cannot open 'gopher://host'"):
         run(spark, tmp_path, head, source="gopher://host/drops")
     write_drops(tmp_path / "drops")
     with pytest.raises(BundleError, match=r"nowhere is not a bundle: bundle\.json is missing"):

@@ -9,11 +9,17 @@ import pytest
 from cxrfeat.spark.summary import describe_unmatched, format_summary, list_counts, list_findings, quarantined_share
 
 NO_METADATA = {"rows": 0, "rejected": {}}
+NO_SKIPPED: dict[str, Any] = {"files": 0, "kinds": {}, "mostly_skipped": []}
 METADATA = {"rows": 1200, "patients": 7, "rejected": {"malformed": 2}, "without_image": 4, "unreadable_cells": {}}
 
 
 def summary(
-    ok: int, quarantined: int, metadata: dict[str, Any] | None = None, youngest: float | None = 0.5, unmatched: int = 0
+    ok: int,
+    quarantined: int,
+    metadata: dict[str, Any] | None = None,
+    youngest: float | None = 0.5,
+    unmatched: int = 0,
+    skipped: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     images = {
         "listed": ok + quarantined,
@@ -31,7 +37,23 @@ def summary(
         "sex": {"M": 1100, "F": 90, "unknown": 10},
         "age_years": {"min": youngest, "max": 95.0, "unknown": 3},
     }
-    return {"extractor": "fake", "images": images, "metadata": metadata or NO_METADATA}
+    return {
+        "extractor": "fake",
+        "images": images,
+        "skipped": skipped or NO_SKIPPED,
+        "metadata": metadata or NO_METADATA,
+    }
+
+
+def test_what_was_not_taken_is_printed() -> None:
+    """Kinds of files with an example each, and a line of its own for a folder that is mostly skipped, up to five."""
+    folders = [{"folder": f"f{number}", "skipped": 3, "files": 4} for number in range(7)]
+    kinds = {".csv": {"files": 20, "example": "a.csv"}, "hidden": {"files": 1, "example": ".x"}}
+    printed = format_summary(summary(9, 0, skipped={"files": 21, "kinds": kinds, "mostly_skipped": folders}))
+    lines = [line for line in printed.splitlines() if line.startswith(("skipped", "warning"))]
+    assert lines[0] == "skipped     21 files are not images: .csv 20 (a.csv), hidden 1 (.x)"
+    assert lines[1] == "warning     3 of 4 files in f0 were skipped"
+    assert lines[6:] == ["warning     mostly skipped are 2 more folders; see summary.json"]
 
 
 def test_the_summary_accounts_for_every_image() -> None:

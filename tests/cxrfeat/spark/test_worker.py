@@ -24,6 +24,7 @@ from cxrfeat.backbones.weights import Weights, find_weights
 from cxrfeat.device import Device, Precision
 from cxrfeat.errors import BundleError
 from cxrfeat.head.bundle import BundleFiles, read_bundle, save_bundle
+from cxrfeat.io.refs import ImageRef
 from cxrfeat.io.schema import EMBEDDED, EMBEDDINGS, HANDLE, ROW_GROUP, Augmentation
 from cxrfeat.pipeline.embed import ViewPlan, embed_batches
 from cxrfeat.pipeline.parquet_drops import open_drop, score_row_group
@@ -50,16 +51,21 @@ def task(spark: SparkSession, root: Path, batch_size: int, factory: EncoderFacto
 
 
 def embeddings(spark: SparkSession, files: list[str], work: EmbedTask, partitions: int) -> dict[str, Any]:
-    rows = to_handles(spark, files).repartition(partitions).mapInArrow(work, from_arrow_schema(EMBEDDED)).collect()
+    rows = (
+        to_handles(spark, list(map(ImageRef, files)))
+        .repartition(partitions)
+        .mapInArrow(work, from_arrow_schema(EMBEDDED))
+        .collect()
+    )
     assert len(rows) == len(files)
     return {row.image_path: np.array(row.embedding) for row in rows}
 
 
 def test_partitions_and_batch_sizes_do_not_change_embeddings(spark: SparkSession, tmp_path: Path) -> None:
     """The real network in fp32 gives the same vectors under 1, 2 and 7 partitions and any batch size (atol 1e-4)."""
-    files = [str(tmp_path / f"{index}.png") for index in range(6)]
+    files = [f"{index}.png" for index in range(6)]
     for index, file in enumerate(files):
-        Path(file).write_bytes(fakes.png(fakes.gray_image(seed=index)))
+        (tmp_path / file).write_bytes(fakes.png(fakes.gray_image(seed=index)))
     expected = embeddings(spark, files, task(spark, tmp_path, 4), 1)
     for partitions, batch_size in ((2, 4), (7, 1), (2, 3)):
         found = embeddings(spark, files, task(spark, tmp_path, batch_size), partitions)
@@ -69,11 +75,11 @@ def test_partitions_and_batch_sizes_do_not_change_embeddings(spark: SparkSession
 
 def test_images_are_counted(spark: SparkSession, tmp_path: Path) -> None:
     """The counters behind the progress bar add up over tasks: all images, and those in quarantine."""
-    files = [str(tmp_path / f"{index}.png") for index in range(6)]
+    files = [f"{index}.png" for index in range(6)]
     for index, file in enumerate(files):
-        Path(file).write_bytes(fakes.png(fakes.gray_image(seed=index)) if index % 3 else b"")
+        (tmp_path / file).write_bytes(fakes.png(fakes.gray_image(seed=index)) if index % 3 else b"")
     work = task(spark, tmp_path, 4, fakes.make_fake)
-    to_handles(spark, files).repartition(3).mapInArrow(work, from_arrow_schema(EMBEDDED)).collect()
+    to_handles(spark, list(map(ImageRef, files))).repartition(3).mapInArrow(work, from_arrow_schema(EMBEDDED)).collect()
     assert (work.images.value, work.quarantined.value) == (6, 2)
 
 
@@ -206,11 +212,9 @@ def test_a_task_embeds_what_it_is_handed(
     quarantined: Any = Tally()
     work = EmbedTask(str(tmp_path), spec, both, Device.CPU, factory, images, quarantined)
     with patch.object(worker, "embed_batches", wraps=embed_batches) as embed:
-        found = [list(work(fakes.handles(str(tmp_path), names, 3))) for _ in range(2)]
+        found = [list(work(fakes.handles(names, 3))) for _ in range(2)]
     assert embed.call_args.kwargs["decode_threads"] == threads
-    expected = embed_batches(
-        fakes.handles(str(tmp_path), names), encoder=fakes.FakeEncoder(), root=str(tmp_path), plan=both
-    )
+    expected = embed_batches(fakes.handles(names), encoder=fakes.FakeEncoder(), root=str(tmp_path), plan=both)
     assert found[0] == found[1] == list(expected)
     assert (images.value, quarantined.value) == (2 * 7, 2 * 3)
     assert built == [(replace(spec, weights=here), "cpu", threads)] * 2
@@ -234,10 +238,11 @@ def test_a_process_loads_a_head_once(
 @pytest.mark.usefixtures("fresh_process")
 def test_drops_are_opened_one_by_one(tmp_path: Path, head: BroadcastHead) -> None:
     """Every drop of every batch, in order, becomes its row groups, or one row with a reason."""
-    files = [str(write(tmp_path / f"{number}.parquet", rows(15, seed=number))) for number in range(3)]
-    truncate(Path(files[1]))
-    found = list(OpenDropsTask(head)(batches_of(HANDLE, [[{"uri": files[0]}, {"uri": files[1]}], [{"uri": files[2]}]])))
-    assert found == [open_drop(file, head.load()) for file in files]
+    files = [write(tmp_path / f"{number}.parquet", rows(15, seed=number)).name for number in range(3)]
+    truncate(tmp_path / files[1])
+    handles = batches_of(HANDLE, [[{"path": files[0]}, {"path": files[1]}], [{"path": files[2]}]])
+    found = list(OpenDropsTask(str(tmp_path), head)(handles))
+    assert found == [open_drop(file, str(tmp_path), head.load()) for file in files]
     assert [batch.column("reason").to_pylist() for batch in found] == [[None, None], ["not-parquet"], [None, None]]
 
 
@@ -247,8 +252,7 @@ def test_row_groups_are_scored_and_counted(
     """The rows of score_row_group; those of a bad row group count as quarantined, those of a bad file as none."""
     damage_page(write(tmp_path / "page.parquet", rows(25)), 1)
     truncate(write(tmp_path / "file.parquet", rows(9)))
-    files = (str(tmp_path / "page.parquet"), str(tmp_path / "file.parquet"))
-    handles = [open_drop(file, head.load()).to_pylist() for file in files]
+    handles = [open_drop(file, str(tmp_path), head.load()).to_pylist() for file in ("page.parquet", "file.parquet")]
     scored: Any = Tally()
     quarantined: Any = Tally()
     found = list(ScoreRowGroupsTask(str(tmp_path), head, scored, quarantined)(batches_of(ROW_GROUP, handles)))

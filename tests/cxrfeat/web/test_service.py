@@ -34,7 +34,7 @@ def batch_score(settings: ServiceSettings, root: Path, names: list[str], patient
     backbone = settings.backbone or "resnet50"
     weights = find_weights(get_backbone(backbone), settings.weights)
     encoder = FrozenEncoder(EncoderSpec(backbone, weights, settings.precision))
-    embedded = pa.Table.from_batches(embed_batches(fakes.handles(str(root), names), encoder=encoder, root=str(root)))
+    embedded = pa.Table.from_batches(embed_batches(fakes.handles(names), encoder=encoder, root=str(root)))
     ages, sexes = zip(*patients, strict=True)
     table = embedded.append_column("age_years", pa.array(ages, pa.float32()))
     (batch,) = table.append_column("sex", pa.array(sexes, pa.string())).combine_chunks().to_batches()
