@@ -75,7 +75,7 @@ def suffix_of(name: str) -> str:
     return f"{dot}{suffix}".lower() if stem else ""
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     """Return True for names that org.apache.spark.util.HadoopFSUtils.shouldFilterOutPathName filters out."""
     return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
 
@@ -86,7 +86,7 @@ def _walk_remote(root: str) -> Iterator[FoundFile]:
     for info in filesystem.get_file_info(pafs.FileSelector(base, recursive=True)):
         path = storage.relative_to(info.path, base)
         segments = path.split("/")
-        depth = next((index for index, name in enumerate(segments) if _is_hidden(name)), None)
+        depth = next((index for index, name in enumerate(segments) if is_hidden(name)), None)
         if depth is not None and depth < len(segments) - 1:
             folder = "/".join(segments[: depth + 1])
             if folder not in hidden_folders:
@@ -116,7 +116,7 @@ def _walk_local(root: bytes) -> Iterator[FoundFile]:
         folders = []
         for entry in entries:
             path = os.path.join(folder, entry.name)  # noqa: PTH118
-            text, hidden = to_text(path), _is_hidden(os.fsdecode(entry.name))
+            text, hidden = to_text(path), is_hidden(os.fsdecode(entry.name))
             if entry.is_dir(follow_symlinks=False):
                 if hidden:
                     yield FoundFile(text, hidden=True)

@@ -212,6 +212,17 @@ def open_input(location: str) -> pa.NativeFile:
     return filesystem.open_input_file(path)
 
 
+def open_stream(location: str, buffer: int = 4096) -> io.BufferedReader:
+    """Open a file for reading through Python's own interface, with a buffer of the given number of bytes.
+
+    Raises:
+        OSError: see :func:`open_input`.
+    """
+    if is_local(location):
+        return io.BufferedReader(open_local(qualify(location)), buffer)
+    return io.BufferedReader(open_input(location), buffer)
+
+
 def open_local(path: str) -> io.FileIO:
     """Open a regular local file for reading, without ever waiting for a FIFO's writer.
 

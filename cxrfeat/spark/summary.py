@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 
 from cxrfeat.io import storage
 from cxrfeat.io.schema import Augmentation, Split, Status
+from cxrfeat.io.skipped import Skipped
 from cxrfeat.labels.findings import FINDINGS, NO_FINDING
 from cxrfeat.labels.image_metadata import ImageMetadata
 from cxrfeat.labels.matching import ImageMatcher, MetadataStatus
-from cxrfeat.pipeline.image_source import Skipped
 from cxrfeat.spark.embeddings_table import EmbeddingsTable
 
 NAME = "summary.json"

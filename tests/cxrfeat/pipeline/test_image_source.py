@@ -9,7 +9,8 @@ import pytest
 
 from cxrfeat.errors import ConfigError
 from cxrfeat.images.candidates import Candidate, classify
-from cxrfeat.pipeline.image_source import Skipped, list_drops, list_images, require_items
+from cxrfeat.io.skipped import Skipped
+from cxrfeat.pipeline.image_source import list_drops, list_images, require_items
 
 DICOM = bytes(128) + b"DICM" + b"rest"
 
