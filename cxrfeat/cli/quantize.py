@@ -32,7 +32,7 @@ from cxrfeat.images.preprocess import Fit, InputSpec
 from cxrfeat.io import storage
 from cxrfeat.io.refs import is_whole
 from cxrfeat.pipeline.embed import prepare
-from cxrfeat.pipeline.image_source import list_images
+from cxrfeat.pipeline.image_source import ImageLister
 
 DESCRIPTION = """\
 Quantise a frozen network to int8 with OpenVINO. It then runs about twice as fast on a CPU. Its embeddings are close to
@@ -126,7 +126,7 @@ def _read_inputs(images: str, spec: InputSpec, count: int, seed: int) -> NDArray
         ConfigError: too few images can be read.
     """
     needed = math.ceil(MIN_IMAGES / (1 - TEST_SHARE)) + 1
-    items = [item for item in list_images(images).items if not is_whole(item)]
+    items = [item for item in ImageLister(images)().items if not is_whole(item)]
     random.Random(seed).shuffle(items)  # noqa: S311 -- a draw of images, not a secret
     inputs: list[NDArray[np.uint8]] = []
     unreadable = 0

@@ -22,7 +22,7 @@ from cxrfeat.images.tar_archive import read_tar, read_tar_member
 from cxrfeat.images.tfrecord import find_image, parse_example, read_tfrecord, read_tfrecords
 from cxrfeat.images.zip_archive import read_zip, read_zip_member
 from cxrfeat.io import storage
-from cxrfeat.io.listing import is_hidden
+from cxrfeat.io.listing import is_hidden, suffix_of
 from cxrfeat.io.refs import ImageRef
 from cxrfeat.io.schema import Reason
 from cxrfeat.io.skipped import HIDDEN, Skipped
@@ -53,6 +53,8 @@ _SUFFIXES = {
     },
 }
 
+_LAST_SUFFIXES = frozenset(map(suffix_of, (f"x{suffix}" for suffix in _SUFFIXES)))
+
 _NOT_READ = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 """Suffixes of other archives, which are refused as members as well."""
 
@@ -64,6 +66,8 @@ def kind_of(path: str) -> ContainerKind | None:
         >>> str(kind_of("images_001.tar.gz")), str(kind_of("a/x.ZIP")), kind_of("a.png")
         ('tar', 'zip', None)
     """
+    if suffix_of(path) not in _LAST_SUFFIXES:  # nearly all files
+        return None
     name = path.rpartition("/")[2].lower()
     return next((kind for suffix, kind in _SUFFIXES.items() if name.endswith(suffix) and name != suffix), None)
 

@@ -40,7 +40,7 @@ _START = 4096
 
 
 class _Local(NamedTuple):
-    """What the header of a member declares, and where its data are; 0 if only the index was read."""
+    """Header of a member, and the place of its data; 0 if only the index was read."""
 
     name: bytes
     flags: int

@@ -49,3 +49,8 @@ def from_table(table: pa.Table | pa.RecordBatch) -> list[ImageRef]:
 def is_whole(item: ImageRef) -> bool:
     """Return True for a container that is read as a whole, whose images are known only afterwards."""
     return item.member is None and item.length is not None and item.reason is None
+
+
+def is_streamed(item: ImageRef) -> bool:
+    """Return True for a container that is read as a whole, and for a member of such a container."""
+    return is_whole(item) or (item.member is not None and item.offset is None and item.reason is None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from cxrfeat.io.listing import suffix_of
 
@@ -42,6 +44,16 @@ class Skipped:
             self._count(kind, other.examples[kind], count)
         for folder, counts in other.folders.items():
             self._count_folder(folder, *counts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as JSON values."""
+        return {"kinds": self.counts, "examples": self.examples, "folders": self.folders}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Skipped:
+        """Return the counts from the values of :meth:`to_json`."""
+        folders = {folder: (images, others) for folder, (images, others) in values["folders"].items()}
+        return cls(Counter(values["kinds"]), dict(values["examples"]), folders)
 
     def _count(self, kind: str, path: str, count: int) -> None:
         self.counts[kind] += count

@@ -200,6 +200,23 @@ def _check_kind(location: str, expected: pafs.FileType) -> None:
         raise ConfigError(f"{location!r} is {names.get(found, 'neither file nor folder')}; expected {names[expected]}")
 
 
+Stamp = tuple[int | None, int | None]
+"""Size of a file in bytes and its time in nanoseconds; None for a file that does not exist."""
+
+
+def stamp(location: str) -> Stamp:
+    """Return the size and time of a file, by which a change shows."""
+    if is_local(location):
+        try:
+            found = os.stat(qualify(location))  # noqa: PTH116 -- any name, any time
+        except OSError:
+            return None, None
+        return found.st_size, found.st_mtime_ns
+    filesystem, path = open_filesystem(location)
+    info = filesystem.get_file_info(path)
+    return info.size, info.mtime_ns
+
+
 def open_input(location: str) -> pa.NativeFile:
     """Open a file for reading; ``size()`` of the result returns the length without reading the file.
 

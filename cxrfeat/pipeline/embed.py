@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,10 +21,12 @@ from numpy.typing import NDArray
 from cxrfeat.backbones.encoder import Encoder
 from cxrfeat.errors import ImageError
 from cxrfeat.images import png_jpeg, preprocess
+from cxrfeat.images.containers import read_member, unwrap
 from cxrfeat.images.views import make_view
 from cxrfeat.io import storage
-from cxrfeat.io.refs import ImageRef, from_table
+from cxrfeat.io.refs import ImageRef, from_table, is_streamed
 from cxrfeat.io.schema import EMBEDDED, Augmentation, Reason, Status
+from cxrfeat.pipeline.container_stream import ContainerCount, ContainerStream
 
 MAX_FILE_BYTES = 512 * 1024**2
 """Size limit of one file: no radiograph is this large, and one file must not fill a worker's memory."""
@@ -72,8 +75,10 @@ def embed_batches(
     root: str,
     plan: ViewPlan | None = None,
     decode_threads: int = 1,
+    image_feature: str | None = None,
+    report: Callable[[ContainerCount], None] = lambda _: None,
 ) -> Iterator[pa.RecordBatch]:
-    """Embed the listed files, in order.
+    """Embed the listed files and members in order, and all images of the listed containers.
 
     Args:
         batches: batches of :data:`cxrfeat.io.schema.HANDLE` with any number of rows.
@@ -81,27 +86,40 @@ def embed_batches(
         root: qualified images root; ``image_path`` is relative to it.
         plan: views of each image, each of which gives one row; None: the plain one.
         decode_threads: number of threads that read and decode ahead of the network.
+        image_feature: name of the feature with the image in TFRecord files; None tries the usual ones.
+        report: function that receives the counts of each container that was read as a whole.
 
     Yields:
         Batches of :data:`cxrfeat.io.schema.EMBEDDED`: one row per image and view, or one quarantined row.
     """
     items = (item for batch in batches for item in from_table(batch))
-    prepare_one = functools.partial(prepare, root=root, spec=encoder.input)
-    for images in _group(
-        _prepare_ahead(items, prepare_one, decode_threads, 2 * encoder.batch_size), encoder.batch_size
-    ):
+    jobs = _list_jobs(items, root, encoder.input, image_feature, report)
+    for images in _group(_run_ahead(jobs, decode_threads, 2 * encoder.batch_size), encoder.batch_size):
         yield _embed_images(images, encoder, plan or ViewPlan())
 
 
-def prepare(item: ImageRef, root: str, spec: preprocess.InputSpec = preprocess.DEFAULT_INPUT) -> PreparedImage:
+def prepare(
+    item: ImageRef,
+    root: str,
+    spec: preprocess.InputSpec = preprocess.DEFAULT_INPUT,
+    image_feature: str | None = None,
+    read: Callable[[], bytes] | None = None,
+) -> PreparedImage:
     """Read, decode and resize one image; an error in the file itself puts it into quarantine.
+
+    Args:
+        item: the file or member.
+        root: qualified images root.
+        spec: input of the network.
+        image_feature: name of the feature with the image in TFRecord files; None tries the usual ones.
+        read: function that returns the image's bytes; None reads them where the item says.
 
     Raises:
         OSError: the error is not caused by the file itself.
     """
     data: bytes | None = None
     try:
-        data = _read(storage.locate(root, item.path))
+        data = read() if read is not None else _read(item, root, image_feature)
         radiograph = png_jpeg.decode(data)
         return PreparedImage(item.key, preprocess.to_model_input(radiograph.pixels, spec), radiograph.pixel_format)
     except ImageError as error:
@@ -109,9 +127,13 @@ def prepare(item: ImageRef, root: str, spec: preprocess.InputSpec = preprocess.D
         return PreparedImage(item.key, reason=error.reason, message=str(error), sha256=sha256)
 
 
-def _read(location: str) -> bytes:
+def _read(item: ImageRef, root: str, image_feature: str | None) -> bytes:
+    if item.reason is not None:
+        raise ImageError(item.reason, item.message or "")
     try:
-        with storage.open_input(location) as stream:
+        if item.member is not None:
+            return read_member(root, item, image_feature)
+        with storage.open_input(storage.locate(root, item.path)) as stream:
             if stream.size() > MAX_FILE_BYTES:
                 raise ImageError(Reason.TOO_LARGE, f"file of {stream.size()} bytes; the limit is {MAX_FILE_BYTES}")
             return bytes(stream.read())
@@ -122,19 +144,59 @@ def _read(location: str) -> bytes:
         raise ImageError(reason, str(error)) from error
 
 
-def _prepare_ahead(
-    items: Iterator[ImageRef], prepare_one: Callable[[ImageRef], PreparedImage], threads: int, depth: int
-) -> Iterator[PreparedImage]:
-    """Prepare images in threads, at most ``depth`` ahead of the consumer, and yield them in order."""
-    pending: deque[Future[PreparedImage]] = deque()
+_Job = Callable[[], PreparedImage | None]
+
+
+def _list_jobs(
+    items: Iterator[ImageRef],
+    root: str,
+    spec: preprocess.InputSpec,
+    image_feature: str | None,
+    report: Callable[[ContainerCount], None],
+) -> Iterator[_Job]:
+    """Yield a job for each file and member, and for a container as many as it takes until its end is found."""
+    prepare_one = functools.partial(prepare, root=root, spec=spec, image_feature=image_feature)
+    for (path, in_stream), group in itertools.groupby(items, key=lambda item: (item.path, is_streamed(item))):
+        if not in_stream:
+            yield from (functools.partial(prepare_one, item) for item in group)
+            continue
+        members = [item.member for item in group]
+        wanted = None if None in members else {member for member in members if member is not None}
+        stream = ContainerStream(root, path, wanted)
+        while not stream.ended:
+            yield functools.partial(_prepare_next, stream, path, prepare_one, image_feature)
+        if wanted is None:
+            report(stream.count())
+
+
+def _prepare_next(
+    stream: ContainerStream, path: str, prepare_one: Callable[..., PreparedImage], image_feature: str | None
+) -> PreparedImage | None:
+    found = stream.read_next()
+    if found is None:
+        return None
+    item, data = found
+
+    def read() -> bytes:
+        if isinstance(data, ImageError):
+            raise data
+        return unwrap(path, data, image_feature)
+
+    return prepare_one(item, read=read)
+
+
+def _run_ahead(jobs: Iterator[_Job], threads: int, depth: int) -> Iterator[PreparedImage]:
+    """Run jobs in threads, at most ``depth`` ahead of the consumer, and yield their images in order."""
+    pending: deque[Future[PreparedImage | None]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:
-            for item in items:
-                pending.append(pool.submit(prepare_one, item))
-                if len(pending) > depth:
-                    yield pending.popleft().result()
+            for job in jobs:
+                pending.append(pool.submit(job))
+                if len(pending) > depth and (image := pending.popleft().result()) is not None:
+                    yield image
             while pending:
-                yield pending.popleft().result()
+                if (image := pending.popleft().result()) is not None:
+                    yield image
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -5,11 +5,14 @@ Both jobs use it: extraction stores the embeddings, scoring passes them on to th
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -23,14 +26,18 @@ from cxrfeat.images.preprocess import Fit
 from cxrfeat.io import storage
 from cxrfeat.io.refs import ImageRef, is_whole, to_table
 from cxrfeat.io.schema import EMBEDDED
+from cxrfeat.io.skipped import Skipped
 from cxrfeat.spark.session import count_slots
-from cxrfeat.spark.worker import EmbedTask, SliceTask
+from cxrfeat.spark.worker import ContainerCounts, EmbedTask, SliceTask
 
 _LOG = logging.getLogger(__name__)
 
 BATCHES_PER_TASK = 4
 """About a few seconds of one core: short enough to balance the load and update the bar, long enough to hide the
 overhead of a task."""
+
+CONTAINERS = "containers"
+"""Name of the note about containers in the log of rounds."""
 
 _MIN_IMAGES_PER_TASK = 64
 """Lower limit for small batches."""
@@ -51,6 +58,7 @@ class EmbeddingConfig:
         batch_size: images per batch; None for the device's default.
         input_size: height and width of the network's input in pixels; None for the backbone's default.
         fit: how an image becomes a square; None for the backbone's default.
+        image_feature: name of the feature with the image in TFRecord files; None tries the usual ones.
         engine: library that runs the network; None for torch, or for openvino if the network is quantised.
     """
 
@@ -64,6 +72,7 @@ class EmbeddingConfig:
     batch_size: int | None = None
     input_size: int | None = None
     fit: Fit | None = None
+    image_feature: str | None = None
     engine: Engine | None = None
 
     def __post_init__(self) -> None:
@@ -130,6 +139,49 @@ def embed_files(spark: SparkSession, items: Sequence[ImageRef], task: EmbedTask)
     slices = tuple(map(to_table, slice_items(items, count_slots(spark), batch_size)))
     numbers = spark.range(0, len(slices), 1, max(1, len(slices)))  # one per task: the closure has the items
     return numbers.mapInArrow(SliceTask(slices, task), from_arrow_schema(EMBEDDED))
+
+
+@contextlib.contextmanager
+def embedded_round(
+    spark: SparkSession, items: Sequence[ImageRef], task: EmbedTask, *, needs_paths: bool
+) -> Iterator[tuple[DataFrame, list[str]]]:
+    """Embed a round, and return its rows and the paths of its images.
+
+    The images of a container that is read as a whole are known only afterwards. Where their paths are needed, to join
+    them with the metadata, the rows are computed first and kept until the context ends.
+
+    Args:
+        spark: session that runs the job.
+        items: items of the round.
+        task: function of the workers.
+        needs_paths: False if the paths need not be complete.
+    """
+    rows = embed_files(spark, items, task)
+    if not needs_paths or not any(map(is_whole, items)):
+        yield rows, [item.key for item in items]
+        return
+    rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        yield rows, rows.select("image_path").distinct().toArrow()["image_path"].to_pylist()
+    finally:
+        rows.unpersist()
+
+
+def note_containers(items: Sequence[ImageRef], counts: ContainerCounts) -> dict[str, object]:
+    """Return what the log notes of a round: number of images and skipped members of each container read as a whole."""
+    found = {item.path: counts[item.path] for item in items if is_whole(item)}
+    return {CONTAINERS: {path: {"items": count.items, **count.skipped.to_json()} for path, count in found.items()}}
+
+
+def read_notes(notes: Iterable[Mapping[str, Any]]) -> tuple[dict[str, int], Skipped]:
+    """Return the number of images of each container that rounds have read as a whole, and its skipped members."""
+    sizes: dict[str, int] = {}
+    skipped = Skipped()
+    for note in notes:
+        for path, found in note.get(CONTAINERS, {}).items():
+            sizes[path] = found["items"]
+            skipped.merge(Skipped.from_json(found))
+    return sizes, skipped
 
 
 def slice_items(items: Sequence[ImageRef], slots: int, batch_size: int) -> list[Sequence[ImageRef]]:

@@ -7,7 +7,10 @@ the file stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +33,10 @@ _SMALL_COLUMNS = [name for name in EMBEDDINGS.names if name != "embedding"]
 
 ROWS_PER_FILE = 2048
 """About 9 MB of 2048-d vectors. A default round has two such files, so that two cores can write."""
+
+
+Embed = Callable[[Sequence[str]], AbstractContextManager[tuple[DataFrame, Sequence[str]]]]
+"""Function that embeds images and gives the rows, and the paths in them, for the duration of a context."""
 
 
 class EmbeddingsTable:
@@ -86,19 +93,18 @@ class EmbeddingsTable:
                 filesystem.create_dir(folder, recursive=True)
                 pq.write_table(rows, f"{folder}/part-0.parquet", filesystem=filesystem, compression="zstd")
 
-    def write_round(self, rows: DataFrame, round_id: int, images: Sequence[str], rows_per_image: int) -> None:
+    def write_round(self, rows: DataFrame, round_id: int, images: Sequence[str], count: int) -> None:
         """Join a round's rows with their metadata and commit them, replacing any earlier attempt at the round.
 
         Args:
             rows: table of :data:`cxrfeat.io.schema.EMBEDDED`.
             round_id: number of the round.
             images: paths of the round's images, relative to the images root.
-            rows_per_image: upper limit of the rows of an image.
+            count: upper limit of the rows, or an estimate of it.
         """
-        count = len(images) * rows_per_image
         self._write(self._with_metadata(rows, images), round_folder(self._embeddings, round_id), count)
 
-    def replay_quarantine(self, embed: Callable[[Sequence[str]], DataFrame]) -> None:
+    def replay_quarantine(self, embed: Embed) -> None:
         """Embed the quarantined files again, and replace each round that contains any.
 
         The good rows of a round are copied, not recomputed, because their files may no longer exist. The new round is
@@ -106,15 +112,19 @@ class EmbeddingsTable:
         :meth:`finish_replay`.
 
         Args:
-            embed: function from image paths to a table of :data:`cxrfeat.io.schema.EMBEDDED`.
+            embed: function from image paths to a context with a table of :data:`cxrfeat.io.schema.EMBEDDED` and the
+                paths in it; rows of images that the round already has are left out.
         """
         quarantined = F.col("status") == Status.QUARANTINED.value
         rows = self.embeddings().where(quarantined).select("round", "image_path").collect()
         for round_id in sorted({row["round"] for row in rows}):
             paths = [row.image_path for row in rows if row["round"] == round_id]
             kept = self.embeddings().where((F.col("round") == round_id) & ~quarantined).select(_FILE_COLUMNS)
-            replaced = kept.unionByName(self._with_metadata(embed(paths), paths))
-            self._write(replaced, round_folder(self._replay, round_id), kept.count() + len(paths))
+            with embed(paths) as (again, images):
+                # A container that is read again as a whole yields its good images again.
+                new = again.join(F.broadcast(kept.select("image_path").distinct()), "image_path", "left_anti")
+                replaced = kept.unionByName(self._with_metadata(new.select(again.columns), images))
+                self._write(replaced, round_folder(self._replay, round_id), kept.count() + len(images))
             self.finish_replay()
 
     def finish_replay(self) -> None:
@@ -134,11 +144,12 @@ class EmbeddingsTable:
         files = max(1, -(-count // ROWS_PER_FILE))
         write_partition(rows.repartition(files).sortWithinPartitions("image_path", "augmentation"), folder)
 
-    def check(self, listed: Sequence[str], *, by_patient: bool) -> None:
+    def check(self, listed: Sequence[str], containers: Mapping[str, int] | None = None, *, by_patient: bool) -> None:
         """Check that every listed image has exactly one row and, with ``by_patient``, that no patient is in two splits.
 
         Args:
             listed: image paths that must have a row, relative to the images root.
+            containers: least number of images of each container that was read as a whole.
             by_patient: check also that each patient is in one split only.
 
         Raises:
@@ -148,6 +159,7 @@ class EmbeddingsTable:
         rows = index.group_by(["image_path", "augmentation"]).aggregate([([], "count_all")])
         violations = {
             "listed images have no row": sorted(set(listed).difference(index["image_path"].to_pylist())),
+            "containers have too few rows": find_incomplete(index["image_path"].to_pylist(), containers or {}),
             "images have more than one row": _names(rows.filter(pc.greater(rows["count_all"], 1)), "image_path"),
         }
         if by_patient:
@@ -159,6 +171,21 @@ class EmbeddingsTable:
             if names:
                 first = ", ".join(names[:5])
                 raise DatasetIntegrityError(f"{len(names)} {kind} in {self._embeddings}; the first: {first}")
+
+
+def find_incomplete(paths: Iterable[str], containers: Mapping[str, int]) -> list[str]:
+    """Return the containers with fewer images than expected.
+
+    Args:
+        paths: paths of all images in a table.
+        containers: path of a container → number of images that were in it.
+    """
+    counts: Counter[str] = Counter()
+    for path in set(paths) if containers else ():
+        folders = itertools.accumulate(path.split("/"), "{}/{}".format)
+        counts.update(folder for folder in folders if folder in containers)
+    # A damaged container has a row of its own, which disappears when it is read again and is whole.
+    return sorted(path for path, expected in containers.items() if counts[path] < expected - 1)
 
 
 def _names(table: pa.Table, column: str) -> list[str]:

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
+from pyspark import Accumulator
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812
 
 from cxrfeat.backbones.encoder import EncoderFactory, EncoderSpec, open_encoder
 from cxrfeat.device import Engine
 from cxrfeat.errors import ConfigError
 from cxrfeat.images.candidates import SUFFIXES
 from cxrfeat.io import storage
-from cxrfeat.io.refs import ImageRef
+from cxrfeat.io.refs import ImageRef, is_whole
 from cxrfeat.io.round_log import CHECKPOINT, RoundLog
 from cxrfeat.io.schema import Augmentation, Status
 from cxrfeat.labels.image_metadata import ImageMetadata, load_image_metadata
 from cxrfeat.labels.splits import SplitLevel, SplitRule
 from cxrfeat.pipeline.embed import ViewPlan
-from cxrfeat.pipeline.image_source import Source, list_images, require_items
-from cxrfeat.spark.embedding import EmbeddingConfig, embed_files, prepare_encoder
+from cxrfeat.pipeline.image_source import ImageLister, Listing, Source, find_items, require_items
+from cxrfeat.spark.embedding import (
+    EmbeddingConfig,
+    embedded_round,
+    note_containers,
+    prepare_encoder,
+    read_notes,
+)
 from cxrfeat.spark.embeddings_table import EmbeddingsTable
 from cxrfeat.spark.job_progress import JobProgress
 from cxrfeat.spark.manifest import check_manifest, describe_split
-from cxrfeat.spark.rounds import RoundPlan, run_rounds
+from cxrfeat.spark.rounds import RoundPlan, estimate_images, run_rounds
 from cxrfeat.spark.session import check_connectors, count_slots
 from cxrfeat.spark.summary import ExtractionSummary, write_summary
-from cxrfeat.spark.worker import EmbedTask
+from cxrfeat.spark.worker import ContainerCounts, EmbedTask, MergeCounts
 
 _LOG = logging.getLogger(__name__)
 
@@ -100,7 +110,7 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
     images, metadata = config.embedding.images, config.embedding.metadata
     check_connectors(spark, config.output)
     _LOG.info("listing %s", images)
-    source = Source(lambda known: list_images(images, known))
+    source = Source(ImageLister(images))
     if config.watch is None:
         require_items(source.listing, images, "image", SUFFIXES)
     listed = [item.key for item in source.listing.items]
@@ -112,32 +122,79 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
     dataset.finish_replay()
     if known is not None:
         dataset.write_metadata(known.metadata.lines)
-    total = None if config.watch else len(listed)
+    total = None if config.watch or any(map(is_whole, source.listing.items)) else len(listed)
     _LOG.info("embedding with %s", spec.fingerprint)
     done = dataset.count_images(Status.OK if config.replay_quarantine else None)
     with JobProgress(spark.sparkContext, total=total, done=done, watching=config.watch is not None) as progress:
-        device = config.embedding.device
-        plan = ViewPlan(config.view_names, config.view_seed)
-        task = EmbedTask(images, spec, plan, device, factory, progress.done, progress.quarantined)
+        containers: Accumulator[ContainerCounts] = spark.sparkContext.accumulator({}, MergeCounts())
+        task = EmbedTask(
+            images,
+            spec,
+            ViewPlan(config.view_names, config.view_seed),
+            config.embedding.device,
+            factory,
+            progress.done,
+            progress.quarantined,
+            containers,
+            config.embedding.image_feature,
+        )
 
-        def embed(items: Sequence[ImageRef]) -> DataFrame:
-            paths = [item.key for item in items]
-            plain = known.list_outside_training(paths) if known and config.views else frozenset[str]()
-            planned = replace(task, plan=replace(plan, plain=plain))
-            return embed_files(spark, items, planned)
+        def embed(items: Sequence[ImageRef]) -> AbstractContextManager[tuple[DataFrame, list[str]]]:
+            return _embed_views(spark, items, task, known if config.views else None, needs_paths=known is not None)
 
         def commit(items: Sequence[ImageRef], round_id: int) -> Mapping[str, object]:
-            dataset.write_round(embed(items), round_id, [item.key for item in items], len(plan.views))
+            with embed(items) as (rows, paths):
+                dataset.write_round(rows, round_id, paths, estimate_images(items) * len(config.view_names))
+            notes = note_containers(items, containers.value)
             if config.watch is not None:
-                write_summary(dataset, spec.fingerprint, source.listing.skipped, known)
-            return {}
+                _summarise(dataset, spec, source.listing, [*log.notes.values(), notes], known)
+            return notes
 
         if config.replay_quarantine:
-            dataset.replay_quarantine(lambda paths: embed([ImageRef(path) for path in paths]))
+            dataset.replay_quarantine(lambda paths: embed(find_items(source.listing, paths)))
         run_rounds(log, replace(config.rounds, slots=count_slots(spark)), source.list_new, commit)
     _LOG.info("checking the output and writing the summary")
-    dataset.check(listed, by_patient=config.split.level == SplitLevel.PATIENT)
-    return write_summary(dataset, spec.fingerprint, source.listing.skipped, known)
+    wholes = {item.path for item in source.listing.items if is_whole(item)}
+    sizes, _ = read_notes(log.notes.values())
+    by_patient = config.split.level == SplitLevel.PATIENT
+    dataset.check([key for key in listed if key not in wholes], sizes, by_patient=by_patient)
+    return _summarise(dataset, spec, source.listing, log.notes.values(), known)
+
+
+def _summarise(
+    dataset: EmbeddingsTable,
+    spec: EncoderSpec,
+    listing: Listing,
+    notes: Iterable[Mapping[str, object]],
+    known: ImageMetadata | None,
+) -> ExtractionSummary:
+    """Write the summary, with the skipped files of the listing and the skipped members that the log has noted."""
+    _, skipped = read_notes(notes)
+    skipped.merge(listing.skipped)
+    return write_summary(dataset, spec.fingerprint, skipped, known)
+
+
+@contextlib.contextmanager
+def _embed_views(
+    spark: SparkSession,
+    items: Sequence[ImageRef],
+    task: EmbedTask,
+    known: ImageMetadata | None,
+    *,
+    needs_paths: bool,
+) -> Iterator[tuple[DataFrame, list[str]]]:
+    """Embed a round; with ``known``, only training images get more than the plain row."""
+    streamed = any(map(is_whole, items))
+    if known is not None and not streamed:
+        plain = known.list_outside_training([item.key for item in items])
+        task = replace(task, plan=replace(task.plan, plain=plain))
+    with embedded_round(spark, items, task, needs_paths=needs_paths) as (rows, paths):
+        if known is not None and streamed:  # the paths were unknown before: views that are not wanted are dropped
+            outside = known.list_outside_training(paths)
+            in_plain_row = F.col("augmentation") == Augmentation.NONE.value
+            yield rows.where(in_plain_row | ~F.col("image_path").isin(*outside)), paths
+        else:
+            yield rows, paths
 
 
 def _read_metadata(config: ExtractConfig, listed: Sequence[str]) -> ImageMetadata:

@@ -14,6 +14,7 @@ from cxrfeat.errors import DatasetIntegrityError
 from cxrfeat.head.inputs import COVARIATES
 from cxrfeat.io import storage
 from cxrfeat.io.schema import Reason, predictions_schema
+from cxrfeat.spark.embeddings_table import find_incomplete
 from cxrfeat.spark.summary import list_counts, list_findings
 from cxrfeat.spark.table import read_table, round_folder, write_partition
 
@@ -82,12 +83,13 @@ class PredictionsTable:
 ScoringSummary = Mapping[str, Any]
 
 
-def check(counts: pd.DataFrame, listed: Sequence[str]) -> None:
+def check(counts: pd.DataFrame, listed: Sequence[str], containers: Mapping[str, int] | None = None) -> None:
     """Check that each listed file is in exactly one round.
 
     Args:
         counts: result of :meth:`PredictionsTable.count`.
         listed: files relative to their root.
+        containers: least number of images of each container that was read as a whole.
 
     Raises:
         DatasetIntegrityError: a file has no row, or rows in several rounds.
@@ -95,7 +97,12 @@ def check(counts: pd.DataFrame, listed: Sequence[str]) -> None:
     rounds = counts.groupby("drop_file").agg(first=("first_round", "min"), last=("last_round", "max"))
     lost = sorted(set(listed).difference(rounds.index))
     repeated = sorted(rounds.index[rounds["first"] != rounds["last"]])
-    for files, problem in ((lost, "listed files have no row"), (repeated, "files are in more than one round")):
+    torn = find_incomplete(rounds.index, containers or {})
+    for files, problem in (
+        (lost, "listed files have no row"),
+        (repeated, "files are in more than one round"),
+        (torn, "containers have too few rows"),
+    ):
         if files:
             raise DatasetIntegrityError(f"{len(files)} {problem}; the first: {', '.join(files[:5])}")
 

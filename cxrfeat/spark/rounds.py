@@ -97,7 +97,7 @@ def cut_rounds(items: Sequence[ImageRef], plan: RoundPlan) -> Iterator[Sequence[
     group: list[ImageRef] = []
     images = 0
     for item in filter(is_whole, ordered):
-        expected = max(1, (item.length or 0) // TYPICAL_IMAGE_BYTES)
+        expected = estimate_images([item])
         if len(group) >= plan.slots and images + expected > plan.size:
             yield group
             group, images = [], 0
@@ -105,6 +105,11 @@ def cut_rounds(items: Sequence[ImageRef], plan: RoundPlan) -> Iterator[Sequence[
         images += expected
     if group:
         yield group
+
+
+def estimate_images(items: Sequence[ImageRef]) -> int:
+    """Return the number of images in the items; those in containers without an index are estimated by their size."""
+    return sum(max(1, (item.length or 0) // TYPICAL_IMAGE_BYTES) if is_whole(item) else 1 for item in items)
 
 
 def to_handles(spark: SparkSession, items: Sequence[ImageRef]) -> DataFrame:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 from pyspark.sql import DataFrame, SparkSession
@@ -17,22 +19,36 @@ from cxrfeat.head.predictor import Predictor
 from cxrfeat.head.thresholds import DEFAULT_RULE
 from cxrfeat.images.candidates import SUFFIXES
 from cxrfeat.io import storage
-from cxrfeat.io.refs import ImageRef
+from cxrfeat.io.refs import ImageRef, is_whole
 from cxrfeat.io.round_log import CHECKPOINT, RoundLog
 from cxrfeat.io.schema import ROW_GROUP
 from cxrfeat.labels.image_metadata import load_image_metadata
 from cxrfeat.labels.matching import ImageMatcher
 from cxrfeat.pipeline import parquet_drops
 from cxrfeat.pipeline.embed import ViewPlan
-from cxrfeat.pipeline.image_source import Listing, Source, list_drops, list_images, require_items
-from cxrfeat.spark.embedding import EmbeddingConfig, embed_files, prepare_encoder, resolve_backbone
+from cxrfeat.pipeline.image_source import ImageLister, Listing, Source, list_drops, require_items
+from cxrfeat.spark.embedding import (
+    EmbeddingConfig,
+    embedded_round,
+    note_containers,
+    prepare_encoder,
+    read_notes,
+    resolve_backbone,
+)
 from cxrfeat.spark.embeddings_table import join_metadata
 from cxrfeat.spark.job_progress import JobProgress
 from cxrfeat.spark.manifest import check_manifest
 from cxrfeat.spark.predictions_table import PredictionsTable, ScoringSummary, check, summarise
 from cxrfeat.spark.rounds import RoundPlan, run_rounds, to_handles
 from cxrfeat.spark.session import check_connectors, count_slots
-from cxrfeat.spark.worker import BroadcastHead, EmbedTask, OpenDropsTask, ScoreImagesTask, ScoreRowGroupsTask
+from cxrfeat.spark.worker import (
+    BroadcastHead,
+    EmbedTask,
+    MergeCounts,
+    OpenDropsTask,
+    ScoreImagesTask,
+    ScoreRowGroupsTask,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -74,11 +90,11 @@ class ScoreConfig:
             raise ConfigError(f"output {self.output!r} is inside the folder to score, {self.source!r}")
         object.__setattr__(self, "rounds", RoundPlan(self.round_size, self.watch))
 
-    def list_source(self, known: Set[str]) -> Listing:
-        """List the drops, or the images; files whose keys are known are not opened."""
+    def make_lister(self) -> Callable[[Set[str]], Listing]:
+        """Return the function that lists the drops, or the images."""
         if self.embedding is None:
-            return list_drops(self.source, parquet_drops.SUFFIXES)
-        return list_images(self.source, known)
+            return lambda _: list_drops(self.source, parquet_drops.SUFFIXES)
+        return ImageLister(self.source)
 
 
 def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = open_encoder) -> ScoringSummary:
@@ -95,40 +111,45 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = op
         DatasetIntegrityError: the output is inconsistent; see :func:`cxrfeat.spark.predictions_table.check`.
     """
     check_connectors(spark, config.output)
-    source = Source(config.list_source)
+    source = Source(config.make_lister())
     if config.watch is None:
         kind = ("drop", parquet_drops.SUFFIXES) if config.embedding is None else ("image", SUFFIXES)
         require_items(source.listing, config.source, *kind)
     listed = [item.key for item in source.listing.items]
+    wholes = {item.path for item in source.listing.items if is_whole(item)}
     files = read_bundle(config.head)
     head = Predictor(parse_bundle(files), config.operating_point)  # checked on the driver, where an error is one line
     shipped = BroadcastHead(spark.sparkContext.broadcast(files), config.operating_point)
     predictions = PredictionsTable(spark, config.output, head.labels)
     watching = config.watch is not None
+    task: EmbedTask | None = None
     if config.embedding is None:
         progress = JobProgress(spark.sparkContext, unit="row", watching=watching)  # the number of rows is unknown
         to_rows = _drops_scorer(spark, config.source, head, shipped, progress)
     else:
-        total = None if watching else len(listed)
+        total = None if watching or wholes else len(listed)
         progress = JobProgress(spark.sparkContext, total=total, done=predictions.count_files(), watching=watching)
         matcher = _match_metadata(config.embedding, listed)
-        to_rows = _images_scorer(spark, config.embedding, head, shipped, progress, matcher=matcher, factory=factory)
+        task = _embed_task(spark, config.embedding, head, progress, factory)
+        to_rows = _images_scorer(spark, task, head, shipped, matcher)
     check_manifest(config.output, _settings(config, head))
     _LOG.info("scoring %s with %s", config.source, head.fingerprint)
 
     log = RoundLog(storage.join(config.output, CHECKPOINT), config.source)
 
     def commit(items: Sequence[ImageRef], round_id: int) -> Mapping[str, object]:
-        predictions.write_round(to_rows(items), round_id)
+        with to_rows(items) as rows:
+            predictions.write_round(rows, round_id)
         if watching:
             predictions.write_summary(summarise(predictions.count(), head.fingerprint))
-        return {}
+        return note_containers(items, {} if task is None or task.containers is None else task.containers.value)
 
     with progress:
         run_rounds(log, replace(config.rounds, slots=count_slots(spark)), source.list_new, commit)
     _LOG.info("checking the output and writing the summary")
     counts = predictions.count()
-    check(counts, listed)
+    sizes, _ = read_notes(log.notes.values())
+    check(counts, [key for key in listed if key not in wholes], sizes)
     summary = summarise(counts, head.fingerprint)
     predictions.write_summary(summary)
     return summary
@@ -148,8 +169,8 @@ def _settings(config: ScoreConfig, head: Predictor) -> Mapping[str, object]:
 _KINDS = {True: (".parquet",), False: (".png", ".jpg", ".jpeg")}
 """Values of ``suffixes`` in ``dataset.json`` that tell drops (True) from images, whatever suffixes are read today."""
 
-_Scorer = Callable[[Sequence[ImageRef]], DataFrame]
-"""Function from the items of a round to a lazy table of :func:`cxrfeat.io.schema.scored_schema`."""
+_Scorer = Callable[[Sequence[ImageRef]], AbstractContextManager[DataFrame]]
+"""Function from the items of a round to the context of a lazy table of :func:`cxrfeat.io.schema.scored_schema`."""
 
 
 def _drops_scorer(
@@ -160,10 +181,11 @@ def _drops_scorer(
     open_drops = OpenDropsTask(root, shipped)
     score_row_groups = ScoreRowGroupsTask(root, shipped, progress.done, progress.quarantined)
 
-    def to_rows(items: Sequence[ImageRef]) -> DataFrame:
+    @contextlib.contextmanager
+    def to_rows(items: Sequence[ImageRef]) -> Iterator[DataFrame]:
         openers = min(slots, -(-len(items) // FILES_PER_OPENING_TASK))
         row_groups = to_handles(spark, items).repartition(openers).mapInArrow(open_drops, from_arrow_schema(ROW_GROUP))
-        return row_groups.repartition(slots).mapInArrow(score_row_groups, from_arrow_schema(head.schema))
+        yield row_groups.repartition(slots).mapInArrow(score_row_groups, from_arrow_schema(head.schema))
 
     return to_rows
 
@@ -178,27 +200,41 @@ def _match_metadata(config: EmbeddingConfig, listed: Sequence[str]) -> ImageMatc
     return known.matcher
 
 
-def _images_scorer(
-    spark: SparkSession,
-    config: EmbeddingConfig,
-    head: Predictor,
-    shipped: BroadcastHead,
-    progress: JobProgress,
-    *,
-    matcher: ImageMatcher | None,
-    factory: EncoderFactory,
-) -> _Scorer:
-    """Return a scorer that embeds images like the extraction, joins the metadata and scores without writing to disk."""
+def _embed_task(
+    spark: SparkSession, config: EmbeddingConfig, head: Predictor, progress: JobProgress, factory: EncoderFactory
+) -> EmbedTask:
+    """Return the function that embeds images for a head, like the extraction.
+
+    Raises:
+        CxrfeatError: the backbone or its weights are not those of the head.
+    """
     config = config.for_extractor(head.bundle.extractor)
     check_backbone(resolve_backbone(config), head.bundle.extractor)  # before any weights are downloaded
     spec = prepare_encoder(spark, config)
     head.bundle.check_extractor(spec.fingerprint)
-    embed = EmbedTask(config.images, spec, ViewPlan(), config.device, factory, progress.done, progress.quarantined)
+    return EmbedTask(
+        config.images,
+        spec,
+        ViewPlan(),
+        config.device,
+        factory,
+        progress.done,
+        progress.quarantined,
+        spark.sparkContext.accumulator({}, MergeCounts()),
+        config.image_feature,
+    )
+
+
+def _images_scorer(
+    spark: SparkSession, embed: EmbedTask, head: Predictor, shipped: BroadcastHead, matcher: ImageMatcher | None
+) -> _Scorer:
+    """Return a scorer that embeds images, joins the metadata and scores without writing to disk."""
     score_images = ScoreImagesTask(shipped)
 
-    def to_rows(items: Sequence[ImageRef]) -> DataFrame:
-        paths = [item.key for item in items]
-        images = join_metadata(spark, embed_files(spark, items, embed), matcher, paths)
-        return images.mapInArrow(score_images, from_arrow_schema(head.schema))
+    @contextlib.contextmanager
+    def to_rows(items: Sequence[ImageRef]) -> Iterator[DataFrame]:
+        with embedded_round(spark, items, embed, needs_paths=matcher is not None) as (embedded, paths):
+            images = join_metadata(spark, embedded, matcher, paths)
+            yield images.mapInArrow(score_images, from_arrow_schema(head.schema))
 
     return to_rows

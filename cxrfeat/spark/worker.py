@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from pyspark import Accumulator, Broadcast, SparkFiles, TaskContext
+from pyspark import Accumulator, AccumulatorParam, Broadcast, SparkFiles, TaskContext
 
 from cxrfeat.backbones.encoder import EncoderFactory, EncoderSpec
 from cxrfeat.backbones.weights import Weights
@@ -25,8 +25,12 @@ from cxrfeat.head.bundle import BundleFiles, parse_bundle
 from cxrfeat.head.predictor import Predictor
 from cxrfeat.io.schema import Augmentation, Status
 from cxrfeat.pipeline import parquet_drops
+from cxrfeat.pipeline.container_stream import ContainerCount
 from cxrfeat.pipeline.embed import ViewPlan, embed_batches
 from cxrfeat.pipeline.score import score_images
+
+ContainerCounts = dict[str, ContainerCount]
+"""Counts of containers by path."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class EmbedTask:
         device: requested device.
         factory: function that builds the encoder. It is called in every task, so it should cache the encoder.
         images, quarantined: progress counters, in images.
+        containers: counts of the containers that tasks read as a whole; None to count none.
+        image_feature: name of the feature with the image in TFRecord files; None tries the usual ones.
     """
 
     root: str
@@ -49,6 +55,8 @@ class EmbedTask:
     factory: EncoderFactory
     images: Accumulator[int]
     quarantined: Accumulator[int]
+    containers: Accumulator[ContainerCounts] | None = None
+    image_feature: str | None = None
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield :data:`cxrfeat.io.schema.EMBEDDED` batches for :data:`cxrfeat.io.schema.HANDLE` batches."""
@@ -56,11 +64,35 @@ class EmbedTask:
         cpus = context.cpus() if context else 1
         encoder = self.factory(_with_local_weights(self.spec), task_device(self.device), cpus)
         _freeze_loaded_objects()
-        embedded = embed_batches(batches, encoder=encoder, root=self.root, plan=self.plan, decode_threads=cpus)
+        embedded = embed_batches(
+            batches,
+            encoder=encoder,
+            root=self.root,
+            plan=self.plan,
+            decode_threads=cpus,
+            image_feature=self.image_feature,
+            report=self._report,
+        )
         for rows in embedded:
             self.images.add(rows.column("augmentation").to_pylist().count(Augmentation.NONE))  # one per image
             self.quarantined.add(rows.column("status").to_pylist().count(Status.QUARANTINED))
             yield rows
+
+    def _report(self, count: ContainerCount) -> None:
+        if self.containers is not None:
+            self.containers.add({count.path: count})
+
+
+class MergeCounts(AccumulatorParam[ContainerCounts]):
+    """Merge counts by container, so that a task that Spark repeats is not counted twice."""
+
+    def zero(self, value: ContainerCounts) -> ContainerCounts:
+        """Return no counts."""
+        return {}
+
+    def addInPlace(self, value1: ContainerCounts, value2: ContainerCounts) -> ContainerCounts:  # noqa: N802
+        """Return the counts of both."""
+        return {**value1, **value2}
 
 
 @dataclass(frozen=True)

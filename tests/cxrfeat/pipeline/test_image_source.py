@@ -10,7 +10,7 @@ import pytest
 from cxrfeat.errors import ConfigError
 from cxrfeat.images.candidates import Candidate, classify
 from cxrfeat.io.skipped import Skipped
-from cxrfeat.pipeline.image_source import list_drops, list_images, require_items
+from cxrfeat.pipeline.image_source import ImageLister, list_drops, require_items
 
 DICOM = bytes(128) + b"DICM" + b"rest"
 
@@ -22,7 +22,7 @@ def write(root: Path, name: str, content: bytes = b"x") -> None:
 
 
 def keys(root: Path) -> list[str]:
-    return [item.key for item in list_images(str(root)).items]
+    return [item.key for item in ImageLister(str(root))().items]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_dicom_is_found_without_a_suffix(tmp_path: Path) -> None:
     for name in ("README", "1.2.840.98", "short"):
         write(tmp_path, name, DICOM[:131])
     write(tmp_path, "DICOMDIR", DICOM)
-    listing = list_images(str(tmp_path))
+    listing = ImageLister(str(tmp_path))()
     assert [item.key for item in listing.items] == ["1.2.840.99", "IM0", "study/a.ima"]
     assert dict(listing.skipped.counts) == {"no suffix": 3, ".98": 1}
     assert listing.skipped.examples["no suffix"] == "DICOMDIR"
@@ -56,7 +56,7 @@ def test_known_files_are_not_opened_again(tmp_path: Path) -> None:
     """A file without a suffix that an earlier round has taken stays an item, whatever is in it now."""
     write(tmp_path, "IM0", b"changed")
     assert keys(tmp_path) == []
-    assert [item.key for item in list_images(str(tmp_path), {"IM0"}).items] == ["IM0"]
+    assert [item.key for item in ImageLister(str(tmp_path))({"IM0"}).items] == ["IM0"]
 
 
 def test_everything_else_is_counted_with_an_example(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_everything_else_is_counted_with_an_example(tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to("gone")
     (tmp_path / "dangling.png").symlink_to("gone")
     os.mkfifo(tmp_path / "fifo")
-    listing = list_images(str(tmp_path))
+    listing = ImageLister(str(tmp_path))()
     assert [item.key for item in listing.items] == ["dangling.png", "x.png"]
     assert dict(listing.skipped.counts) == {".csv": 2, ".txt": 1, "hidden": 2}
     assert listing.skipped.examples == {".csv": "a.csv", ".txt": "c.txt", "hidden": ".DS_Store"}
@@ -76,7 +76,7 @@ def test_folders_that_are_mostly_skipped_are_named(tmp_path: Path) -> None:
     """More than half: of the root, and of a folder in it, with everything below; exactly half is not."""
     for name in ("good/1.png", "good/2.csv", "bad/1.png", "bad/x/2.csv", "bad/x/3.csv", ".hidden"):
         write(tmp_path, name)
-    skipped = list_images(str(tmp_path)).skipped
+    skipped = ImageLister(str(tmp_path))().skipped
     assert skipped.list_mostly_skipped() == [(".", 3, 5), ("bad", 2, 3)]
     total = Skipped()
     total.merge(skipped)
@@ -98,4 +98,4 @@ def test_an_empty_listing_says_what_is_there(tmp_path: Path) -> None:
     """The error of a folder without images counts what it has instead."""
     write(tmp_path, "a.csv")
     with pytest.raises(ConfigError, match=r"no image found in .*; expected \.png files .*; it has 1 \.csv \(a\.csv\)"):
-        require_items(list_images(str(tmp_path)), str(tmp_path), "image", (".png",))
+        require_items(ImageLister(str(tmp_path))(), str(tmp_path), "image", (".png",))

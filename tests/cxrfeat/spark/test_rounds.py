@@ -14,7 +14,7 @@ from cxrfeat.errors import ConfigError
 from cxrfeat.io import storage
 from cxrfeat.io.refs import ImageRef
 from cxrfeat.io.round_log import RoundLog
-from cxrfeat.pipeline.image_source import Source, list_images
+from cxrfeat.pipeline.image_source import ImageLister, Source
 from cxrfeat.spark.rounds import TYPICAL_IMAGE_BYTES, RoundPlan, cut_rounds, run_rounds
 
 Table = dict[int, list[str]]
@@ -39,7 +39,7 @@ def run(folder: Path, table: Table, size: int = 3, watch: float | None = None) -
         return {"images": len(items)}
 
     log = RoundLog(str(folder / "checkpoint"), root)
-    run_rounds(log, RoundPlan(size, watch), Source(lambda known: list_images(root, known)).list_new, commit)
+    run_rounds(log, RoundPlan(size, watch), Source(ImageLister(root)).list_new, commit)
 
 
 def all_keys(table: Table) -> list[str]:
@@ -174,7 +174,7 @@ def test_known_items_are_not_listed_again() -> None:
 
     def lister(known: Set[str]) -> Any:
         calls.append(known)
-        return list_images("tests/cxrfeat/io")
+        return ImageLister("tests/cxrfeat/io")()
 
     source = Source(lister)
     assert source.list_new({"a"}) == []
