@@ -58,8 +58,13 @@ def read_zip(stream: IO[bytes], size: int) -> Iterator[ArchiveEntry]:
         ArchiveError: the index or a member's header is damaged or missing; the message says where.
     """
     try:
-        _check_index(stream, size)
+        declared = _check_index(stream, size)
         infos = zipfile.ZipFile(stream).infolist()
+        stream.seek(0)
+        has_members = stream.read(4) == _LOCAL_SIGNATURE
+        # The library believes the size of the index, whatever number of members it declares.
+        if len(infos) != declared or (has_members and not infos):
+            raise zipfile.BadZipFile(f"the index has {len(infos)} members and declares {declared}")  # noqa: TRY301
     except zipfile.BadZipFile as error:
         yield from _scan(stream, str(error))
         return
@@ -151,8 +156,8 @@ def _read_descriptor(stream: ByteStream) -> int:
     return int.from_bytes(head[4:] if head.startswith(_DESCRIPTOR_SIGNATURE) else head[:4], "little")
 
 
-def _check_index(stream: IO[bytes], size: int) -> None:
-    """Check the size of the index before the standard library reads it into memory.
+def _check_index(stream: IO[bytes], size: int) -> int:
+    """Check the size of the index before the standard library reads it into memory, and return its number of members.
 
     Raises:
         BadZipFile: the archive has no index.
@@ -164,6 +169,7 @@ def _check_index(stream: IO[bytes], size: int) -> None:
     index_bytes = cast("int", end[zipfile._ECD_SIZE])  # type: ignore[attr-defined]
     if index_bytes > min(_MAX_INDEX_BYTES, size):
         raise ArchiveError(Reason.CORRUPT_ARCHIVE, f"index of {index_bytes} bytes; the limit is {_MAX_INDEX_BYTES}")
+    return cast("int", end[zipfile._ECD_ENTRIES_TOTAL])  # type: ignore[attr-defined]
 
 
 def _scan(stream: ByteStream, problem: str) -> Iterator[ArchiveEntry]:
