@@ -12,6 +12,9 @@ from cxrfeat.io.schema import Reason
 MAX_MEMBER_BYTES = 512 * 1024**2
 """Size limit of one member, as of one file."""
 
+MAX_OFFSET = 1 << 60
+"""Largest size that is taken for a size; file systems take no offset much larger."""
+
 MAX_MEMBERS = 2_000_000
 """Limit of the entries of one container."""
 

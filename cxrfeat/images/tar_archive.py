@@ -11,7 +11,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
-from cxrfeat.images.archive_entries import ArchiveEntry, ArchiveError, ByteStream, check_end, check_size, read_exactly
+from cxrfeat.images.archive_entries import (
+    MAX_OFFSET,
+    ArchiveEntry,
+    ArchiveError,
+    ByteStream,
+    check_end,
+    check_size,
+    read_exactly,
+)
 from cxrfeat.io.schema import Reason
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -111,7 +119,7 @@ def _read_header(stream: ByteStream, start: int, number: int) -> _Header | None:
             return None
         except tarfile.HeaderError as error:
             raise ArchiveError(Reason.CORRUPT_ARCHIVE, f"{where}: {error}") from error
-        if info.size < 0 or (info.type in _EXTENDED and info.size > _MAX_EXTENDED_HEADER):
+        if not 0 <= info.size <= MAX_OFFSET or (info.type in _EXTENDED and info.size > _MAX_EXTENDED_HEADER):
             raise ArchiveError(Reason.CORRUPT_ARCHIVE, f"{where}: impossible size {info.size}")
         if info.type not in _EXTENDED:
             break
@@ -151,6 +159,6 @@ def _parse_pax(content: bytes, where: str) -> dict[bytes, bytes]:
 
 
 def _parse_size(text: bytes, where: str) -> int:
-    if not text.isdigit() or len(text) > 18:
+    if not text.isdigit() or len(text) > 18 or int(text) > MAX_OFFSET:
         raise ArchiveError(Reason.CORRUPT_ARCHIVE, f"{where}: impossible size {text[:20]!r}")
     return int(text)

@@ -14,7 +14,15 @@ from typing import NamedTuple
 import google_crc32c
 
 from cxrfeat.errors import ImageError
-from cxrfeat.images.archive_entries import ArchiveEntry, ArchiveError, ByteStream, check_end, check_size, read_exactly
+from cxrfeat.images.archive_entries import (
+    MAX_OFFSET,
+    ArchiveEntry,
+    ArchiveError,
+    ByteStream,
+    check_end,
+    check_size,
+    read_exactly,
+)
 from cxrfeat.io.schema import Reason
 
 IMAGE_FEATURES = ("image", "image/encoded", "image_raw", "image_bytes", "encoded_image", "jpeg", "png")
@@ -88,7 +96,7 @@ def _read_length(stream: ByteStream, number: int, offset: int) -> int | None:
     if len(head) < _HEAD.size:
         raise ArchiveError(Reason.TRUNCATED_ARCHIVE, f"{where}: {len(head)} bytes left; expected {_HEAD.size}")
     length, checksum = _HEAD.unpack(head)
-    if mask_crc(head[:8]) != checksum:
+    if mask_crc(head[:8]) != checksum or length > MAX_OFFSET:
         raise ArchiveError(Reason.CORRUPT_ARCHIVE, f"{where}: wrong CRC32C of the length {length}")
     return int(length)
 

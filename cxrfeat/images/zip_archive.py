@@ -19,6 +19,7 @@ from cxrfeat.images.archive_entries import (
     ArchiveEntry,
     ArchiveError,
     ByteStream,
+    check_end,
     check_size,
     read_exactly,
 )
@@ -66,7 +67,7 @@ def read_zip(stream: IO[bytes], size: int) -> Iterator[ArchiveEntry]:
         if len(infos) != declared or (has_members and not infos):
             raise zipfile.BadZipFile(f"the index has {len(infos)} members and declares {declared}")  # noqa: TRY301
     except zipfile.BadZipFile as error:
-        yield from _scan(stream, str(error))
+        yield from _scan(stream, size, str(error))
         return
     except (NotImplementedError, ValueError, struct.error, zlib.error, OverflowError) as error:
         raise ArchiveError(Reason.CORRUPT_ARCHIVE, f"the index cannot be read: {error}") from error
@@ -74,7 +75,11 @@ def read_zip(stream: IO[bytes], size: int) -> Iterator[ArchiveEntry]:
         name = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437", "replace")
         if not info.is_dir():
             local = _Local(name, info.flag_bits, info.compress_type, info.CRC, info.compress_size, info.file_size)
-            yield _to_entry(stream, info.header_offset, local)
+            entry = _to_entry(stream, info.header_offset, local)
+            if not 0 <= info.header_offset <= info.header_offset + info.compress_size <= size:
+                place = f"{info.compress_size} bytes at byte {info.header_offset} of {size}"
+                entry = entry._replace(offset=0, length=0, problem=(Reason.CORRUPT, f"impossible place: {place}"))
+            yield entry
 
 
 def read_zip_member(stream: ByteStream, offset: int, length: int) -> ArchiveEntry:
@@ -172,7 +177,7 @@ def _check_index(stream: IO[bytes], size: int) -> int:
     return cast("int", end[zipfile._ECD_ENTRIES_TOTAL])  # type: ignore[attr-defined]
 
 
-def _scan(stream: ByteStream, problem: str) -> Iterator[ArchiveEntry]:
+def _scan(stream: ByteStream, size: int, problem: str) -> Iterator[ArchiveEntry]:
     """Yield the members of an archive without an index, one after the other, and end with an error.
 
     Raises:
@@ -190,9 +195,7 @@ def _scan(stream: ByteStream, problem: str) -> Iterator[ArchiveEntry]:
             stored = local.stored
             if local.flags & _SIZES_FOLLOW and not stored and local.method == zipfile.ZIP_DEFLATED:
                 stored = _measure(stream, local.data)
-            stream.seek(local.data + stored - 1 if stored else local.data)
-            if stored:
-                read_exactly(stream, 1, f"data of the member at byte {offset}")
+            check_end(local.data + stored, size, f"the member at byte {offset}")
         except ArchiveError as error:
             raise ArchiveError(error.reason, f"{problem}; after {count} members: {error}") from error
         if not local.name.endswith(b"/"):
