@@ -101,7 +101,8 @@ class ImageLister:
             items += listing.items
             skipped.merge(listing.skipped)
         for item in items:
-            skipped.take(item.key)
+            if not is_whole(item):  # its images are counted when it is read
+                skipped.take(item.key)
         return Listing(sorted(items, key=lambda item: item.key), skipped)
 
     def _index(self, path: str) -> ContainerListing:

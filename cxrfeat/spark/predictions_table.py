@@ -14,8 +14,9 @@ from cxrfeat.errors import DatasetIntegrityError
 from cxrfeat.head.inputs import COVARIATES
 from cxrfeat.io import storage
 from cxrfeat.io.schema import Reason, predictions_schema
+from cxrfeat.io.skipped import Skipped
 from cxrfeat.spark.embeddings_table import find_incomplete
-from cxrfeat.spark.summary import list_counts, list_findings
+from cxrfeat.spark.summary import list_counts, list_findings, list_skipped, summarise_skipped
 from cxrfeat.spark.table import read_table, round_folder, write_partition
 
 SUMMARY = "summary.json"
@@ -107,8 +108,14 @@ def check(counts: pd.DataFrame, listed: Sequence[str], containers: Mapping[str, 
             raise DatasetIntegrityError(f"{len(files)} {problem}; the first: {', '.join(files[:5])}")
 
 
-def summarise(counts: pd.DataFrame, head: str) -> ScoringSummary:
-    """Return the totals of :meth:`PredictionsTable.count`; ``head`` is the head's fingerprint."""
+def summarise(counts: pd.DataFrame, head: str, skipped: Skipped) -> ScoringSummary:
+    """Return the totals of :meth:`PredictionsTable.count`.
+
+    Args:
+        counts: the counts.
+        head: the head's fingerprint.
+        skipped: files that are not images, or not drops.
+    """
     scored = counts[counts["reason"].isna()]
     quarantined = counts[counts["reason"].notna()]
     # Rows that the extraction quarantined are listed, but they are not an error of the drops.
@@ -128,6 +135,7 @@ def summarise(counts: pd.DataFrame, head: str) -> ScoringSummary:
             "quarantined": int(quarantined["rows"].sum()),
             "files_of_unknown_length": int(quarantined["rows"].isna().sum()),
         },
+        "skipped": summarise_skipped(skipped),
         "reasons": {str(reason): int(rows) for reason, rows in by_reason.sort_values(ascending=False).items()},
         "imputed": {name: int(scored[name].sum()) for name in COVARIATES},
         "positives": {
@@ -160,6 +168,7 @@ def _lines(summary: ScoringSummary) -> Iterator[str]:
         f"; {rows['files_of_unknown_length']:,} files of unknown length" if rows["files_of_unknown_length"] else ""
     )
     yield from list_counts("quarantine", summary["reasons"])
+    yield from list_skipped(summary["skipped"])
     yield from list_counts("imputed", {name: count for name, count in summary["imputed"].items() if count})
     yield "positives   per label, at the thresholds of the operating point"
     yield from list_findings(summary["positives"])

@@ -141,16 +141,19 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = op
         with to_rows(items) as rows:
             predictions.write_round(rows, round_id)
         if watching:
-            predictions.write_summary(summarise(predictions.count(), head.fingerprint))
+            _, skipped = read_notes(log.notes.values())
+            skipped.merge(source.listing.skipped)
+            predictions.write_summary(summarise(predictions.count(), head.fingerprint, skipped))
         return note_containers(items, {} if task is None or task.containers is None else task.containers.value)
 
     with progress:
         run_rounds(log, replace(config.rounds, slots=count_slots(spark)), source.list_new, commit)
     _LOG.info("checking the output and writing the summary")
     counts = predictions.count()
-    sizes, _ = read_notes(log.notes.values())
+    sizes, skipped = read_notes(log.notes.values())
+    skipped.merge(source.listing.skipped)
     check(counts, [key for key in listed if key not in wholes], sizes)
-    summary = summarise(counts, head.fingerprint)
+    summary = summarise(counts, head.fingerprint, skipped)
     predictions.write_summary(summary)
     return summary
 

@@ -45,7 +45,7 @@ def write_summary(
     summary = {
         "extractor": extractor,
         "images": _summarise_images(index),
-        "skipped": _summarise_skipped(skipped),
+        "skipped": summarise_skipped(skipped),
         "metadata": {
             **_summarise_metadata(lines, len(without_image)),
             "columns": known.metadata.column_map.name if known else None,
@@ -90,7 +90,8 @@ def describe_unmatched(summary: ExtractionSummary, limit: float) -> str | None:
     return None
 
 
-def _summarise_skipped(skipped: Skipped) -> dict[str, Any]:
+def summarise_skipped(skipped: Skipped) -> dict[str, Any]:
+    """Return the number of files that were not taken, by kind with an example, and the folders with mostly such."""
     counts = sorted(skipped.counts.items(), key=lambda item: (-item[1], item[0]))
     return {
         "files": skipped.counts.total(),
