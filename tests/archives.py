@@ -88,7 +88,7 @@ def example_class() -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
 
 
-def example_bytes(values: Mapping[str, bytes | int | float | list[int]]) -> bytes:
+def example_bytes(values: Mapping[str, Any]) -> bytes:
     """Return a serialised ``tf.train.Example``."""
     example = example_class()()
     for name, value in values.items():

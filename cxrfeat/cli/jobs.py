@@ -48,6 +48,11 @@ def add_metadata_options(group: argparse._ArgumentGroup, help_text: str) -> None
     """Add the options that give the images their metadata."""
     group.add_argument("--metadata", nargs="+", default=(), metavar="CSV[.gz]", help=help_text)
     group.add_argument(
+        "--webdataset-metadata",
+        action="store_true",
+        help="without --metadata: fields of the .json and .cls files beside the images in tar archives",
+    )
+    group.add_argument(
         "--image-feature",
         metavar="NAME",
         help="feature with the encoded image in TFRecord files (default: image, image/encoded, image_raw, …)",

@@ -12,16 +12,16 @@ import io
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import IO, NamedTuple, cast
 
 from cxrfeat.errors import ImageError
 from cxrfeat.images.archive_entries import MAX_MEMBERS, ArchiveEntry, ArchiveError, ByteStream, to_key
 from cxrfeat.images.candidates import DICOM_START, Candidate, classify, is_dicom
 from cxrfeat.images.tar_archive import read_tar, read_tar_member
-from cxrfeat.images.tfrecord import find_image, parse_example, read_tfrecord, read_tfrecords
+from cxrfeat.images.tfrecord import RECORD_HEAD_BYTES, find_image, parse_example, read_tfrecord, read_tfrecords
 from cxrfeat.images.zip_archive import read_zip, read_zip_member
 from cxrfeat.io import storage
+from cxrfeat.io.container_names import ContainerKind, kind_of
 from cxrfeat.io.listing import is_hidden, suffix_of
 from cxrfeat.io.refs import ImageRef
 from cxrfeat.io.schema import Reason
@@ -33,43 +33,8 @@ _MAX_PADDING = 64 * _CHUNK
 """Bytes after the end of a tar archive that are read to check the sum of a gzip stream."""
 
 
-class ContainerKind(StrEnum):
-    """Format of a container."""
-
-    TAR = "tar"
-    ZIP = "zip"
-    TFRECORD = "tfrecord"
-
-
-_SUFFIXES = {
-    ".tar.gz": ContainerKind.TAR,
-    ".tgz": ContainerKind.TAR,
-    ".tar": ContainerKind.TAR,
-    ".zip": ContainerKind.ZIP,
-    **{
-        f"{suffix}{gz}": ContainerKind.TFRECORD
-        for suffix in (".tfrec", ".tfrecord", ".tfrecords")
-        for gz in ("", ".gz")
-    },
-}
-
-_LAST_SUFFIXES = frozenset(map(suffix_of, (f"x{suffix}" for suffix in _SUFFIXES)))
-
 _NOT_READ = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 """Suffixes of other archives, which are refused as members as well."""
-
-
-def kind_of(path: str) -> ContainerKind | None:
-    """Return the format of a container by its suffix; None for other files.
-
-    Example:
-        >>> str(kind_of("images_001.tar.gz")), str(kind_of("a/x.ZIP")), kind_of("a.png")
-        ('tar', 'zip', None)
-    """
-    if suffix_of(path) not in _LAST_SUFFIXES:  # nearly all files
-        return None
-    name = path.rpartition("/")[2].lower()
-    return next((kind for suffix, kind in _SUFFIXES.items() if name.endswith(suffix) and name != suffix), None)
 
 
 @dataclass
@@ -317,3 +282,62 @@ def _make_unique(key: str, seen: set[str]) -> str:
         unique = f"{key}#{number}"
     seen.add(unique)
     return unique
+
+
+def read_small_members(
+    root: str, path: str, suffixes: tuple[str, ...], max_bytes: int
+) -> Iterator[tuple[str, bytes | None]]:
+    """Yield the key of each member, with the contents if it has one of the suffixes and is neither larger nor damaged.
+
+    Raises:
+        OSError: the error is not caused by the file itself.
+    """
+    try:
+        with storage.open_stream(storage.locate(root, path)) as file:
+            for entry in _open_entries(path, file):
+                key = to_key(entry.name)
+                content: bytes | ImageError | None = None
+                if suffix_of(key.rpartition("/")[2]) in suffixes and entry.length <= max_bytes and not entry.problem:
+                    content = _read_or_error(entry)
+                yield key, content if isinstance(content, bytes) and len(content) <= max_bytes else None
+    except (ArchiveError, EOFError, zlib.error, OSError) as error:
+        _fault(path, error)  # the images of the container tell of it
+
+
+def read_record_integers(root: str, path: str) -> Iterator[tuple[str, dict[str, int]]]:
+    """Yield the number of each record of a TFRecord file and its features with one integer; damaged ones are left out.
+
+    The bytes of images are not read, unless the file is gzipped.
+
+    Raises:
+        OSError: the error is not caused by the file itself.
+    """
+    try:
+        with storage.open_stream(storage.locate(root, path)) as file:
+            for entry in _open_entries(path, file):
+                try:
+                    if isinstance(entry.read, _ReadOnce):
+                        data = entry.read(None)
+                        features = parse_example(io.BytesIO(data), 0, len(data))
+                    else:
+                        features = parse_example(file, entry.offset + RECORD_HEAD_BYTES, entry.length)
+                except ArchiveError:
+                    raise
+                except ImageError:
+                    continue  # its own row tells of it
+                single = {name: found.integers[0] for name, found in features.items() if len(found.integers) == 1}
+                yield to_key(entry.name), single
+    except (ArchiveError, EOFError, zlib.error, OSError) as error:
+        _fault(path, error)
+
+
+def _open_entries(path: str, file: IO[bytes]) -> Iterator[ArchiveEntry]:
+    """Return the entries of an open container, gzipped or not."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    start = file.read(len(_GZIP_MAGIC))
+    file.seek(0)
+    if start != _GZIP_MAGIC:
+        return _entries(path, file, size)
+    stream = cast("ByteStream", gzip.GzipFile(fileobj=file))
+    return (entry._replace(read=_ReadOnce(entry.read)) for entry in _entries(path, stream, None))

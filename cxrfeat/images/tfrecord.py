@@ -31,6 +31,8 @@ IMAGE_FEATURES = ("image", "image/encoded", "image_raw", "image_bytes", "encoded
 _HEAD = struct.Struct("<Q4s")
 """Length of the data, and the checksum of those eight bytes; the data follow, and their checksum."""
 
+RECORD_HEAD_BYTES = _HEAD.size
+
 _CHECKSUM_BYTES = 4
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import pyarrow.compute as pc
 
 from cxrfeat.io.schema import Split
-from cxrfeat.labels.columns import load_column_map
+from cxrfeat.labels.columns import ColumnMap, load_column_map
 from cxrfeat.labels.matching import ImageMatcher
-from cxrfeat.labels.metadata import Metadata, read_metadata
+from cxrfeat.labels.metadata import Metadata, parse_records, read_metadata
 from cxrfeat.labels.official_lists import OfficialLists, read_lists
 from cxrfeat.labels.splits import SplitRule, assign_splits
+from cxrfeat.labels.table_text import Records
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def load_image_metadata(
     images: Sequence[str],
     *,
     columns: str | None = None,
+    records: tuple[Records, ColumnMap] | None = None,
     rule: SplitRule | None = None,
     max_unmatched: float = 1.0,
 ) -> ImageMetadata:
@@ -50,6 +52,7 @@ def load_image_metadata(
         locations: one table, or several that are joined.
         images: paths of all images, relative to the images root.
         columns: TOML file with a column map; None recognises a known dialect.
+        records: records and their column map to use instead of tables; None reads the tables.
         rule: rule that assigns the splits; None: by the table's own column or a hash of the patient.
         max_unmatched: largest share of images that may be in neither list, 0 to 1.
 
@@ -61,7 +64,10 @@ def load_image_metadata(
     lists: OfficialLists | None = None
     if rule.train_val_list is not None and rule.test_list is not None:
         lists = read_lists(rule.train_val_list, rule.test_list)
-    metadata = read_metadata(locations, load_column_map(columns) if columns else None)
+    if records is not None:
+        metadata = parse_records(*records, records[0].location)
+    else:
+        metadata = read_metadata(locations, load_column_map(columns) if columns else None)
     messages = [f"metadata columns: {metadata.column_map.name}"]
     if lists is not None:
         messages += lists.check(images, metadata.lines, max_unmatched)

@@ -9,6 +9,7 @@ from enum import StrEnum
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrfeat.io.container_names import inner_path
 from cxrfeat.io.schema import METADATA, Status
 
 SUFFIXES = frozenset(("png", "jpg", "jpeg", "dcm", "dicom", "tif", "tiff", "bmp"))
@@ -30,7 +31,11 @@ class ImageMatcher:
     A table with folders is matched by path, relative to the images root; folders that all its paths share may be
     absent from the root, and folders that all images share may be absent from the table. A table without folders, and
     one whose paths fit no image, is matched by file name, where the name is unique among the images and in the table.
-    In both cases, an exact match comes first; without one, the suffix is ignored where that leaves the name unique.
+    Images in containers are matched by their whole path, or by the path inside their container. In all cases, an exact
+    match comes first; without one, the suffix is ignored where that leaves the name unique.
+
+    Images of a container without an index are known only when it is read: the way of matching is chosen again while
+    none of the images known so far matches by path.
 
     Attributes:
         by_path: True if images are matched by path.
@@ -46,18 +51,24 @@ class ImageMatcher:
         """
         self._lines = lines
         self._accepted = pc.equal(lines["status"], Status.OK.value).to_pylist()
-        images = list(dict.fromkeys(listed))
-        paths = lines["image_path"].to_pylist()
-        self.stripped, self._image_prefix = _find_prefixes(paths, images)
+        self._choose_keys(dict.fromkeys(listed))
+
+    def _choose_keys(self, images: Iterable[str]) -> None:
+        """Choose how images are matched, and index the lines and the images accordingly."""
+        images = list(images)
+        paths = self._lines["image_path"].to_pylist()
+        self.stripped, self._image_prefix, self._inside = _find_prefixes(paths, images)
         self.by_path = self.stripped is not None
-        values = paths if self.by_path else lines["image_index"].to_pylist()
+        values = paths if self.by_path else self._lines["image_index"].to_pylist()
         keys = [None if value is None else value.removeprefix(self.stripped or "") for value in values]
         self._exact = _index(keys)  # path or file name → lines
         self._stems = _index([None if key is None else strip_suffix(key) for key in keys])
-        self._known: set[str] = set()
+        self._known: dict[str, None] = {}
         self._images: Counter[str] = Counter()  # path or file name → number of images
         self._image_stems: Counter[str] = Counter()
+        self._may_match_by_path = False
         self._count(images)
+        self._may_match_by_path = not self.by_path and any(path is not None for path in paths)
 
     def match(self, images: Sequence[str]) -> pa.Table:
         """Return one row per image: its path, the columns of its metadata line, and ``metadata_status``.
@@ -98,7 +109,9 @@ class ImageMatcher:
 
     def _key(self, image: str) -> str:
         """Return the part of an image path that identifies it in the table."""
-        return image.removeprefix(self._image_prefix) if self.by_path else image.rpartition("/")[2]
+        if not self.by_path:
+            return image.rpartition("/")[2]
+        return (inner_path(image) if self._inside else image).removeprefix(self._image_prefix)
 
     def _find(self, image: str) -> tuple[int | None, MetadataStatus]:
         """Return the line of an image, and the outcome."""
@@ -120,9 +133,13 @@ class ImageMatcher:
 
     def _count(self, images: Iterable[str]) -> None:
         """Count the names of images that are new."""
-        for image in images:
+        new = [image for image in images if image not in self._known]
+        if new and self._may_match_by_path:
+            self._choose_keys(dict.fromkeys([*self._known, *new]))
+            return
+        for image in new:
             if image not in self._known:
-                self._known.add(image)
+                self._known[image] = None
                 key = self._key(image)
                 self._images[key] += 1
                 self._image_stems[strip_suffix(key)] += 1
@@ -153,22 +170,26 @@ def strip_suffix(name: str) -> str:
     return stem if stem and suffix.lower() in SUFFIXES else name
 
 
-def _find_prefixes(paths: Sequence[str | None], images: Sequence[str]) -> tuple[str | None, str]:
+def _find_prefixes(paths: Sequence[str | None], images: Sequence[str]) -> tuple[str | None, str, bool]:
     """Return the leading folders to leave out of the table's paths and of the images' paths, so that most images match.
 
-    The first is None if the table has no folders, or if no image matches by path.
+    The first is None if the table has no folders, or if no image matches by path. The last is True if the images' paths
+    are those inside their containers.
     """
     known = {path for path in paths if path is not None}
-    if not known:
-        return None, ""
     best = 0
-    chosen: tuple[str | None, str] = None, ""
-    for image_prefix in _prefixes(images):
-        targets = {strip_suffix(image.removeprefix(image_prefix)) for image in images}
-        for prefix in _prefixes(known):
-            matches = sum(strip_suffix(path.removeprefix(prefix)) in targets for path in known)
-            if matches > best:
-                best, chosen = matches, (prefix, image_prefix)
+    chosen: tuple[str | None, str, bool] = None, "", False
+    if not known:
+        return chosen
+    inner = [inner_path(image) for image in images]
+    # Paths inside containers come first: the next containers have other names, but the same folders.
+    for inside, places in ((True, inner if inner != images else []), (False, images)):
+        for image_prefix in _prefixes(places):
+            targets = {strip_suffix(place.removeprefix(image_prefix)) for place in places}
+            for prefix in _prefixes(known):
+                matches = sum(strip_suffix(path.removeprefix(prefix)) in targets for path in known)
+                if matches > best:
+                    best, chosen = matches, (prefix, image_prefix, inside)
     return chosen
 
 

@@ -113,7 +113,20 @@ def read_metadata(locations: Sequence[str], column_map: ColumnMap | None = None)
         tuple(dict.fromkeys(name for table in tables for name in table.header)) if len(tables) > 1 else tables[0].header
     )
     column_map = column_map or recognise(header, where)
-    records = join_tables(tables, column_map.image)
+    return parse_records(join_tables(tables, column_map.image), column_map, where)
+
+
+def parse_records(records: Records, column_map: ColumnMap, where: str) -> Metadata:
+    """Return the metadata in the records of a table.
+
+    Args:
+        records: the records.
+        column_map: columns of the table.
+        where: name of the table for messages.
+
+    Raises:
+        MetadataError: the table lacks the image column, or has a column twice.
+    """
     found = column_map.find(records.header, where)
     places = {name: records.header.index(column) for name, column in found.items()}
     errors = CellErrors()

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from cxrfeat.errors import ConfigError
 from cxrfeat.images.candidates import DICOM_START, Candidate, classify, is_dicom
-from cxrfeat.images.containers import ContainerListing, index_container, kind_of
+from cxrfeat.images.containers import ContainerListing, index_container
 from cxrfeat.io import storage
+from cxrfeat.io.container_names import kind_of
 from cxrfeat.io.listing import suffix_of, walk
 from cxrfeat.io.refs import ImageRef, is_whole
 from cxrfeat.io.skipped import HIDDEN, Skipped

@@ -27,6 +27,10 @@ from cxrfeat.io import storage
 from cxrfeat.io.refs import ImageRef, is_whole, to_table
 from cxrfeat.io.schema import EMBEDDED
 from cxrfeat.io.skipped import Skipped
+from cxrfeat.labels.columns import load_column_map
+from cxrfeat.labels.image_metadata import ImageMetadata, load_image_metadata
+from cxrfeat.labels.splits import SplitRule
+from cxrfeat.pipeline.container_metadata import read_container_metadata
 from cxrfeat.spark.session import count_slots
 from cxrfeat.spark.worker import ContainerCounts, EmbedTask, SliceTask
 
@@ -59,6 +63,7 @@ class EmbeddingConfig:
         input_size: height and width of the network's input in pixels; None for the backbone's default.
         fit: how an image becomes a square; None for the backbone's default.
         image_feature: name of the feature with the image in TFRecord files; None tries the usual ones.
+        webdataset_metadata: take the fields of images in tar archives from their ``.json`` and ``.cls`` neighbours.
         engine: library that runs the network; None for torch, or for openvino if the network is quantised.
     """
 
@@ -73,16 +78,19 @@ class EmbeddingConfig:
     input_size: int | None = None
     fit: Fit | None = None
     image_feature: str | None = None
+    webdataset_metadata: bool = False
     engine: Engine | None = None
 
     def __post_init__(self) -> None:
         """Qualify the images folder.
 
         Raises:
-            ConfigError: columns without metadata.
+            ConfigError: columns without metadata, or two sources of metadata.
         """
-        if self.columns is not None and not self.metadata:
+        if self.columns is not None and not self.metadata and not self.webdataset_metadata:
             raise ConfigError("--columns needs --metadata, whose columns it describes")
+        if self.metadata and self.webdataset_metadata:
+            raise ConfigError("--metadata and --webdataset-metadata cannot be combined")
         object.__setattr__(self, "images", storage.qualify(self.images))
 
     def for_extractor(self, extractor: str) -> EmbeddingConfig:
@@ -139,6 +147,43 @@ def embed_files(spark: SparkSession, items: Sequence[ImageRef], task: EmbedTask)
     slices = tuple(map(to_table, slice_items(items, count_slots(spark), batch_size)))
     numbers = spark.range(0, len(slices), 1, max(1, len(slices)))  # one per task: the closure has the items
     return numbers.mapInArrow(SliceTask(slices, task), from_arrow_schema(EMBEDDED))
+
+
+def load_metadata(
+    config: EmbeddingConfig,
+    items: Sequence[ImageRef],
+    *,
+    rule: SplitRule | None = None,
+    max_unmatched: float = 1.0,
+) -> ImageMetadata | None:
+    """Read the metadata of a job: of its tables, or without any of its TFRecord files and WebDataset shards.
+
+    Args:
+        config: settings of the job.
+        items: items that exist now.
+        rule: rule that assigns the splits.
+        max_unmatched: largest share of images that may be in neither official list.
+
+    Raises:
+        ConfigError: a table does not exist, or the lists do not belong to the images.
+        MetadataError: a table is unusable.
+    """
+    records = None
+    if not config.metadata:
+        column_map = load_column_map(config.columns) if config.columns else None
+        with storage.as_config_error(config.images):
+            records = read_container_metadata(
+                config.images, items, webdataset=config.webdataset_metadata, column_map=column_map
+            )
+        if records is None:
+            return None
+    images = [item.key for item in items if not is_whole(item)]
+    known = load_image_metadata(
+        config.metadata, images, columns=config.columns, records=records, rule=rule, max_unmatched=max_unmatched
+    )
+    for message in known.messages:
+        _LOG.info("%s", message)
+    return known
 
 
 @contextlib.contextmanager

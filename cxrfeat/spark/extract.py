@@ -20,13 +20,14 @@ from cxrfeat.io import storage
 from cxrfeat.io.refs import ImageRef, is_whole
 from cxrfeat.io.round_log import CHECKPOINT, RoundLog
 from cxrfeat.io.schema import Augmentation, Status
-from cxrfeat.labels.image_metadata import ImageMetadata, load_image_metadata
+from cxrfeat.labels.image_metadata import ImageMetadata
 from cxrfeat.labels.splits import SplitLevel, SplitRule
 from cxrfeat.pipeline.embed import ViewPlan
 from cxrfeat.pipeline.image_source import ImageLister, Listing, Source, find_items, require_items
 from cxrfeat.spark.embedding import (
     EmbeddingConfig,
     embedded_round,
+    load_metadata,
     note_containers,
     prepare_encoder,
     read_notes,
@@ -79,11 +80,12 @@ class ExtractConfig:
         images, output = self.embedding.images, storage.qualify(self.output)
         if f"{output}/".startswith(f"{images}/"):
             raise ConfigError(f"output {output!r} is inside the images folder {images!r}")
-        if not self.embedding.metadata and self.split != SplitRule():
+        has_metadata = bool(self.embedding.metadata) or self.embedding.webdataset_metadata
+        if not has_metadata and self.split != SplitRule():
             raise ConfigError("split options need --metadata, which names the patient of each image")
         if self.augment and self.views:
             raise ConfigError("--augment and --views cannot be combined; --views hflip,… has the mirrored view too")
-        if self.views and not self.embedding.metadata:
+        if self.views and not has_metadata:
             raise ConfigError("--views need --metadata: only training images get views")
         object.__setattr__(self, "output", output)
         object.__setattr__(self, "rounds", RoundPlan(self.round_size, self.watch))
@@ -107,14 +109,14 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
         WorkerError: a task failed; run the job again to continue.
         DatasetIntegrityError: the output is inconsistent; see :meth:`EmbeddingsTable.check`.
     """
-    images, metadata = config.embedding.images, config.embedding.metadata
+    images = config.embedding.images
     check_connectors(spark, config.output)
     _LOG.info("listing %s", images)
     source = Source(ImageLister(images))
     if config.watch is None:
         require_items(source.listing, images, "image", SUFFIXES)
     listed = [item.key for item in source.listing.items]
-    known = _read_metadata(config, listed) if metadata else None
+    known = load_metadata(config.embedding, source.listing.items, rule=config.split, max_unmatched=config.max_unmatched)
     spec = prepare_encoder(spark, config.embedding)
     check_manifest(config.output, _settings(config, spec), _origin(known))
     dataset = EmbeddingsTable(spark, config.output, known.matcher if known else None)
@@ -195,21 +197,6 @@ def _embed_views(
             yield rows.where(in_plain_row | ~F.col("image_path").isin(*outside)), paths
         else:
             yield rows, paths
-
-
-def _read_metadata(config: ExtractConfig, listed: Sequence[str]) -> ImageMetadata:
-    embedding = config.embedding
-    _LOG.info("reading metadata %s", ", ".join(embedding.metadata))
-    known = load_image_metadata(
-        embedding.metadata,
-        listed,
-        columns=embedding.columns,
-        rule=config.split,
-        max_unmatched=config.max_unmatched,
-    )
-    for message in known.messages:
-        _LOG.info("%s", message)
-    return known
 
 
 def _origin(known: ImageMetadata | None) -> Mapping[str, str]:

@@ -22,7 +22,6 @@ from cxrfeat.io import storage
 from cxrfeat.io.refs import ImageRef, is_whole
 from cxrfeat.io.round_log import CHECKPOINT, RoundLog
 from cxrfeat.io.schema import ROW_GROUP
-from cxrfeat.labels.image_metadata import load_image_metadata
 from cxrfeat.labels.matching import ImageMatcher
 from cxrfeat.pipeline import parquet_drops
 from cxrfeat.pipeline.embed import ViewPlan
@@ -30,6 +29,7 @@ from cxrfeat.pipeline.image_source import ImageLister, Listing, Source, list_dro
 from cxrfeat.spark.embedding import (
     EmbeddingConfig,
     embedded_round,
+    load_metadata,
     note_containers,
     prepare_encoder,
     read_notes,
@@ -129,9 +129,9 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = op
     else:
         total = None if watching or wholes else len(listed)
         progress = JobProgress(spark.sparkContext, total=total, done=predictions.count_files(), watching=watching)
-        matcher = _match_metadata(config.embedding, listed)
+        known = load_metadata(config.embedding, source.listing.items)
         task = _embed_task(spark, config.embedding, head, progress, factory)
-        to_rows = _images_scorer(spark, task, head, shipped, matcher)
+        to_rows = _images_scorer(spark, task, head, shipped, known.matcher if known else None)
     check_manifest(config.output, _settings(config, head))
     _LOG.info("scoring %s with %s", config.source, head.fingerprint)
 
@@ -191,16 +191,6 @@ def _drops_scorer(
         yield row_groups.repartition(slots).mapInArrow(score_row_groups, from_arrow_schema(head.schema))
 
     return to_rows
-
-
-def _match_metadata(config: EmbeddingConfig, listed: Sequence[str]) -> ImageMatcher | None:
-    """Read the metadata of the images, if there is any."""
-    if not config.metadata:
-        return None
-    known = load_image_metadata(config.metadata, listed, columns=config.columns)
-    for message in known.messages:
-        _LOG.info("%s", message)
-    return known.matcher
 
 
 def _embed_task(

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from cxrfeat.errors import ImageError
 from cxrfeat.images import archive_entries, containers, zip_archive
 from cxrfeat.images.archive_entries import to_key
-from cxrfeat.images.containers import index_container, kind_of, read_member, stream_container
+from cxrfeat.images.containers import index_container, read_member, stream_container
 from cxrfeat.images.tfrecord import find_image, mask_crc, parse_example
+from cxrfeat.io.container_names import kind_of
 from cxrfeat.io.refs import ImageRef
 from cxrfeat.io.skipped import Skipped
 from tests import archives

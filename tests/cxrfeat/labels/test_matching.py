@@ -45,6 +45,17 @@ CASES: dict[str, tuple[list[str], dict[str, str]]] = {  # lines, image -> patien
     "another leading folder": (["D/p1/v.jpg", "D/p2/v.jpg"], {"E/p1/v.jpg": "0", "E/p2/v.jpg": "1"}),
     "flattened copy": (["p1/a.jpg", "p2/b.jpg", "p3/v.jpg", "p4/v.jpg"], {"a.jpg": "0", "v.jpg": "ambiguous-name"}),
     "backslashes": ([r"p1\v.jpg", r"p2\v.jpg"], {"p1/v.jpg": "0", "p2/v.jpg": "1"}),
+    "in archives, by name": (["a.png", "b.png"], {"1.tar.gz/x/a.png": "0", "2.tar.gz/x/b.png": "1"}),
+    "in archives, by path": (
+        ["D/train/p1/v.jpg", "D/valid/p1/v.jpg"],
+        {"t.zip/D/train/p1/v.jpg": "0", "u/v.zip/D/valid/p1/v.jpg": "1", "D/test/p1/v.jpg": "no-line"},
+    ),
+    "in two archives": (
+        ["p1/v.jpg", "p2/v.jpg"],
+        {"a.tar/p1/v.jpg": "ambiguous-name", "b.tar/p1/v.jpg": "ambiguous-name"},
+    ),
+    "in one archive": (["D/p1/v.jpg", "D/p2/v.jpg"], {"a.tar/D/p1/v.jpg": "0", "a.tar/D/p2/v.jpg": "1"}),
+    "named with the archive": (["a.tfrec/000", "b.tfrec/000"], {"a.tfrec/000": "0", "b.tfrec/000": "1"}),
     "absolute paths": (["/data/p1/v.jpg", "/data/p2/v.jpg"], {"p1/v.jpg": "0", "p2/v.jpg": "1"}),
 }
 
@@ -61,6 +72,19 @@ def test_a_second_image_of_a_name_makes_it_ambiguous(tmp_path: Path) -> None:
     assert found == {"x/a.png": "0"}
     (row,) = matcher.match(["y/a.png"]).to_pylist()
     assert (row["patient_id"], row["metadata_status"]) == (None, "ambiguous-name")
+
+
+def test_images_that_are_known_later_are_matched_by_path(tmp_path: Path) -> None:
+    """Images of a stream are unknown at first: the first ones decide how to match, and count for the next ones."""
+    matcher, _ = match(tmp_path, ["D/p1/v.jpg", "D/p2/v.jpg", "D/p3/w.jpg"], [])
+    assert not matcher.by_path
+    for images, patients in (
+        (["1.tgz/D/p1/v.jpg"], ["0"]),
+        (["2.tgz/D/p2/v.jpg", "2.tgz/D/p4/v.jpg"], ["1", None]),
+        (["3.tgz/D/p1/v.jpg"], [None]),
+    ):
+        assert matcher.match(images)["patient_id"].to_pylist() == patients
+    assert matcher.find_unused(["1.tgz/D/p1/v.jpg"]) == ["D/p1/v.jpg", "D/p2/v.jpg", "D/p3/w.jpg"]
 
 
 def test_a_rejected_line_is_told_from_none(tmp_path: Path) -> None:

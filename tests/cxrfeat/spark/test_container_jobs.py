@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from pyspark.sql import SparkSession
 
 from cxrfeat.backbones.registry import get_backbone
 from cxrfeat.backbones.weights import RANDOM, find_weights, fingerprint
+from cxrfeat.errors import ConfigError
 from cxrfeat.head.bundle import save_bundle
 from cxrfeat.io.round_log import PlannedRound, RoundLog
 from cxrfeat.io.schema import Augmentation
@@ -241,6 +243,73 @@ def test_scoring_reads_containers(spark: SparkSession, tmp_path: Path, pytestcon
         for name in scores:  # a matrix product rounds by the size of its batch
             left, right = (part[name].to_numpy().astype(float) for part in (table, tables[0]))
             np.testing.assert_allclose(left, right, atol=1e-6)
+
+
+LABELS = ("Atelectasis", "Effusion", "No Finding")
+
+
+def test_labels_of_tfrecords_are_metadata(spark: SparkSession, tmp_path: Path) -> None:
+    """Features of 0 and 1 are findings, other integers are not; each record is a patient of its own with a split."""
+    images = [fakes.png(fakes.gray_image(seed=index)) for index in range(30)]
+    features: list[dict[str, bytes | int]] = [
+        {"scan": image, "width": 64 + index, **{name: int(index % 3 == place) for place, name in enumerate(LABELS)}}
+        for index, image in enumerate(images)
+    ]
+    del features[4]["Effusion"]
+    (tmp_path / "in").mkdir()
+    for shard in range(2):
+        data = archives.tfrecord_bytes([archives.example_bytes(found) for found in features[shard::2]])
+        name, data = ("0-2.tfrec", data) if shard else ("1-2.tfrec.gz", gzip.compress(data))
+        (tmp_path / "in" / name).write_bytes(data)
+    summary = run(spark, tmp_path, image_feature="scan", round_size=9)
+    rows = {row["image_path"]: row for row in rows_of(tmp_path / "out").to_pylist()}
+    for index in range(30):
+        row = rows[f"{'0-2.tfrec' if index % 2 else '1-2.tfrec.gz'}/{index // 2:06d}"]
+        label = LABELS[index % 3]
+        assert row["findings"] == ([] if index == 4 else [label])
+        assert row["findings_unknown"] == (["Effusion"] if index == 4 else [])
+        assert row["split"] in ("train", "val", "test")
+        assert row["patient_id"] == row["image_path"]
+    assert summary["metadata"]["rows"] == 30
+    assert summary["images"]["metadata_status"] == {"matched": 30}
+    assert summary["images"]["findings"] == {"No Finding": 11, "Atelectasis": 10, "Effusion": 9}
+    assert run(spark, tmp_path, image_feature="scan", round_size=9) == summary
+    wrong = run(spark, tmp_path, output=str(tmp_path / "wrong"))
+    assert wrong["images"]["reasons"] == {"no-image-feature": 30}
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_neighbours_of_webdataset_images_are_metadata(spark: SparkSession, tmp_path: Path, suffix: str) -> None:
+    """JSON fields by their usual names and flags; the class where no flag is; nothing unless asked."""
+    members: dict[str, bytes] = {}
+    for index in range(6):
+        members[f"s/{index:03d}.png"] = fakes.png(fakes.gray_image(seed=index))
+        fields = {"patient_id": f"p{index // 2}", "age": 40 + index, "sex": "F", "Mass": index % 2 == 0, "note": {}}
+        members[f"s/{index:03d}.json"] = json.dumps(fields).encode() if index < 5 else b"[broken"
+        members[f"s/{index:03d}.cls"] = b"7"
+    (tmp_path / "in").mkdir()
+    mode = "w:gz" if suffix == "tar.gz" else "w"
+    (tmp_path / "in" / f"shard-0.{suffix}").write_bytes(archives.tar_bytes(members, mode))
+    summary = run(spark, tmp_path, webdataset_metadata=True)
+    rows = rows_of(tmp_path / "out").to_pylist()
+    assert [row["patient_id"] for row in rows[:5]] == ["p0", "p0", "p1", "p1", "p2"]
+    assert [row["age_years"] for row in rows[:5]] == [40, 41, 42, 43, 44]
+    assert [row["findings"] for row in rows[:5]] == [["Mass"], [], ["Mass"], [], ["Mass"]]
+    assert [row["metadata_status"] for row in rows] == ["matched"] * 5 + ["rejected-line"]
+    assert summary["metadata"]["rejected"] == {"patient-id-missing": 1}
+    plain = run(spark, tmp_path, output=str(tmp_path / "plain"))
+    assert plain["images"]["without_metadata"] == 6
+    with pytest.raises(ConfigError, match="--metadata and --webdataset-metadata cannot be combined"):
+        run(spark, tmp_path, webdataset_metadata=True, metadata="m.csv")
+
+
+def test_classes_are_findings_without_flags(spark: SparkSession, tmp_path: Path) -> None:
+    """A shard with .cls alone: the class is the finding, as it is written."""
+    members = {"a.png": fakes.png(fakes.gray_image()), "a.cls": b"Pneumonia\n", "b.png": b"bad", "b.cls": b"3"}
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "shard.tar").write_bytes(archives.tar_bytes(members))
+    run(spark, tmp_path, webdataset_metadata=True)
+    assert [row["findings"] for row in rows_of(tmp_path / "out").to_pylist()] == [["Pneumonia"], ["3"]]
 
 
 def predictions_of(output: Path) -> pa.Table:
