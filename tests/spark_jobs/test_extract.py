@@ -30,7 +30,7 @@ from cxrfeat.labels.splits import SplitLevel, SplitRule
 from cxrfeat.phantom.archive import write_archive
 from cxrfeat.pipeline.embed import embed_batches
 from cxrfeat.spark.extract import ExtractConfig
-from tests import fakes
+from tests import archives, fakes
 from tests.spark_jobs import jobs
 
 
@@ -131,19 +131,26 @@ def test_weights_of_another_layout_are_refused(
 def test_killed_again_and_again(tmp_path: Path, in_process: Callable[..., int]) -> None:
     """Killed with SIGKILL at four points and started again, the job ends with the rows of an undisturbed run.
 
-    The thirtieth file is not an image: the exit code reports too many quarantined files after everything is written.
+    Eight images are in a tar archive, and eight in a gzipped one, which is a round of its own. The thirtieth file is
+    not an image: the exit code reports too many quarantined files after everything is written.
     """
     write_archive(tmp_path / "in", 29, size=64)
+    images = sorted((tmp_path / "in").rglob("*.png"))
+    for name, part, mode in (("y.tar", images[13:21], "w"), ("z.tar.gz", images[21:], "w:gz")):
+        packed = {f"images/{path.name}": path.read_bytes() for path in part}
+        (tmp_path / "in" / name).write_bytes(archives.tar_bytes(packed, mode))
+        for path in part:
+            path.unlink()
     (tmp_path / "in" / "bad.png").write_text("not an image")
     options = ["--weights", "random", "--precision", "fp32", "--batch-size", "3", "--max-quarantined", "0.02"]
     options += ["--metadata", str(tmp_path / "in" / "Data_Entry_2017_v2020.csv")]
     output = tmp_path / "killed"
     checkpoint, rounds = output / "_checkpoint", output / "embeddings"
     points: list[Callable[[], bool]] = [
-        (output / "metadata" / "status=ok" / "part-0.parquet").exists,  # before the first round
         (checkpoint / "rounds" / "0.parquet").exists,  # planned, nothing written
         (rounds / "round=1" / "_temporary").exists,  # half written
         lambda: (rounds / "round=3" / "_SUCCESS").exists() and not (checkpoint / "rounds" / "3.done").exists(),
+        (rounds / "round=4" / "_temporary").exists,  # the gzipped archive, half written
     ]
     for due in points:
         jobs.kill_when(start(tmp_path / "in", output, *options, "--round-size", "6"), due)
@@ -152,7 +159,7 @@ def test_killed_again_and_again(tmp_path: Path, in_process: Callable[..., int]) 
     assert "30 listed = 29 ok + 1 quarantined" in printed
     assert "3.33% of the input is quarantined; --max-quarantined allows 2.00%" in printed
     killed, whole = rows_of(output), rows_of(tmp_path / "whole")
-    assert pc.unique(killed["round"]).to_pylist() != pc.unique(whole["round"]).to_pylist() == [0]
+    assert pc.unique(killed["round"]).to_pylist() != pc.unique(whole["round"]).to_pylist() == [0, 1]
     assert killed.drop_columns(["round", "embedding"]).equals(whole.drop_columns(["round", "embedding"]))
     killed, whole = (table.filter(pc.equal(table["status"], "ok")) for table in (killed, whole))
     assert pc.unique(killed["precision"]).to_pylist() == ["fp32"]
@@ -168,6 +175,8 @@ OPTIONS: list[tuple[list[str], str, Any]] = [
     (["--input-size", "448"], "input_size", 448),
     (["--fit", "pad"], "fit", Fit.PAD),
     (["--engine", "openvino"], "engine", "openvino"),
+    (["--image-feature", "scan"], "image_feature", "scan"),
+    (["--webdataset-metadata"], "webdataset_metadata", True),
     (["--augment", "hflip"], "view_names", ("none", "hflip")),
     (["--metadata", "m", "--views", "hflip,affine:2"], "view_names", ("none", "hflip", "affine-1", "affine-2")),
     (["--metadata", "m", "--views", "affine:1", "--view-seed", "3"], "view_seed", 3),

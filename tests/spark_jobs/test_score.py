@@ -70,6 +70,8 @@ OPTIONS: list[tuple[list[str], str, Any]] = [
 OF_IMAGES: list[tuple[list[str], str, Any]] = [
     (["--metadata", "m.csv"], "metadata", ("m.csv",)),
     (["--metadata", "m.csv", "--columns", "c.toml"], "columns", "c.toml"),
+    (["--image-feature", "scan"], "image_feature", "scan"),
+    (["--webdataset-metadata"], "webdataset_metadata", True),
     (["--backbone", "resnet50-v1"], "backbone", "resnet50-v1"),
     (["--weights", "w.pth"], "weights", "w.pth"),
     (["--precision", "bf16"], "precision", "bf16"),
