@@ -60,6 +60,7 @@ def open_session(app_name: str, *, interrupted: str | None = None) -> SparkSessi
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if SparkContext._gateway is None and "PYSPARK_GATEWAY_PORT" not in os.environ:  # not started by spark-submit
         os.environ.setdefault("PYSPARK_SUBMIT_ARGS", shlex.join(_submit_arguments()))
+        _use_utf8_locale()
     # The options of spark-submit are in the JVM that started this process; a SparkConf is empty until it is connected.
     SparkContext._ensure_initialized()
     conf = configure(SparkConf(), app_name)
@@ -98,6 +99,13 @@ def _submit_arguments() -> list[str]:
         file = Path(__file__).with_name("log4j2.properties")
         arguments += ["--driver-java-options", f"-Dlog4j2.configurationFile={file}"]
     return [*arguments, "pyspark-shell"]
+
+
+def _use_utf8_locale() -> None:
+    """Give the JVM a UTF-8 locale: in any other one it cannot write below a folder whose name has other letters."""
+    names = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    if "utf" not in next(filter(None, names), "").lower():
+        os.environ["LC_ALL"] = "C.UTF-8"
 
 
 def _s3_settings() -> dict[str, str]:

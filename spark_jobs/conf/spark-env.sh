@@ -5,7 +5,13 @@ venv="${SPARK_HOME}/../../../.."
 PYSPARK_PYTHON="${PYSPARK_PYTHON:-"${venv}/bin/python"}"
 "${PYSPARK_PYTHON}" -m cxrfeat.spark.java >/dev/null || exit 1
 
-# The JVM only lists files, plans and writes; the cores are for the network. A single GC thread and the fast compiler start
+# Java reads and writes names in the locale's encoding: one other than UTF-8 cannot hold every path.
+case "${LC_ALL:-"${LC_CTYPE:-"${LANG:-}"}"}" in
+  *[Uu][Tt][Ff]*) ;;
+  *) LC_ALL=C.UTF-8 ;;
+esac
+
+# The JVM only plans and writes; the cores are for the network. A single GC thread and the fast compiler start
 # faster and leave more CPU to Python; the optimizing compiler is kept for the hottest loops (benchmarks/LOG.md).
 # Set SPARK_SUBMIT_OPTS to replace these options; spark.driver.extraJavaOptions are appended.
 SPARK_SUBMIT_OPTS="${SPARK_SUBMIT_OPTS:-"-XX:+UseSerialGC -XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=30000 \

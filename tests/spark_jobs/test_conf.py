@@ -94,3 +94,17 @@ def test_the_jvm_takes_spark_out_of_the_archive(tmp_path: Path) -> None:
     subprocess.run([submit, "--version"], env=environment, check=True, capture_output=True)
     archived = [line for line in log.read_text().splitlines() if line.endswith("shared objects file (top)")]
     assert any(" org.apache.spark." in line for line in archived)
+
+
+@pytest.mark.parametrize(
+    ("given", "locale"),
+    [({"LC_ALL": "C"}, "C.UTF-8"), ({"LANG": "POSIX"}, "C.UTF-8"), ({}, "C.UTF-8"), ({"LANG": "de_DE.utf8"}, "")],
+)
+def test_java_gets_a_locale_that_holds_every_name(conf: Path, given: dict[str, str], locale: str) -> None:
+    """A locale in another encoding, or none, is replaced; one in UTF-8 stays."""
+    names = ("LC_ALL", "LC_CTYPE", "LANG", "SPARK_SUBMIT_OPTS", "PYSPARK_PYTHON")
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    environment = {**clean, "SPARK_HOME": str(conf.parent), "SPARK_CONF_DIR": str(conf), **given}
+    script = f'set -a; . "{conf}/spark-env.sh"; echo "${{LC_ALL-}}"'
+    done = subprocess.run(["bash", "-c", script], env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout == f"{locale}\n"

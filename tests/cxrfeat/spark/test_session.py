@@ -145,3 +145,25 @@ def test_log_settings_of_the_users_own_conf_stay(monkeypatch: pytest.MonkeyPatch
     assert shell == "pyspark-shell"
     (tmp_path / own).touch()
     assert session._submit_arguments() == ["--conf", "spark.ui.showConsoleProgress=false", "pyspark-shell"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"LC_ALL": "C"}, "C.UTF-8"),
+        ({"LANG": "de_DE"}, "C.UTF-8"),
+        ({}, "C.UTF-8"),
+        ({"LC_CTYPE": "de_DE.UTF-8"}, None),
+    ],
+)
+def test_java_gets_a_locale_that_holds_every_name(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: str | None
+) -> None:
+    """A locale in another encoding, or none, is replaced before the JVM starts; one in UTF-8 stays."""
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    session._use_utf8_locale()
+    assert os.environ.get("LC_ALL") == expected
+    monkeypatch.setenv("LC_ALL", "")  # so that the end of the test restores it
