@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -35,7 +36,7 @@ from cxrfeat.spark.embedding import (
 from cxrfeat.spark.embeddings_table import EmbeddingsTable
 from cxrfeat.spark.job_progress import JobProgress
 from cxrfeat.spark.manifest import check_manifest, describe_split
-from cxrfeat.spark.rounds import RoundPlan, estimate_images, run_rounds
+from cxrfeat.spark.rounds import RoundPlan, estimate_images, run_interruptibly, run_rounds
 from cxrfeat.spark.session import check_connectors, count_slots
 from cxrfeat.spark.summary import ExtractionSummary, write_summary
 from cxrfeat.spark.worker import ContainerCounts, EmbedTask, MergeCounts
@@ -152,9 +153,13 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
                 _summarise(dataset, spec, source.listing, [*log.notes.values(), notes], known)
             return notes
 
-        if config.replay_quarantine:
-            dataset.replay_quarantine(lambda paths: embed(find_items(source.listing, paths)))
-        run_rounds(log, replace(config.rounds, slots=count_slots(spark)), source.list_new, commit)
+        def run(stop: threading.Event) -> None:
+            if config.replay_quarantine:
+                dataset.replay_quarantine(lambda paths: embed(find_items(source.listing, paths)))
+            plan = replace(config.rounds, slots=count_slots(spark))
+            run_rounds(log, plan, source.list_new, commit, stop)
+
+        run_interruptibly(spark, run)
     _LOG.info("checking the output and writing the summary")
     wholes = {item.path for item in source.listing.items if is_whole(item)}
     sizes, _ = read_notes(log.notes.values())

@@ -7,12 +7,15 @@ items and into the same folder: see :mod:`cxrfeat.io.round_log`.
 
 from __future__ import annotations
 
-import time
+import contextlib
+import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from py4j.protocol import Py4JError
+from pyspark import InheritableThread
 from pyspark.errors import PySparkException, PythonException
 from pyspark.sql import DataFrame, SparkSession
 
@@ -23,6 +26,9 @@ from cxrfeat.io.round_log import PlannedRound, RoundLog
 
 TYPICAL_IMAGE_BYTES = 400_000
 """Mean size of an NIH image, for the number of images in a container without an index."""
+
+
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,49 @@ Commit = Callable[[Sequence[ImageRef], int], Mapping[str, Any]]
 """Function that processes the items of a round, overwrites the round's folder, and returns notes for the log."""
 
 
+def run_interruptibly(spark: SparkSession, work: Callable[[threading.Event], None]) -> None:
+    """Do work that calls the JVM, and stop it when the main thread is interrupted.
+
+    The work has a thread of its own: an interrupt during a call to the JVM would break the connection to it.
+
+    Args:
+        spark: session that runs the work's jobs.
+        work: function that receives the event that stops it.
+
+    Raises:
+        BaseException: whatever the work raises, unchanged.
+    """
+    stop = threading.Event()
+    failure: list[BaseException] = []
+    group = f"rounds-{uuid.uuid4()}"
+
+    def run() -> None:
+        try:
+            spark.sparkContext.setJobGroup(group, "rounds", interruptOnCancel=True)
+            work(stop)
+        except BaseException as error:  # raised again by the thread that waits
+            failure.append(error)
+
+    thread = InheritableThread(run, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(_POLL_S)
+    except BaseException:
+        stop.set()
+        with contextlib.suppress(Py4JError, OSError):  # Ctrl-C reaches the JVM as well, which may end first
+            spark.sparkContext.cancelJobGroup(group)
+        raise
+    if failure:
+        raise failure[0]
+
+
 def run_rounds(
-    log: RoundLog, plan: RoundPlan, list_new: Callable[[Set[str]], Sequence[ImageRef]], commit: Commit
+    log: RoundLog,
+    plan: RoundPlan,
+    list_new: Callable[[Set[str]], Sequence[ImageRef]],
+    commit: Commit,
+    stop: threading.Event | None = None,
 ) -> None:
     """Commit all pending rounds; with ``watch``, continue until interrupted.
 
@@ -61,19 +108,23 @@ def run_rounds(
         plan: settings of the rounds.
         list_new: function from the keys of all planned items to the items that are not among them.
         commit: function that processes a round.
+        stop: event that ends the work before the next round.
 
     Raises:
         WorkerError: a task failed; the message is the innermost cause. The next run repeats the round.
         Exception: ``commit`` raised it, and it is passed on unchanged.
     """
+    stop = stop or threading.Event()
     if log.unfinished is not None:
         _commit(log, log.unfinished, commit)
-    while True:
+    while not stop.is_set():
         for items in cut_rounds(list_new(log.known), plan):
+            if stop.is_set():
+                return
             _commit(log, log.plan(items), commit)
         if plan.watch is None:
             return
-        time.sleep(plan.watch)
+        stop.wait(plan.watch)
 
 
 def _commit(log: RoundLog, planned: PlannedRound, commit: Commit) -> None:

@@ -39,7 +39,7 @@ from cxrfeat.spark.embeddings_table import join_metadata
 from cxrfeat.spark.job_progress import JobProgress
 from cxrfeat.spark.manifest import check_manifest
 from cxrfeat.spark.predictions_table import PredictionsTable, ScoringSummary, check, summarise
-from cxrfeat.spark.rounds import RoundPlan, run_rounds, to_handles
+from cxrfeat.spark.rounds import RoundPlan, run_interruptibly, run_rounds, to_handles
 from cxrfeat.spark.session import check_connectors, count_slots
 from cxrfeat.spark.worker import (
     BroadcastHead,
@@ -146,8 +146,9 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = op
             predictions.write_summary(summarise(predictions.count(), head.fingerprint, skipped))
         return note_containers(items, {} if task is None or task.containers is None else task.containers.value)
 
+    plan = replace(config.rounds, slots=count_slots(spark))
     with progress:
-        run_rounds(log, replace(config.rounds, slots=count_slots(spark)), source.list_new, commit)
+        run_interruptibly(spark, lambda stop: run_rounds(log, plan, source.list_new, commit, stop))
     _LOG.info("checking the output and writing the summary")
     counts = predictions.count()
     sizes, skipped = read_notes(log.notes.values())

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+import _thread
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyspark.sql import SparkSession
 
 from cxrfeat.errors import ConfigError
 from cxrfeat.io import storage
 from cxrfeat.io.refs import ImageRef
 from cxrfeat.io.round_log import RoundLog
 from cxrfeat.pipeline.image_source import ImageLister, Source
-from cxrfeat.spark.rounds import TYPICAL_IMAGE_BYTES, RoundPlan, cut_rounds, run_rounds
+from cxrfeat.spark.rounds import TYPICAL_IMAGE_BYTES, RoundPlan, cut_rounds, run_interruptibly, run_rounds
 
 Table = dict[int, list[str]]
 
@@ -144,6 +149,53 @@ def test_impossible_rounds_are_refused(size: int, watch: float | None, message: 
     """A round without files or a watch without a pause is an error before any work."""
     with pytest.raises(ConfigError, match=message):
         RoundPlan(size, watch)
+
+
+def test_an_interrupt_stops_the_job_and_the_rounds(spark: SparkSession, tmp_path: Path) -> None:
+    """Ctrl-C in a round cancels its Spark job, reaches the caller, starts no other round, and spares the session."""
+    started, ended = threading.Event(), threading.Event()
+    numbers: list[int] = []
+
+    def sleep(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        time.sleep(60)
+        yield from batches
+
+    def commit(items: Sequence[ImageRef], number: int) -> Mapping[str, Any]:
+        numbers.append(number)
+        started.set()
+        spark.range(1).mapInArrow(sleep, "id long").collect()
+        return {}
+
+    def work(stop: threading.Event) -> None:
+        log = RoundLog(str(tmp_path), "/in")
+        try:
+            run_rounds(log, RoundPlan(1), lambda _: [ImageRef("0.png"), ImageRef("1.png")], commit, stop)
+        finally:
+            ended.set()
+
+    def interrupt() -> None:
+        started.wait()
+        time.sleep(1)
+        _thread.interrupt_main()
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_interruptibly(spark, work)
+    assert ended.wait(30)
+    assert numbers == [0]
+    assert spark.range(3).count() == 3
+
+
+def test_an_error_of_interruptible_work_is_passed_on(spark: SparkSession) -> None:
+    """What the work raises reaches the caller as it is."""
+    failure = KilledError("disk on fire")
+
+    def work(_: threading.Event) -> None:
+        raise failure
+
+    with pytest.raises(KilledError) as raised:
+        run_interruptibly(spark, work)
+    assert raised.value is failure
 
 
 sizes = st.lists(st.one_of(st.none(), st.integers(0, 40)), max_size=30)
