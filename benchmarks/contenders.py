@@ -74,11 +74,16 @@ class Contender:
 
 @dataclass(frozen=True)
 class JobContender(Contender):
-    """Our Spark job as a user types it, timed by Spark's event log."""
+    """Our Spark job as a user types it, timed by Spark's event log.
+
+    Attributes:
+        archives: number of gzipped tar archives that hold the images; 0 for files.
+    """
 
     name: str = JOB
     module: str = ""
     kind: Kind = Kind.JOB
+    archives: int = 0
 
     def command(self, images: Path, output: Path, marks: Path, network: Sequence[str]) -> list[str]:
         """Return the command; Spark writes its log into the folder of ``marks``."""

@@ -4,6 +4,7 @@
     python -m benchmarks.extract --images DIR --contenders all --count 621 --long-count 2000
     python -m benchmarks.extract --images DIR --count 64 --contenders --metadata CSV [--lists TRAIN_VAL TEST]
     python -m benchmarks.extract --images DIR --contenders --count 1000 --openvino --int8 FILE
+    python -m benchmarks.extract --images DIR --contenders --count 600 --archives 2
     python -m benchmarks.extract --images DIR --list        # each contender's command
 
 ``steady`` is the rate after start-up, as :mod:`benchmarks.steady` defines it; ``end to end`` is the time from the start
@@ -26,7 +27,7 @@ from typing import Any
 from benchmarks import machine, results
 from benchmarks.contenders import BARE, CONTENDERS, NAIVE, Contender, JobContender
 from benchmarks.steady import steady_rate
-from benchmarks.workloads import link_images
+from benchmarks.workloads import link_images, pack_images
 
 Entry = tuple[Contender, int]
 """A contender and its number of images."""
@@ -62,14 +63,22 @@ def run_all(entries: Sequence[Entry], images: Path, network: Sequence[str], repe
 
     def run_in_turn(folder: Path) -> Iterator[Run]:
         for contender, count in entries:
-            done = run(contender, folder / str(count), count, network)
+            archives = getattr(contender, "archives", 0)
+            done = run(contender, folder / _name_folder(count, archives), count, network)
             print(f"  {contender.name}, {count} images: {done['seconds']:.1f} s", file=sys.stderr, flush=True)
             yield done
 
     with tempfile.TemporaryDirectory() as scratch:
         for count in {count for _, count in entries}:
-            link_images(images, Path(scratch, str(count)), count)
+            link_images(images, Path(scratch, _name_folder(count)), count)
+        for count, archives in {(count, getattr(contender, "archives", 0)) for contender, count in entries}:
+            if archives:
+                pack_images(Path(scratch, _name_folder(count)), Path(scratch, _name_folder(count, archives)), archives)
         return [list(run_in_turn(Path(scratch))) for _ in range(repeats)]
+
+
+def _name_folder(count: int, archives: int = 0) -> str:
+    return f"{count}-in-{archives}" if archives else str(count)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,6 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--lists", type=Path, nargs=2, metavar="TXT", help="official lists for --metadata: train_val, test"
     )
+    parser.add_argument(
+        "--archives", type=int, metavar="N", help="run the job on the same images in N gzipped tar archives too"
+    )
     parser.add_argument("--list", action="store_true", help="print the commands and run nothing")
     options = parser.parse_args(argv)
     chosen = CONTENDERS if options.list or "all" in options.contenders else options.contenders
@@ -95,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             train_val, test = (str(path.resolve()) for path in options.lists)
             words += ["--train-val-list", train_val, "--test-list", test]
         entries.append((JobContender(name="job with metadata", arguments=tuple(words)), options.count))
+    if options.archives:
+        entries.append((JobContender(name="job, tar.gz", archives=options.archives), options.count))
     if options.openvino:
         entries.append((JobContender(name="job, openvino", arguments=("--engine", "openvino")), options.count))
     if options.int8:

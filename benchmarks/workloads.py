@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,16 @@ def link_images(source: Path, target: Path, count: int) -> None:
         folder = target / f"copy_{index // len(files):04d}" / name.parent
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name.name).symlink_to((source / name).resolve())
+
+
+def pack_images(source: Path, target: Path, archives: int) -> None:
+    """Pack the images of a folder into gzipped tar archives of neighbours, as NIH distributes them."""
+    files = sorted(listing.list_files(str(source), png_jpeg.SUFFIXES))
+    target.mkdir(parents=True)
+    for number in range(archives):
+        with tarfile.open(target / f"images_{number + 1:03d}.tar.gz", "w:gz", compresslevel=6) as archive:
+            for name in files[len(files) * number // archives : len(files) * (number + 1) // archives]:
+                archive.add((source / name).resolve(), arcname=name)
 
 
 def write_head(folder: Path, dim: int) -> Path:

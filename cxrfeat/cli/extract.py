@@ -27,7 +27,10 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = jobs.make_parser(prog, "--images DIR --output DIR", DESCRIPTION)
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--images", required=True, metavar="DIR_OR_URI", help="folder of PNG and JPEG images, searched at any depth"
+        "--images",
+        required=True,
+        metavar="DIR_OR_URI",
+        help="folder of images, searched at any depth: files, and members of tar, tar.gz, zip and TFRecord files",
     )
     jobs.add_metadata_options(
         data,
