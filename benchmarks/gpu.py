@@ -28,7 +28,7 @@ from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.backbones.registry import get_backbone
 from cxrfeat.backbones.weights import find_weights
 from cxrfeat.device import Precision
-from cxrfeat.images import png_jpeg
+from cxrfeat.images.candidates import SUFFIXES
 from cxrfeat.io import listing
 from cxrfeat.io.refs import ImageRef, to_table
 from cxrfeat.pipeline import embed
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     encoder = FrozenEncoder(spec, options.device)
     with tempfile.TemporaryDirectory() as root:
         link_images(options.images, Path(root), options.count)
-        files = sorted(listing.list_files(root, png_jpeg.SUFFIXES))
+        files = sorted(listing.list_files(root, SUFFIXES))
         prepared = (embed.prepare(ImageRef(file), root).model_input for file in files[:_COMPARED])
         inputs = np.stack([model_input for model_input in prepared if model_input is not None])
         print(f"{machine.describe(encoder.device)}; {machine.versions()}; {len(files)} images")

@@ -35,7 +35,9 @@ from cxrfeat.backbones.encoder import Encoder, EncoderSpec, FrozenEncoder, open_
 from cxrfeat.backbones.registry import get_backbone
 from cxrfeat.backbones.weights import find_weights, load_network
 from cxrfeat.device import Engine, resolve_precision, to_dtype
-from cxrfeat.images import png_jpeg, preprocess
+from cxrfeat.images import preprocess
+from cxrfeat.images.candidates import SUFFIXES
+from cxrfeat.images.decode import decode_image
 from cxrfeat.io import listing, storage
 from cxrfeat.io.refs import ImageRef, to_table
 from cxrfeat.io.schema import EMBEDDED
@@ -72,13 +74,13 @@ def stage_ways(
 ) -> dict[tuple[str, str], Callable[[], object]]:
     """Return functions that handle all files, by stage and name; ``ours`` is what the worker does."""
     contents = [storage.read_bytes(file) for file in files]
-    pixels = [png_jpeg.decode(content).pixels for content in contents]
+    pixels = [decode_image(content).pixels for content in contents]
     inputs = np.stack([preprocess.to_model_input(image) for image in pixels])  # (N, 224, 224) uint8
     rows = list(_embed(files, root, encoder))
     return {
         ("read", "ours"): lambda: [storage.read_bytes(file) for file in files],
         ("read", "pathlib"): lambda: [Path(file).read_bytes() for file in files],
-        ("decode", "ours"): lambda: [png_jpeg.decode(content) for content in contents],
+        ("decode", "ours"): lambda: [decode_image(content) for content in contents],
         ("decode", "torchvision"): lambda: [_torchvision_gray(content) for content in contents],
         ("resize", "ours"): lambda: [preprocess.to_model_input(image) for image in pixels],
         ("network", "ours"): lambda: encoder.embed(inputs),
@@ -137,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.device == "cpu":
         os.sched_setaffinity(0, {min(cores)})  # reading ahead must not take a second core
     root = storage.qualify(str(options.images))
-    names = sorted(listing.list_files(root, png_jpeg.SUFFIXES))[: options.count]
+    names = sorted(listing.list_files(root, SUFFIXES))[: options.count]
     weights = find_weights(get_backbone(options.backbone), options.weights)
     spec = EncoderSpec(options.backbone, weights, batch_size=options.batch_size)
     others = {"openvino": replace(spec, engine=Engine.OPENVINO)} if options.openvino else {}

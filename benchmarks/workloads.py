@@ -16,7 +16,7 @@ from cxrfeat.head.calibration import identity
 from cxrfeat.head.inputs import COVARIATES, Inputs
 from cxrfeat.head.mlp import Head
 from cxrfeat.head.thresholds import DEFAULT_RULE
-from cxrfeat.images import png_jpeg
+from cxrfeat.images.candidates import SUFFIXES
 from cxrfeat.io import listing
 from cxrfeat.io.schema import EMBEDDINGS, Split
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS, from_multi_hot
@@ -36,7 +36,7 @@ def link_images(source: Path, target: Path, count: int) -> None:
     Raises:
         SystemExit: ``source`` holds no image.
     """
-    files = sorted(listing.list_files(str(source), png_jpeg.SUFFIXES))
+    files = sorted(listing.list_files(str(source), SUFFIXES))
     if not files:
         raise SystemExit(f"no image found below {source}")
     for index in range(count):
@@ -48,7 +48,7 @@ def link_images(source: Path, target: Path, count: int) -> None:
 
 def pack_images(source: Path, target: Path, archives: int) -> None:
     """Pack the images of a folder into gzipped tar archives of neighbours, as NIH distributes them."""
-    files = sorted(listing.list_files(str(source), png_jpeg.SUFFIXES))
+    files = sorted(listing.list_files(str(source), SUFFIXES))
     target.mkdir(parents=True)
     for number in range(archives):
         with tarfile.open(target / f"images_{number + 1:03d}.tar.gz", "w:gz", compresslevel=6) as archive:

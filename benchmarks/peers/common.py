@@ -24,7 +24,8 @@ from benchmarks.steady import mark
 from cxrfeat.backbones.encoder import Encoder, EncoderSpec, open_encoder
 from cxrfeat.backbones.registry import BACKBONES, get_backbone
 from cxrfeat.backbones.weights import Weights, find_weights, load_network
-from cxrfeat.images import png_jpeg, preprocess
+from cxrfeat.images import preprocess
+from cxrfeat.images.candidates import SUFFIXES
 from cxrfeat.io import listing, storage
 from cxrfeat.io.refs import ImageRef, to_table
 from cxrfeat.pipeline.embed import embed_batches
@@ -60,7 +61,7 @@ class PeerTask:
 
     def files(self) -> list[str]:
         """Return the paths of the images, sorted."""
-        return [storage.join(self.images, name) for name in sorted(listing.list_files(self.images, png_jpeg.SUFFIXES))]
+        return [storage.join(self.images, name) for name in sorted(listing.list_files(self.images, SUFFIXES))]
 
     def mark(self, images: int) -> None:
         """Record that images are finished."""

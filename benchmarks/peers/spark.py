@@ -7,7 +7,7 @@ import sys
 
 from pyspark.sql import DataFrame, SparkSession
 
-from cxrfeat.images import png_jpeg
+from cxrfeat.images.candidates import SUFFIXES
 from cxrfeat.spark.java import find_java
 
 
@@ -20,6 +20,6 @@ def open_session(name: str) -> SparkSession:
 
 def read_images(spark: SparkSession, images: str) -> DataFrame:
     """Return path and content of every image."""
-    suffixes = ",".join(suffix.lstrip(".") for suffix in png_jpeg.SUFFIXES)
+    suffixes = ",".join(suffix.lstrip(".") for suffix in SUFFIXES)
     reader = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
     return reader.option("pathGlobFilter", f"*.{{{suffixes}}}").load(f"file://{images}").select("path", "content")

@@ -36,6 +36,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         data,
         "labels and patients: one table, or several that share key columns; without it those columns are null",
     )
+    jobs.add_image_options(data)
     data.add_argument(
         "--max-unmatched",
         type=jobs.to_fraction,

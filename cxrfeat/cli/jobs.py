@@ -65,6 +65,16 @@ def add_metadata_options(group: argparse._ArgumentGroup, help_text: str) -> None
     )
 
 
+def add_image_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options that say what image files do not say themselves."""
+    group.add_argument(
+        "--bits-stored",
+        type=int,
+        metavar="N",
+        help="bits in use in 16-bit images, 9 to 16, for files that do not say it: 12 means that 4095 is white",
+    )
+
+
 def add_network_options(
     parser: argparse.ArgumentParser, *, default: str = DEFAULT_BACKBONE, note: str | None = None
 ) -> None:

@@ -41,6 +41,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         help=f"rule of the decision thresholds, one of {', '.join(RULES)} (default {DEFAULT_RULE})",
     )
     jobs.add_metadata_options(data, "with --images only: age and sex, imputed if not given")
+    jobs.add_image_options(data)
     jobs.add_network_options(parser, default="that of the head", note="with --images only")
     jobs.add_work_options(parser, round_size=256, unit="files")
     return parser

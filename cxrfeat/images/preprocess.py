@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxrfeat.errors import ConfigError
+from cxrfeat.images.radiograph import STRIP_ROWS, Pixels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -125,9 +126,7 @@ SIDE = DEFAULT_INPUT.size
 """Height and width of the default input in pixels."""
 
 
-def to_model_input(
-    pixels: NDArray[np.uint8] | NDArray[np.uint16], spec: InputSpec = DEFAULT_INPUT
-) -> NDArray[np.uint8]:
+def to_model_input(pixels: Pixels, spec: InputSpec = DEFAULT_INPUT) -> NDArray[np.uint8]:
     """Resize one gray image to the input size of a backbone.
 
     Full scale comes from the bit depth, never from the minimum and maximum of the image: a dark image stays dark, and a
@@ -157,8 +156,18 @@ def to_model_input(
         raise TypeError(f"pixels are {pixels.dtype} of shape {pixels.shape}; expected (H, W) uint8 or uint16")
     if pixels.dtype == np.uint8:
         return np.asarray(_resize(Image.fromarray(pixels), spec))
-    resized: NDArray[np.float32] = np.asarray(_resize(Image.fromarray(pixels.astype(np.float32) * (255 / 65535)), spec))
+    resized: NDArray[np.float32] = np.asarray(_resize(_to_float_image(pixels), spec))
     return np.rint(resized).clip(0, 255).astype(np.uint8)  # bicubic interpolation overshoots at edges
+
+
+def _to_float_image(pixels: Pixels) -> Image.Image:
+    """Return a float image of the levels 0 to 255, made in strips: a large image fits into memory once, not twice."""
+    height, width = pixels.shape
+    image = Image.new("F", (width, height))
+    for top in range(0, height, STRIP_ROWS):
+        strip = pixels[top : top + STRIP_ROWS].astype(np.float32) * np.float32(255 / 65535)
+        image.paste(Image.fromarray(strip), (0, top))
+    return image
 
 
 def find_region(width: int, height: int, fit: Fit) -> tuple[float, float, float, float]:

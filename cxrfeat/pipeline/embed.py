@@ -20,15 +20,17 @@ from numpy.typing import NDArray
 
 from cxrfeat.backbones.encoder import Encoder
 from cxrfeat.errors import ImageError
-from cxrfeat.images import png_jpeg, preprocess
+from cxrfeat.images import preprocess
 from cxrfeat.images.containers import read_member, unwrap
+from cxrfeat.images.decode import decode_image
+from cxrfeat.images.radiograph import DEFAULT_OPTIONS, ReadOptions
 from cxrfeat.images.views import make_view
 from cxrfeat.io import storage
 from cxrfeat.io.refs import ImageRef, from_table, is_streamed
 from cxrfeat.io.schema import EMBEDDED, Augmentation, Reason, Status
 from cxrfeat.pipeline.container_stream import ContainerCount, ContainerStream
 
-MAX_FILE_BYTES = 512 * 1024**2
+MAX_FILE_BYTES = 256 * 1024**2
 """Size limit of one file: no radiograph is this large, and one file must not fill a worker's memory."""
 
 
@@ -75,7 +77,7 @@ def embed_batches(
     root: str,
     plan: ViewPlan | None = None,
     decode_threads: int = 1,
-    image_feature: str | None = None,
+    options: ReadOptions = DEFAULT_OPTIONS,
     report: Callable[[ContainerCount], None] = lambda _: None,
 ) -> Iterator[pa.RecordBatch]:
     """Embed the listed files and members in order, and all images of the listed containers.
@@ -86,14 +88,14 @@ def embed_batches(
         root: qualified images root; ``image_path`` is relative to it.
         plan: views of each image, each of which gives one row; None: the plain one.
         decode_threads: number of threads that read and decode ahead of the network.
-        image_feature: name of the feature with the image in TFRecord files; None tries the usual ones.
+        options: facts that the files do not say.
         report: function that receives the counts of each container that was read as a whole.
 
     Yields:
         Batches of :data:`cxrfeat.io.schema.EMBEDDED`: one row per image and view, or one quarantined row.
     """
     items = (item for batch in batches for item in from_table(batch))
-    jobs = _list_jobs(items, root, encoder.input, image_feature, report)
+    jobs = _list_jobs(items, root, encoder.input, options, report)
     for images in _group(_run_ahead(jobs, decode_threads, 2 * encoder.batch_size), encoder.batch_size):
         yield _embed_images(images, encoder, plan or ViewPlan())
 
@@ -102,7 +104,7 @@ def prepare(
     item: ImageRef,
     root: str,
     spec: preprocess.InputSpec = preprocess.DEFAULT_INPUT,
-    image_feature: str | None = None,
+    options: ReadOptions = DEFAULT_OPTIONS,
     read: Callable[[], bytes] | None = None,
 ) -> PreparedImage:
     """Read, decode and resize one image; an error in the file itself puts it into quarantine.
@@ -111,7 +113,7 @@ def prepare(
         item: the file or member.
         root: qualified images root.
         spec: input of the network.
-        image_feature: name of the feature with the image in TFRecord files; None tries the usual ones.
+        options: facts that the files do not say.
         read: function that returns the image's bytes; None reads them where the item says.
 
     Raises:
@@ -119,20 +121,20 @@ def prepare(
     """
     data: bytes | None = None
     try:
-        data = read() if read is not None else _read(item, root, image_feature)
-        radiograph = png_jpeg.decode(data)
+        data = read() if read is not None else _read(item, root, options)
+        radiograph = decode_image(data, options)
         return PreparedImage(item.key, preprocess.to_model_input(radiograph.pixels, spec), radiograph.pixel_format)
     except ImageError as error:
         sha256 = None if data is None else hashlib.sha256(data).hexdigest()
         return PreparedImage(item.key, reason=error.reason, message=str(error), sha256=sha256)
 
 
-def _read(item: ImageRef, root: str, image_feature: str | None) -> bytes:
+def _read(item: ImageRef, root: str, options: ReadOptions) -> bytes:
     if item.reason is not None:
         raise ImageError(item.reason, item.message or "")
     try:
         if item.member is not None:
-            return read_member(root, item, image_feature)
+            return read_member(root, item, options.image_feature)
         with storage.open_input(storage.locate(root, item.path)) as stream:
             if stream.size() > MAX_FILE_BYTES:
                 raise ImageError(Reason.TOO_LARGE, f"file of {stream.size()} bytes; the limit is {MAX_FILE_BYTES}")
@@ -151,11 +153,11 @@ def _list_jobs(
     items: Iterator[ImageRef],
     root: str,
     spec: preprocess.InputSpec,
-    image_feature: str | None,
+    options: ReadOptions,
     report: Callable[[ContainerCount], None],
 ) -> Iterator[_Job]:
     """Yield a job for each file and member, and for a container as many as it takes until its end is found."""
-    prepare_one = functools.partial(prepare, root=root, spec=spec, image_feature=image_feature)
+    prepare_one = functools.partial(prepare, root=root, spec=spec, options=options)
     for (path, in_stream), group in itertools.groupby(items, key=lambda item: (item.path, is_streamed(item))):
         if not in_stream:
             yield from (functools.partial(prepare_one, item) for item in group)
@@ -164,7 +166,7 @@ def _list_jobs(
         wanted = None if None in members else {member for member in members if member is not None}
         stream = ContainerStream(root, path, wanted)
         while not stream.ended:
-            yield functools.partial(_prepare_next, stream, path, prepare_one, image_feature)
+            yield functools.partial(_prepare_next, stream, path, prepare_one, options.image_feature)
         if wanted is None:
             report(stream.count())
 

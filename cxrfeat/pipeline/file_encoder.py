@@ -16,6 +16,7 @@ from cxrfeat.backbones.weights import find_weights
 from cxrfeat.device import Device, Engine, Precision, find_device
 from cxrfeat.errors import ConfigError, ImageError
 from cxrfeat.images.preprocess import Fit, InputSpec
+from cxrfeat.images.radiograph import DEFAULT_OPTIONS, ReadOptions
 from cxrfeat.io.file_names import to_text
 from cxrfeat.io.refs import ImageRef
 from cxrfeat.pipeline.embed import prepare
@@ -31,9 +32,10 @@ class FileEncoder:
         input: input of the network.
     """
 
-    def __init__(self, encoder: FrozenEncoder) -> None:
-        """Use an encoder."""
+    def __init__(self, encoder: FrozenEncoder, options: ReadOptions = DEFAULT_OPTIONS) -> None:
+        """Use an encoder, and facts that the files do not say."""
         self._encoder = encoder
+        self._options = options
         self.dim: int = encoder.dim
         self.fingerprint: str = encoder.fingerprint
         self.precision: str = encoder.precision
@@ -70,9 +72,8 @@ class FileEncoder:
         for start in range(0, len(files), size):
             rows, inputs = [], []  # (size, size) uint8 each
             for row, file in enumerate(files[start : start + size], start):
-                prepared = prepare(
-                    ImageRef(to_text(os.fsencode(file.name))), file.absolute().parent.as_posix(), self.input
-                )
+                folder = file.absolute().parent.as_posix()
+                prepared = prepare(_refer_to(file), folder, self.input, self._options)
                 if prepared.model_input is not None:
                     rows.append(row)
                     inputs.append(prepared.model_input)
@@ -101,6 +102,7 @@ def load_encoder(
     engine: str | None = None,
     device: str = Device.AUTO,
     batch_size: int | None = None,
+    bits_stored: int | None = None,
 ) -> FileEncoder:
     """Load a frozen network by name, without Spark.
 
@@ -113,6 +115,7 @@ def load_encoder(
         engine: ``torch`` or ``openvino``; None for torch, or for openvino if the weights are quantised.
         device: ``auto``, ``cpu`` or ``cuda``.
         batch_size: images per batch; None for the device's default.
+        bits_stored: number of bits in use in 16-bit files that do not say it; None means all of them.
 
     Raises:
         ConfigError: the name or an option is unknown, or a package is missing; the message says how to install it.
@@ -142,4 +145,4 @@ def load_encoder(
     )
     if input_size is not None:
         check_encoder(spec)
-    return FileEncoder(FrozenEncoder(spec, str(find_device(Device(device)))))
+    return FileEncoder(FrozenEncoder(spec, str(find_device(Device(device)))), ReadOptions(bits_stored=bits_stored))

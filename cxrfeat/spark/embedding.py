@@ -23,6 +23,7 @@ from cxrfeat.backbones.weights import RANDOM, find_weights, parse_fingerprint
 from cxrfeat.device import Device, Engine, Precision
 from cxrfeat.errors import ConfigError
 from cxrfeat.images.preprocess import Fit
+from cxrfeat.images.radiograph import ReadOptions
 from cxrfeat.io import storage
 from cxrfeat.io.refs import ImageRef, is_whole, to_table
 from cxrfeat.io.schema import EMBEDDED
@@ -64,6 +65,7 @@ class EmbeddingConfig:
         fit: how an image becomes a square; None for the backbone's default.
         image_feature: name of the feature with the image in TFRecord files; None tries the usual ones.
         webdataset_metadata: take the fields of images in tar archives from their ``.json`` and ``.cls`` neighbours.
+        bits_stored: number of bits in use in 16-bit samples; None means all of them.
         engine: library that runs the network; None for torch, or for openvino if the network is quantised.
     """
 
@@ -79,19 +81,26 @@ class EmbeddingConfig:
     fit: Fit | None = None
     image_feature: str | None = None
     webdataset_metadata: bool = False
+    bits_stored: int | None = None
     engine: Engine | None = None
 
     def __post_init__(self) -> None:
         """Qualify the images folder.
 
         Raises:
-            ConfigError: columns without metadata, or two sources of metadata.
+            ConfigError: columns without metadata, two sources of metadata, or a number of bits out of range.
         """
+        _ = self.read_options  # checks the values
         if self.columns is not None and not self.metadata and not self.webdataset_metadata:
             raise ConfigError("--columns needs --metadata, whose columns it describes")
         if self.metadata and self.webdataset_metadata:
             raise ConfigError("--metadata and --webdataset-metadata cannot be combined")
         object.__setattr__(self, "images", storage.qualify(self.images))
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """Facts that the files do not say themselves."""
+        return ReadOptions(self.image_feature, self.bits_stored)
 
     def for_extractor(self, extractor: str) -> EmbeddingConfig:
         """Return the settings with the backbone and input of an extractor where none are given."""

@@ -139,7 +139,7 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
             progress.done,
             progress.quarantined,
             containers,
-            config.embedding.image_feature,
+            config.embedding.read_options,
         )
 
         def embed(items: Sequence[ImageRef]) -> AbstractContextManager[tuple[DataFrame, list[str]]]:

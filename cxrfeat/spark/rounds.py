@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ TYPICAL_IMAGE_BYTES = 400_000
 
 
 _POLL_S = 0.1
+_CANCEL_S = 30
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,11 @@ def run_interruptibly(spark: SparkSession, work: Callable[[threading.Event], Non
             thread.join(_POLL_S)
     except BaseException:
         stop.set()
+        deadline = time.monotonic() + _CANCEL_S
         with contextlib.suppress(Py4JError, OSError):  # Ctrl-C reaches the JVM as well, which may end first
-            spark.sparkContext.cancelJobGroup(group)
+            while thread.is_alive() and time.monotonic() < deadline:
+                spark.sparkContext.cancelJobGroup(group)  # again, because the work may be about to start a job
+                thread.join(_POLL_S)
         raise
     if failure:
         raise failure[0]

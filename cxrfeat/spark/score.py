@@ -215,7 +215,7 @@ def _embed_task(
         progress.done,
         progress.quarantined,
         spark.sparkContext.accumulator({}, MergeCounts()),
-        config.image_feature,
+        config.read_options,
     )
 
 

@@ -23,6 +23,7 @@ from cxrfeat.backbones.weights import Weights
 from cxrfeat.device import Device
 from cxrfeat.head.bundle import BundleFiles, parse_bundle
 from cxrfeat.head.predictor import Predictor
+from cxrfeat.images.radiograph import DEFAULT_OPTIONS, ReadOptions
 from cxrfeat.io.schema import Augmentation, Status
 from cxrfeat.pipeline import parquet_drops
 from cxrfeat.pipeline.container_stream import ContainerCount
@@ -45,7 +46,7 @@ class EmbedTask:
         factory: function that builds the encoder. It is called in every task, so it should cache the encoder.
         images, quarantined: progress counters, in images.
         containers: counts of the containers that tasks read as a whole; None to count none.
-        image_feature: name of the feature with the image in TFRecord files; None tries the usual ones.
+        options: facts that the files do not say.
     """
 
     root: str
@@ -56,7 +57,7 @@ class EmbedTask:
     images: Accumulator[int]
     quarantined: Accumulator[int]
     containers: Accumulator[ContainerCounts] | None = None
-    image_feature: str | None = None
+    options: ReadOptions = DEFAULT_OPTIONS
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield :data:`cxrfeat.io.schema.EMBEDDED` batches for :data:`cxrfeat.io.schema.HANDLE` batches."""
@@ -70,7 +71,7 @@ class EmbedTask:
             root=self.root,
             plan=self.plan,
             decode_threads=cpus,
-            image_feature=self.image_feature,
+            options=self.options,
             report=self._report,
         )
         for rows in embedded:

@@ -20,7 +20,8 @@ from cxrfeat.head.heatmap import heat_maps
 from cxrfeat.head.inputs import AGE, SEX, SEX_CODES
 from cxrfeat.head.predictor import Predictor
 from cxrfeat.head.thresholds import DEFAULT_RULE
-from cxrfeat.images import png_jpeg, preprocess
+from cxrfeat.images import preprocess
+from cxrfeat.images.decode import decode_image
 from cxrfeat.labels.findings import ANY_FINDING
 from cxrfeat.web.model_card import make_card, read_evaluation
 from cxrfeat.web.schemas import Answer, AnyFinding, Assumption, Finding, ImageInfo, ModelCard
@@ -80,7 +81,7 @@ class Service:
         Raises:
             ImageError: the file is not a radiograph.
         """
-        image = png_jpeg.decode(data)
+        image = decode_image(data)
         model_input = preprocess.to_model_input(image.pixels, self._encoder.input)  # (size, size) uint8
         embeddings, feature_maps = self._embed(model_input[np.newaxis])  # (1, D), (1, D, h, w) or None
         covariates = {

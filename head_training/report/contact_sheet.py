@@ -12,7 +12,8 @@ import pandas as pd
 from PIL import Image
 
 from cxrfeat.errors import ImageError
-from cxrfeat.images import png_jpeg
+from cxrfeat.images.candidates import SUFFIXES
+from cxrfeat.images.decode import decode_image
 from cxrfeat.io import listing, storage
 from cxrfeat.labels.findings import NO_FINDING
 from head_training.report.page import ImageTile, Sheet
@@ -37,7 +38,7 @@ class ImageFolder:
             ConfigError: the folder does not exist.
         """
         self._root = root
-        paths = sorted(listing.list_files(root, png_jpeg.SUFFIXES), reverse=True)
+        paths = sorted(listing.list_files(root, SUFFIXES), reverse=True)
         self._paths = {PurePosixPath(path).name: path for path in paths} | {path: path for path in paths}
         self.unreadable: dict[str, str] = {}
 
@@ -54,7 +55,7 @@ class ImageFolder:
         """Return an image as a data: URI of a small JPEG, or None after recording its error in ``unreadable``."""
         try:
             with storage.open_input(storage.join(storage.qualify(self._root), self._paths[name])) as stream:
-                decoded = png_jpeg.decode(bytes(stream.read()))
+                decoded = decode_image(bytes(stream.read()))
         except (ImageError, OSError) as error:
             self.unreadable[name] = str(error)
             return None

@@ -23,7 +23,8 @@ from cxrfeat.backbones.registry import BACKBONES
 from cxrfeat.backbones.weights import find_weights, load_network
 from cxrfeat.cli import extract as job
 from cxrfeat.device import Precision, has_native_bf16
-from cxrfeat.images import png_jpeg, preprocess
+from cxrfeat.images import preprocess
+from cxrfeat.images.candidates import SUFFIXES
 from cxrfeat.images.preprocess import Fit
 from cxrfeat.io import listing
 from cxrfeat.labels.splits import SplitLevel, SplitRule
@@ -71,7 +72,7 @@ def reference_embeddings(images: Path, weights: Path) -> np.ndarray[Any, Any]:
         return np.concatenate(
             [
                 network(to_input(Image.open(images / name).convert("RGB"))[None]).numpy()
-                for name in sorted(listing.list_files(str(images), png_jpeg.SUFFIXES))
+                for name in sorted(listing.list_files(str(images), SUFFIXES))
             ]
         )
 
@@ -79,7 +80,7 @@ def reference_embeddings(images: Path, weights: Path) -> np.ndarray[Any, Any]:
 def embed(images: Path, weights: Path) -> pa.Table:
     """Embed images in fp32 and in batches of five by the function that the job's tasks run."""
     spec = EncoderSpec("resnet50-v1", find_weights(BACKBONES["resnet50-v1"], str(weights)), Precision.FP32, 5)
-    names = sorted(listing.list_files(str(images), png_jpeg.SUFFIXES))
+    names = sorted(listing.list_files(str(images), SUFFIXES))
     batches = embed_batches(fakes.handles(names), encoder=FrozenEncoder(spec), root=str(images))
     return pa.Table.from_batches(batches)
 

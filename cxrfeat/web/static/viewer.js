@@ -42,7 +42,7 @@ export class Viewer {
     this.fit({ width: this.#picture.naturalWidth, height: this.#picture.naturalHeight });
   }
 
-  // Show the whole image in the shape that the server decoded: a browser may have rotated it by its EXIF tag.
+  // Show the whole image in the shape that the server decoded.
   fit({ width, height, region = [0, 0, 1, 1] }) {
     this.#shape = { width, height };
     const [left, top, right, bottom] = region.map((share) => share * 100);

@@ -22,7 +22,7 @@ from cxrfeat.backbones.resnet_fused import FoldedResNet, fold_batchnorm
 from cxrfeat.backbones.weights import Weights, find_weights, load_network
 from cxrfeat.device import Precision, has_native_bf16
 from cxrfeat.errors import WeightsError
-from cxrfeat.images.png_jpeg import decode
+from cxrfeat.images.decode import decode_image
 from cxrfeat.images.preprocess import to_model_input
 from tests import fakes
 
@@ -222,7 +222,7 @@ def test_real_images_get_the_features_of_the_plain_pipeline(real_weights: Path, 
     """Embeddings equal those of Pillow → RGB → torchvision → the unfolded network, in bf16 nearly so."""
     network = reference_network("resnet50-v1", torch.load(real_weights, weights_only=True))
     expected = reference_embeddings(network, [Image.open(path) for path in real_images])
-    inputs = np.stack([to_model_input(decode(path.read_bytes()).pixels) for path in real_images])
+    inputs = np.stack([to_model_input(decode_image(path.read_bytes()).pixels) for path in real_images])
     assert cosines(build("resnet50-v1", real_weights).embed(inputs), expected).min() >= 0.9999
     if has_native_bf16():
         assert cosines(build("resnet50-v1", real_weights, Precision.BF16).embed(inputs), expected).min() >= 0.999

@@ -151,8 +151,9 @@ def test_impossible_rounds_are_refused(size: int, watch: float | None, message: 
         RoundPlan(size, watch)
 
 
-def test_an_interrupt_stops_the_job_and_the_rounds(spark: SparkSession, tmp_path: Path) -> None:
-    """Ctrl-C in a round cancels its Spark job, reaches the caller, starts no other round, and spares the session."""
+@pytest.mark.parametrize("pause", [0, 1])
+def test_an_interrupt_stops_the_job_and_the_rounds(spark: SparkSession, tmp_path: Path, pause: float) -> None:
+    """Ctrl-C just before or in a Spark job cancels it, reaches the caller, starts no other round; the session lives."""
     started, ended = threading.Event(), threading.Event()
     numbers: list[int] = []
 
@@ -175,7 +176,7 @@ def test_an_interrupt_stops_the_job_and_the_rounds(spark: SparkSession, tmp_path
 
     def interrupt() -> None:
         started.wait()
-        time.sleep(1)
+        time.sleep(pause)
         _thread.interrupt_main()
 
     threading.Thread(target=interrupt).start()

@@ -62,7 +62,7 @@ def mutate(data: bytes, random: np.random.Generator) -> bytes:
 
 @pytest.mark.slow
 def test_mutated_images_never_cause_a_server_error(client: httpx.Client) -> None:
-    """Each is scored or refused with a reason; test_png_jpeg.py runs thousands more on the decoder alone."""
+    """Each is scored or refused with a reason; test_decode.py runs thousands more on the decoder alone."""
     random = np.random.default_rng(0)
     originals = [write(fakes.gray_image(48, 40)) for _, write in fakes.LEGAL.values()]
     found: Counter[str] = Counter()

@@ -38,6 +38,8 @@ def colour_photograph() -> bytes:
 REFUSED = {
     "empty": b"",
     "not-png-or-jpeg": b"this is text, whatever its name is",
+    "unsupported-format": fakes.encode(Image.new("L", (64, 64)), "TIFF"),
+    "low-range": fakes.encode(Image.fromarray(fakes.gray_image().astype(np.uint16) * 16), "PNG"),
     "corrupt": fakes.png(fakes.gray_image())[:200],
     "too-small": fakes.png(fakes.gray_image(31, 64)),
     "too-large": fakes.raw_png(9000, 9000),

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from cxrfeat.head.bundle import load_bundle, save_bundle
-from cxrfeat.images.png_jpeg import decode
+from cxrfeat.images.decode import decode_image
 from cxrfeat.labels.findings import FINDINGS
 from cxrfeat.labels.label_sets import LABEL_SETS
 from cxrfeat.web.examples import SIDE, draw_example, list_examples
@@ -120,7 +120,7 @@ def test_examples_are_valid_images(client: httpx.Client) -> None:
     contents = [client.get(entry["url"]).content for entry in listed]
     assert len(set(contents)) == len(listed) > 3
     for entry, content in zip(listed, contents, strict=True):
-        assert decode(content).pixels.shape == (SIDE, SIDE)
+        assert decode_image(content).pixels.shape == (SIDE, SIDE)
         query = {"age": entry["age"], "sex": entry["sex"]}
         headers = {"Content-Type": "image/png"}
         assert client.post("/api/predict", content=content, params=query, headers=headers).json()["assumptions"] == []
