@@ -71,7 +71,7 @@ def run_interruptibly(spark: SparkSession, work: Callable[[threading.Event], Non
     Raises:
         BaseException: whatever the work raises, unchanged.
     """
-    stop = threading.Event()
+    stop, ended = threading.Event(), threading.Event()
     failure: list[BaseException] = []
     group = f"rounds-{uuid.uuid4()}"
 
@@ -81,19 +81,20 @@ def run_interruptibly(spark: SparkSession, work: Callable[[threading.Event], Non
             work(stop)
         except BaseException as error:  # raised again by the thread that waits
             failure.append(error)
+        finally:
+            ended.set()
 
-    thread = InheritableThread(run, daemon=True)
-    thread.start()
+    InheritableThread(run, daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(_POLL_S)
+        while not ended.wait(_POLL_S):  # Thread.join takes a thread for ended when it is interrupted (CPython 3.11)
+            pass
     except BaseException:
         stop.set()
         deadline = time.monotonic() + _CANCEL_S
         with contextlib.suppress(Py4JError, OSError):  # Ctrl-C reaches the JVM as well, which may end first
-            while thread.is_alive() and time.monotonic() < deadline:
+            while not ended.is_set() and time.monotonic() < deadline:
                 spark.sparkContext.cancelJobGroup(group)  # again, because the work may be about to start a job
-                thread.join(_POLL_S)
+                ended.wait(_POLL_S)
         raise
     if failure:
         raise failure[0]
