@@ -65,13 +65,33 @@ def add_metadata_options(group: argparse._ArgumentGroup, help_text: str) -> None
     )
 
 
-def add_image_options(group: argparse._ArgumentGroup) -> None:
+def add_reading_options(group: argparse._ArgumentGroup) -> None:
     """Add the options that say what image files do not say themselves."""
     group.add_argument(
         "--bits-stored",
         type=int,
         metavar="N",
         help="bits in use in 16-bit images, 9 to 16, for files that do not say it: 12 means that 4095 is white",
+    )
+    group.add_argument(
+        "--any-dicom",
+        action="store_true",
+        help="accept DICOM images of any modality and body part (default: CR and DX of the chest)",
+    )
+
+
+def add_image_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options of images in a job."""
+    add_reading_options(group)
+    group.add_argument(
+        "--keep-patient-ids",
+        action="store_true",
+        help="store the patient IDs of DICOM headers as they are (default: as keyed hashes)",
+    )
+    group.add_argument(
+        "--patient-key",
+        metavar="FILE",
+        help="key of these hashes, created if missing (default: cxrfeat/patient-key in your configuration folder)",
     )
 
 

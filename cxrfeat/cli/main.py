@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Command] = {
     "phantom": Command("cxrfeat.phantom.__main__", "draw synthetic chest X-rays with labels"),
     "demo": Command("cxrfeat.demo", "run all steps on synthetic X-rays"),
     "quantize": Command("cxrfeat.cli.quantize", "make an int8 network that is faster on CPUs", extra="quantize"),
+    "inspect": Command("cxrfeat.cli.inspect", "print what the readers see in image files"),
     "backbones": Command("cxrfeat.cli.backbones", "list the frozen networks and their weights"),
     "doctor": Command("cxrfeat.cli.doctor", "check the installation and name what is missing"),
 }

@@ -6,6 +6,7 @@ import re
 from enum import Enum, auto
 
 from cxrfeat.io.listing import suffix_of
+from cxrfeat.io.refs import ImageRef, is_whole
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".jls")
 """Suffixes of images in lower case: the formats that are read, and those that are quarantined by name."""
@@ -13,6 +14,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".jp2", 
 DICOM_START = 132
 """Number of bytes at the start of a file that show whether it is DICOM."""
 
+_OTHER_FORMATS = frozenset(SUFFIXES) - {".dcm", ".dicom"}
 _NOT_AN_IMAGE = frozenset({"dicomdir"})
 _OPEN_SUFFIX = re.compile(r"\.(?:\d+|ima)?")
 
@@ -43,6 +45,6 @@ def classify(name: str) -> Candidate:
     return Candidate.LOOK_INSIDE if not suffix or _OPEN_SUFFIX.fullmatch(suffix) else Candidate.NO
 
 
-def is_dicom(start: bytes) -> bool:
-    """Return True if the first :data:`DICOM_START` bytes of a file are those of a DICOM file."""
-    return start[128:132] == b"DICM"
+def may_be_dicom(item: ImageRef) -> bool:
+    """Return True unless the name of an image says that it is of another format; a container may hold anything."""
+    return is_whole(item) or suffix_of(item.key.rpartition("/")[2]) not in _OTHER_FORMATS

@@ -16,7 +16,8 @@ from typing import IO, NamedTuple, cast
 
 from cxrfeat.errors import ImageError
 from cxrfeat.images.archive_entries import MAX_MEMBERS, ArchiveEntry, ArchiveError, ByteStream, to_key
-from cxrfeat.images.candidates import DICOM_START, Candidate, classify, is_dicom
+from cxrfeat.images.candidates import DICOM_START, Candidate, classify
+from cxrfeat.images.dicom import is_dicom
 from cxrfeat.images.tar_archive import read_tar, read_tar_member
 from cxrfeat.images.tfrecord import RECORD_HEAD_BYTES, find_image, parse_example, read_tfrecord, read_tfrecords
 from cxrfeat.images.zip_archive import read_zip, read_zip_member

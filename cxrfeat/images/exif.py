@@ -51,4 +51,4 @@ def turn_upright(radiograph: Radiograph, exif: bytes | None) -> Radiograph:
     if orientation == 1:
         return radiograph
     upright = _TURNS[orientation](radiograph.pixels).copy()  # contiguous
-    return Radiograph(upright, f"{radiograph.pixel_format}-exif{orientation}")
+    return Radiograph(upright, f"{radiograph.pixel_format}-exif{orientation}", radiograph.header)

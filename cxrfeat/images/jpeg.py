@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 
 from cxrfeat.errors import ImageError
 from cxrfeat.images.exif import turn_upright
@@ -80,6 +82,38 @@ def decode_jpeg_file(data: bytes, options: ReadOptions) -> Radiograph:
     if frame.components not in (1, 3):
         mode = "CMYK" if frame.components == _CMYK else f"{frame.components} channels"
         raise ImageError(Reason.UNSUPPORTED_MODE, f"JPEG in mode {mode}; expected gray or RGB")
+    _check_scans(data, frame)
+    if frame.components == 1:
+        return turn_upright(Radiograph(_decode(data, "GRAY")[..., 0], "gray8"), frame.exif)
+    decoded = _decode(data, "RGB")
+    strips = (decoded[top : top + STRIP_ROWS] for top in range(0, frame.height, STRIP_ROWS))
+    return turn_upright(Radiograph(merge_channels(strips, frame.width, frame.height), "rgb8"), frame.exif)
+
+
+def decode_gray(data: bytes) -> NDArray[np.uint8]:
+    """Return the (H, W) levels of a gray JPEG that is part of another file.
+
+    Raises:
+        ImageError: it is damaged, or of another kind.
+    """
+    frame = _read_frame(data)
+    _check_scans(data, frame)
+    return _decode(data, "GRAY")[..., 0]
+
+
+def _decode(data: bytes, colours: str) -> NDArray[np.uint8]:
+    """Return the pixels, (H, W, 1 or 3) uint8."""
+    try:
+        decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            data, colorspace=colours, fastdct=False, fastupsample=False, strict=True
+        )
+    except ValueError as error:
+        raise ImageError(Reason.CORRUPT, f"cannot decode the {len(data)} bytes of the file: {error}") from error
+    return decoded
+
+
+def _check_scans(data: bytes, frame: _Frame) -> None:
+    """Check the size of an image and the number of its scans before it is decoded."""
     check_size(frame.width, frame.height, frame.components * (2 if frame.progressive else 1))
     scans = data.count(b"\xff\xda")  # at least the scans: the pair cannot occur in the data of a scan
     if scans > MAX_SCANS or scans * frame.width * frame.height > MAX_SCANNED_PIXELS:
@@ -88,18 +122,6 @@ def decode_jpeg_file(data: bytes, options: ReadOptions) -> Radiograph:
             f"{scans} scans of {frame.width}x{frame.height} pixels; expected at most {MAX_SCANS} scans and "
             f"{MAX_SCANNED_PIXELS} pixels in all scans",
         )
-    try:
-        decoded = simplejpeg.decode_jpeg(
-            data, colorspace="GRAY" if frame.components == 1 else "RGB", fastdct=False, fastupsample=False, strict=True
-        )  # (H, W, 1 or 3) uint8
-    except ValueError as error:
-        raise ImageError(Reason.CORRUPT, f"cannot decode the {len(data)} bytes of the file: {error}") from error
-    if frame.components == 1:
-        radiograph = Radiograph(decoded[..., 0], "gray8")
-    else:
-        strips = (decoded[top : top + STRIP_ROWS] for top in range(0, frame.height, STRIP_ROWS))
-        radiograph = Radiograph(merge_channels(strips, frame.width, frame.height), "rgb8")
-    return turn_upright(radiograph, frame.exif)
 
 
 def _read_frame(data: bytes) -> _Frame:

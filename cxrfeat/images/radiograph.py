@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrfeat.errors import ConfigError, ImageError
+from cxrfeat.images.header import Header, Pseudonyms
 from cxrfeat.io.schema import Reason
 
 MIN_SIDE = 32
@@ -48,12 +49,16 @@ class ReadOptions:
     Attributes:
         image_feature: name of the feature with the image in TFRecord files; None tries the usual ones.
         bits_stored: number of bits in use, from the lowest, in samples of 16 bits; None means all of them.
+        any_dicom: accept DICOM images of any modality and body part.
+        pseudonyms: rule for the identifiers in DICOM headers; None leaves them out.
 
     Raises ConfigError for values out of range.
     """
 
     image_feature: str | None = None
     bits_stored: int | None = None
+    any_dicom: bool = False
+    pseudonyms: Pseudonyms | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -75,11 +80,13 @@ class Radiograph:
     Attributes:
         pixels: (H, W) uint8, 0 = black, or uint16 with full scale 65535; H and W at least 32.
         pixel_format: pixel format of the file: gray8, gray16, rgba8, palette4, … An EXIF orientation other than 1 is
-            appended: gray8-exif6.
+            appended: gray8-exif6. For DICOM, it is the photometric interpretation and the stored bits: monochrome1-12.
+        header: facts of a DICOM header.
     """
 
     pixels: Pixels
     pixel_format: str
+    header: Header | None = None
 
 
 def check_size(width: int, height: int, sample_bytes: int) -> None:

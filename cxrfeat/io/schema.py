@@ -34,6 +34,9 @@ class Reason(StrEnum):
     TOO_LARGE = "too-large"
     UNSUPPORTED_MODE = "unsupported-mode"
     COLOUR = "colour"
+    NO_IMAGE = "no-image"
+    MULTI_FRAME = "multi-frame"
+    NOT_A_CHEST_RADIOGRAPH = "not-a-chest-radiograph"
     LOW_RANGE = "low-range"
     BEYOND_BITS = "beyond-bits"
     NOT_PARQUET = "not-parquet"
@@ -94,6 +97,18 @@ HANDLE = pa.schema(
 )
 """Input of a worker: where an image is. Its bytes never pass through the JVM."""
 
+HEADER = "header_"
+"""Prefix of a worker's columns that stand in for metadata, where no table gives it."""
+
+HEADER_FIELDS = {
+    "patient_id": pa.string(),
+    "age_years": pa.float32(),
+    "sex": pa.string(),
+    "view_position": pa.string(),
+    "split": pa.string(),
+}
+"""Metadata that the header of an image can give, and its types."""
+
 EMBEDDED = pa.schema(
     [
         pa.field("image_index", pa.string()),  # file name; joins with the metadata
@@ -103,10 +118,17 @@ EMBEDDED = pa.schema(
         pa.field("embedding", pa.list_(pa.field("element", pa.float32()))),  # null if quarantined
         pa.field("extractor", pa.string()),  # fingerprint
         pa.field("precision", pa.string()),  # fp32, bf16 or int8; null if quarantined
-        pa.field("pixel_format", pa.string()),  # gray8, gray16, rgba8, …
+        pa.field("pixel_format", pa.string()),  # gray8, gray16, rgba8, monochrome1-12, …
+        pa.field("modality", pa.string()),  # CR, DX, …; null unless DICOM, like the next fields
+        pa.field("body_part", pa.string()),  # CHEST, another part, or OTHER
+        pa.field("laterality", pa.string()),  # R, L, U or B
+        pa.field("pixel_spacing", pa.list_(pa.field("element", pa.float32()))),  # of rows and columns in mm
+        pa.field("series_id", pa.string()),  # keyed hash of the UID, like the next field
+        pa.field("instance_id", pa.string()),
         pa.field("reason", pa.string()),  # null unless quarantined, like the next two fields
         pa.field("message", pa.string()),
         pa.field("sha256", pa.string()),
+        *(pa.field(f"{HEADER}{name}", kind) for name, kind in HEADER_FIELDS.items()),
     ]
 )
 """Output of a worker per handle: one row per augmentation, or one quarantined row."""
@@ -146,7 +168,11 @@ EMBEDDINGS = pa.schema(
         *(EMBEDDED.field(name) for name in ("image_index", "image_path")),
         *(METADATA.field(name) for name in METADATA.names if name != "image_index"),
         pa.field("metadata_status", pa.string()),  # matched, no-line, ambiguous-name, rejected-line; null = no metadata
-        *(EMBEDDED.field(name) for name in EMBEDDED.names if name not in ("image_index", "image_path", "status")),
+        *(
+            field
+            for field in EMBEDDED
+            if field.name not in ("image_index", "image_path", "status") and not field.name.startswith(HEADER)
+        ),
         pa.field("round", pa.int32()),
         EMBEDDED.field("status"),
     ]

@@ -73,9 +73,13 @@ def load_image_metadata(
         messages += lists.check(images, metadata.lines, max_unmatched)
     place = metadata.lines.column_names.index("split")
     splits = assign_splits(metadata.lines, rule, lists)
+    placeholders: tuple[str, ...] = ()
+    if not metadata.has_patients:
+        own_splits = lists is not None or metadata.lines["split"].null_count < len(metadata.lines)
+        placeholders = ("patient_id",) if own_splits else ("patient_id", "split")
     metadata = replace(metadata, lines=metadata.lines.set_column(place, "split", splits))
     if not metadata.has_patients:
         messages.append("warning: the metadata names no patients; every image counts as a patient of its own")
-    matcher = ImageMatcher(metadata.lines, images)
+    matcher = ImageMatcher(metadata.lines, images, placeholders)
     messages += [matcher.describe(), *(f"warning: {text}" for text in metadata.cell_errors.describe())]
     return ImageMetadata(metadata, matcher, messages)

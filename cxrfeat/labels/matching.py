@@ -39,16 +39,19 @@ class ImageMatcher:
 
     Attributes:
         by_path: True if images are matched by path.
+        placeholders: columns that the table lacks; the header of an image knows better.
         stripped: folders at the start of the table's paths that were left out to match; empty without such.
     """
 
-    def __init__(self, lines: pa.Table, listed: Iterable[str]) -> None:
+    def __init__(self, lines: pa.Table, listed: Iterable[str], placeholders: Sequence[str] = ()) -> None:
         """Index the lines.
 
         Args:
             lines: table of :data:`cxrfeat.io.schema.METADATA_LINES`.
             listed: paths of all images that exist now, relative to the images root.
+            placeholders: columns that the table lacks, filled with something derived from the image.
         """
+        self.placeholders = tuple(placeholders)
         self._lines = lines
         self._accepted = pc.equal(lines["status"], Status.OK.value).to_pylist()
         self._choose_keys(dict.fromkeys(listed))

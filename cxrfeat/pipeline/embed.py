@@ -23,11 +23,13 @@ from cxrfeat.errors import ImageError
 from cxrfeat.images import preprocess
 from cxrfeat.images.containers import read_member, unwrap
 from cxrfeat.images.decode import decode_image
+from cxrfeat.images.header import NO_HEADER, Header
 from cxrfeat.images.radiograph import DEFAULT_OPTIONS, ReadOptions
 from cxrfeat.images.views import make_view
 from cxrfeat.io import storage
 from cxrfeat.io.refs import ImageRef, from_table, is_streamed
-from cxrfeat.io.schema import EMBEDDED, Augmentation, Reason, Status
+from cxrfeat.io.schema import EMBEDDED, HEADER, Augmentation, Reason, Status
+from cxrfeat.labels.splits import split_by_hash
 from cxrfeat.pipeline.container_stream import ContainerCount, ContainerStream
 
 MAX_FILE_BYTES = 256 * 1024**2
@@ -60,6 +62,7 @@ class PreparedImage:
     Attributes:
         image_path: path relative to the images root.
         model_input: (size, size) uint8, or None in quarantine.
+        header: facts of a DICOM header.
     """
 
     image_path: str
@@ -68,6 +71,7 @@ class PreparedImage:
     reason: str | None = None
     message: str | None = None
     sha256: str | None = None
+    header: Header = NO_HEADER
 
 
 def embed_batches(
@@ -123,7 +127,12 @@ def prepare(
     try:
         data = read() if read is not None else _read(item, root, options)
         radiograph = decode_image(data, options)
-        return PreparedImage(item.key, preprocess.to_model_input(radiograph.pixels, spec), radiograph.pixel_format)
+        return PreparedImage(
+            item.key,
+            preprocess.to_model_input(radiograph.pixels, spec),
+            radiograph.pixel_format,
+            header=radiograph.header or NO_HEADER,
+        )
     except ImageError as error:
         sha256 = None if data is None else hashlib.sha256(data).hexdigest()
         return PreparedImage(item.key, reason=error.reason, message=str(error), sha256=sha256)
@@ -145,6 +154,8 @@ def _read(item: ImageRef, root: str, options: ReadOptions) -> bytes:
             raise
         raise ImageError(reason, str(error)) from error
 
+
+_HEADER_COLUMNS = ("modality", "body_part", "laterality", "pixel_spacing", "series_id", "instance_id")
 
 _Job = Callable[[], PreparedImage | None]
 
@@ -233,8 +244,16 @@ def _embed_images(images: Sequence[PreparedImage], encoder: Encoder, plan: ViewP
     return pa.RecordBatch.from_arrays([columns[name] for name in EMBEDDED.names], schema=EMBEDDED)
 
 
-def _row(image: PreparedImage, view: str, encoder: Encoder) -> dict[str, str | None]:
+def _row(image: PreparedImage, view: str, encoder: Encoder) -> dict[str, object]:
     embedded = image.model_input is not None
+    header = image.header
+    from_header = {
+        "patient_id": header.patient_id,
+        "age_years": header.age_years,
+        "sex": header.sex,
+        "view_position": header.view_position,
+        "split": split_by_hash(header.patient_id).value if header.patient_id else None,
+    }
     return {
         "image_index": image.image_path.rsplit("/", 1)[-1],
         "image_path": image.image_path,
@@ -246,6 +265,8 @@ def _row(image: PreparedImage, view: str, encoder: Encoder) -> dict[str, str | N
         "reason": image.reason,
         "message": image.message,
         "sha256": image.sha256,
+        **{name: getattr(header, name) for name in _HEADER_COLUMNS},
+        **{f"{HEADER}{name}": value for name, value in from_header.items()},
     }
 
 

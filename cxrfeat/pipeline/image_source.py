@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cxrfeat.errors import ConfigError
-from cxrfeat.images.candidates import DICOM_START, Candidate, classify, is_dicom
+from cxrfeat.images.candidates import DICOM_START, Candidate, classify
 from cxrfeat.images.containers import ContainerListing, index_container
+from cxrfeat.images.dicom import is_dicom
 from cxrfeat.io import storage
 from cxrfeat.io.container_names import kind_of
 from cxrfeat.io.listing import suffix_of, walk

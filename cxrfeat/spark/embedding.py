@@ -22,9 +22,12 @@ from cxrfeat.backbones.registry import DEFAULT_BACKBONE, get_backbone
 from cxrfeat.backbones.weights import RANDOM, find_weights, parse_fingerprint
 from cxrfeat.device import Device, Engine, Precision
 from cxrfeat.errors import ConfigError
+from cxrfeat.images.candidates import may_be_dicom
+from cxrfeat.images.header import Pseudonyms
 from cxrfeat.images.preprocess import Fit
 from cxrfeat.images.radiograph import ReadOptions
 from cxrfeat.io import storage
+from cxrfeat.io.patient_key import load_key
 from cxrfeat.io.refs import ImageRef, is_whole, to_table
 from cxrfeat.io.schema import EMBEDDED
 from cxrfeat.io.skipped import Skipped
@@ -66,6 +69,9 @@ class EmbeddingConfig:
         image_feature: name of the feature with the image in TFRecord files; None tries the usual ones.
         webdataset_metadata: take the fields of images in tar archives from their ``.json`` and ``.cls`` neighbours.
         bits_stored: number of bits in use in 16-bit samples; None means all of them.
+        any_dicom: embed DICOM images of any modality and body part.
+        keep_patient_ids: store the patients' identifiers of DICOM headers, not their hashes.
+        patient_key: file with the key of the hashes; None for the default file.
         engine: library that runs the network; None for torch, or for openvino if the network is quantised.
     """
 
@@ -82,6 +88,9 @@ class EmbeddingConfig:
     image_feature: str | None = None
     webdataset_metadata: bool = False
     bits_stored: int | None = None
+    any_dicom: bool = False
+    keep_patient_ids: bool = False
+    patient_key: str | None = None
     engine: Engine | None = None
 
     def __post_init__(self) -> None:
@@ -90,17 +99,26 @@ class EmbeddingConfig:
         Raises:
             ConfigError: columns without metadata, two sources of metadata, or a number of bits out of range.
         """
-        _ = self.read_options  # checks the values
+        self.read_options()  # checks the values
         if self.columns is not None and not self.metadata and not self.webdataset_metadata:
             raise ConfigError("--columns needs --metadata, whose columns it describes")
         if self.metadata and self.webdataset_metadata:
             raise ConfigError("--metadata and --webdataset-metadata cannot be combined")
         object.__setattr__(self, "images", storage.qualify(self.images))
 
-    @property
-    def read_options(self) -> ReadOptions:
-        """Facts that the files do not say themselves."""
-        return ReadOptions(self.image_feature, self.bits_stored)
+    def read_options(self, pseudonyms: Pseudonyms | None = None) -> ReadOptions:
+        """Return the facts that the files do not say themselves."""
+        return ReadOptions(self.image_feature, self.bits_stored, self.any_dicom, pseudonyms)
+
+    def load_pseudonyms(self, items: Sequence[ImageRef], *, watching: bool = False) -> Pseudonyms | None:
+        """Return the rule for the identifiers in DICOM headers; None if there are no DICOM files.
+
+        Raises:
+            ConfigError: the key cannot be read or created.
+        """
+        if not (watching or any(may_be_dicom(item) for item in items)):
+            return None
+        return Pseudonyms(load_key(self.patient_key), self.keep_patient_ids)
 
     def for_extractor(self, extractor: str) -> EmbeddingConfig:
         """Return the settings with the backbone and input of an extractor where none are given."""

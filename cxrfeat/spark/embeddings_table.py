@@ -22,7 +22,7 @@ from pyspark.sql.types import DataType
 
 from cxrfeat.errors import DatasetIntegrityError
 from cxrfeat.io import storage
-from cxrfeat.io.schema import EMBEDDINGS, METADATA, METADATA_LINES, Augmentation, Status
+from cxrfeat.io.schema import EMBEDDINGS, HEADER, HEADER_FIELDS, METADATA, METADATA_LINES, Augmentation, Status
 from cxrfeat.labels.matching import ImageMatcher
 from cxrfeat.spark.table import read_columns, read_table, round_folder, write_partition
 
@@ -205,9 +205,24 @@ def join_metadata(
     """
     if matcher is None:
         names = [name for name in (*METADATA.names, "metadata_status") if name != "image_index"]
-        return rows.select("*", *(F.lit(None).cast(_spark_type(name)).alias(name) for name in names))
+        joined = rows.select("*", *(F.lit(None).cast(_spark_type(name)).alias(name) for name in names))
+        return _fill_from_headers(joined, HEADER_FIELDS)
     known = spark.createDataFrame(matcher.match(images))
-    return rows.join(F.broadcast(known), "image_path", "left")
+    joined = rows.join(F.broadcast(known), "image_path", "left")
+    return _fill_from_headers(joined, [name for name in HEADER_FIELDS if name != "split"], prefer=matcher.placeholders)
+
+
+def _fill_from_headers(rows: DataFrame, names: Iterable[str], prefer: Iterable[str] = ()) -> DataFrame:
+    """Fill metadata that is null from the columns of the images' headers.
+
+    Args:
+        rows: joined rows.
+        names: columns to fill.
+        prefer: columns whose value in the table is a placeholder, which the header replaces.
+    """
+    filled = {name: F.coalesce(F.col(name), F.col(f"{HEADER}{name}")) for name in names}
+    filled |= {name: F.coalesce(F.col(f"{HEADER}{name}"), F.col(name)) for name in prefer}
+    return rows.withColumns(filled)
 
 
 def _spark_type(name: str) -> DataType:

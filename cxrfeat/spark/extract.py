@@ -35,7 +35,7 @@ from cxrfeat.spark.embedding import (
 )
 from cxrfeat.spark.embeddings_table import EmbeddingsTable
 from cxrfeat.spark.job_progress import JobProgress
-from cxrfeat.spark.manifest import check_manifest, describe_split
+from cxrfeat.spark.manifest import check_identifiers, check_manifest, describe_split
 from cxrfeat.spark.rounds import RoundPlan, estimate_images, run_interruptibly, run_rounds
 from cxrfeat.spark.session import check_connectors, count_slots
 from cxrfeat.spark.summary import ExtractionSummary, write_summary
@@ -120,6 +120,8 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
     known = load_metadata(config.embedding, source.listing.items, rule=config.split, max_unmatched=config.max_unmatched)
     spec = prepare_encoder(spark, config.embedding)
     check_manifest(config.output, _settings(config, spec), _origin(known))
+    pseudonyms = config.embedding.load_pseudonyms(source.listing.items, watching=config.watch is not None)
+    check_identifiers(config.output, pseudonyms)
     dataset = EmbeddingsTable(spark, config.output, known.matcher if known else None)
     log = RoundLog(storage.join(config.output, CHECKPOINT), images)
     dataset.finish_replay()
@@ -139,7 +141,7 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
             progress.done,
             progress.quarantined,
             containers,
-            config.embedding.read_options,
+            config.embedding.read_options(pseudonyms),
         )
 
         def embed(items: Sequence[ImageRef]) -> AbstractContextManager[tuple[DataFrame, list[str]]]:

@@ -9,10 +9,12 @@ from importlib.metadata import version
 
 from cxrfeat import __version__
 from cxrfeat.errors import DatasetMismatchError
+from cxrfeat.images.header import Pseudonyms
 from cxrfeat.io import storage
 from cxrfeat.labels.splits import SplitRule
 
 NAME = "dataset.json"
+IDENTIFIERS = "identifiers.json"
 FORMAT = 1
 
 
@@ -47,6 +49,30 @@ def check_manifest(output: str, settings: Mapping[str, object], origin: Mapping[
         raise DatasetMismatchError(
             f"{output} was written with other settings; use another --output, or the same settings:\n  "
             + "\n  ".join(differences)
+        )
+
+
+def check_identifiers(output: str, pseudonyms: Pseudonyms | None) -> None:
+    """Write ``identifiers.json`` at the first DICOM files of an output, or check that they are stored in the same way.
+
+    With another key, a patient would have another name, and could be in two splits.
+
+    Raises:
+        ConfigError: the folder is unreadable or not writable.
+        DatasetMismatchError: earlier runs used another key, or the other of the two ways.
+    """
+    if pseudonyms is None:
+        return
+    requested = {"patient_ids": "kept" if pseudonyms.keep_patient_ids else "hashed", "key_id": pseudonyms.key_id}
+    location = storage.join(output, IDENTIFIERS)
+    with storage.as_config_error(output):
+        text = storage.read_text(location)
+        if text is None:
+            storage.write_text(location, json.dumps(requested, indent=2) + "\n")
+    if text is not None and json.loads(text) != requested:
+        raise DatasetMismatchError(
+            f"{output} has identifiers {json.loads(text)}, this run {requested}; use the same --patient-key and "
+            "--keep-patient-ids, or another --output"
         )
 
 

@@ -18,6 +18,7 @@ from cxrfeat.head.bundle import parse_bundle, read_bundle
 from cxrfeat.head.predictor import Predictor
 from cxrfeat.head.thresholds import DEFAULT_RULE
 from cxrfeat.images.candidates import SUFFIXES
+from cxrfeat.images.header import Pseudonyms
 from cxrfeat.io import storage
 from cxrfeat.io.refs import ImageRef, is_whole
 from cxrfeat.io.round_log import CHECKPOINT, RoundLog
@@ -37,7 +38,7 @@ from cxrfeat.spark.embedding import (
 )
 from cxrfeat.spark.embeddings_table import join_metadata
 from cxrfeat.spark.job_progress import JobProgress
-from cxrfeat.spark.manifest import check_manifest
+from cxrfeat.spark.manifest import check_identifiers, check_manifest
 from cxrfeat.spark.predictions_table import PredictionsTable, ScoringSummary, check, summarise
 from cxrfeat.spark.rounds import RoundPlan, run_interruptibly, run_rounds, to_handles
 from cxrfeat.spark.session import check_connectors, count_slots
@@ -123,6 +124,7 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = op
     predictions = PredictionsTable(spark, config.output, head.labels)
     watching = config.watch is not None
     task: EmbedTask | None = None
+    pseudonyms: Pseudonyms | None = None
     if config.embedding is None:
         progress = JobProgress(spark.sparkContext, unit="row", watching=watching)  # the number of rows is unknown
         to_rows = _drops_scorer(spark, config.source, head, shipped, progress)
@@ -130,9 +132,11 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = op
         total = None if watching or wholes else len(listed)
         progress = JobProgress(spark.sparkContext, total=total, done=predictions.count_files(), watching=watching)
         known = load_metadata(config.embedding, source.listing.items)
-        task = _embed_task(spark, config.embedding, head, progress, factory)
+        pseudonyms = config.embedding.load_pseudonyms(source.listing.items, watching=watching)
+        task = _embed_task(spark, config.embedding, head, progress, factory, pseudonyms=pseudonyms)
         to_rows = _images_scorer(spark, task, head, shipped, known.matcher if known else None)
     check_manifest(config.output, _settings(config, head))
+    check_identifiers(config.output, pseudonyms)
     _LOG.info("scoring %s with %s", config.source, head.fingerprint)
 
     log = RoundLog(storage.join(config.output, CHECKPOINT), config.source)
@@ -195,7 +199,13 @@ def _drops_scorer(
 
 
 def _embed_task(
-    spark: SparkSession, config: EmbeddingConfig, head: Predictor, progress: JobProgress, factory: EncoderFactory
+    spark: SparkSession,
+    config: EmbeddingConfig,
+    head: Predictor,
+    progress: JobProgress,
+    factory: EncoderFactory,
+    *,
+    pseudonyms: Pseudonyms | None,
 ) -> EmbedTask:
     """Return the function that embeds images for a head, like the extraction.
 
@@ -215,7 +225,7 @@ def _embed_task(
         progress.done,
         progress.quarantined,
         spark.sparkContext.accumulator({}, MergeCounts()),
-        config.read_options,
+        config.read_options(pseudonyms),
     )
 
 

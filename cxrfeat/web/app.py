@@ -36,7 +36,11 @@ _SECURITY = {
     "X-Content-Type-Options": "nosniff",
 }
 
-_BODY = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in MEDIA_TYPES}
+_BODY = {
+    "required": True,
+    "description": "the PNG, JPEG or DICOM file itself",
+    "content": {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in MEDIA_TYPES},
+}
 _ERROR_RESPONSES = {
     HTTPStatus.BAD_REQUEST: "the upload was cut off",
     HTTPStatus.REQUEST_TIMEOUT: "the upload took too long",
@@ -63,7 +67,9 @@ Sex = Annotated[Literal["M", "F"] | None, Query(description="if known")]
     "/api/predict",
     summary="Score one X-ray: calibrated probabilities with heat maps",
     responses=problems.document(_ERROR_RESPONSES),
-    openapi_extra={"requestBody": {"required": True, "description": "the PNG or JPEG file itself", "content": _BODY}},
+    openapi_extra={
+        "requestBody": {"required": True, "description": "the PNG, JPEG or DICOM file itself", "content": _BODY}
+    },
 )
 async def predict(request: Request, queue: Queue, age: Age = None, sex: Sex = None) -> Answer:
     """Score the X-ray in the request body. Nothing of it is stored or logged."""

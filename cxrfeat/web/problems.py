@@ -23,12 +23,15 @@ MEDIA_TYPE = "application/problem+json"
 
 IMAGE_ERROR_TITLES: Mapping[str, str] = {
     Reason.EMPTY: "The file is empty. Was it copied completely?",
-    Reason.NOT_PNG_OR_JPEG: "This file is neither a PNG nor a JPEG picture. Please export the X-ray as one of them.",
+    Reason.NOT_PNG_OR_JPEG: "This file is no PNG, JPEG or DICOM picture. Please export the X-ray as one of them.",
     Reason.UNSUPPORTED_FORMAT: "This picture format is not supported. Please export the X-ray as PNG, JPEG or DICOM.",
     Reason.CORRUPT: "The picture is damaged and cannot be read. Please export or copy it again.",
     Reason.TOO_SMALL: "The picture is too small to show a chest. Please use the original X-ray, not a preview.",
     Reason.TOO_LARGE: "The picture is larger than any X-ray. Please export it at its original resolution.",
     Reason.UNSUPPORTED_MODE: "The picture uses print colours (CMYK). Please export it as grayscale.",
+    Reason.NO_IMAGE: "This DICOM file has no picture. Please choose the X-ray of the study.",
+    Reason.MULTI_FRAME: "This DICOM file has several pictures. Please choose a single X-ray.",
+    Reason.NOT_A_CHEST_RADIOGRAPH: "This DICOM file says that it is no chest X-ray.",
     Reason.LOW_RANGE: "The picture uses a small part of its gray levels. Please export it with full contrast.",
     Reason.COLOUR: "The picture has colours, so it is not an X-ray. It may be a photograph or a screenshot.",
 }

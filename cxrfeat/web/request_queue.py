@@ -16,7 +16,7 @@ from cxrfeat.web.problems import Problem, to_problem
 from cxrfeat.web.schemas import Answer
 from cxrfeat.web.service import Service
 
-MEDIA_TYPES = ("application/octet-stream", "image/png", "image/jpeg")
+MEDIA_TYPES = ("application/octet-stream", "image/png", "image/jpeg", "application/dicom")
 """Content types accepted for an upload. A page of another site cannot send any of them without a CORS preflight, which
 fails here, so it cannot use a service that listens on its reader's machine."""
 
@@ -109,7 +109,7 @@ class RequestQueue:
             raise Problem(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
                 "unsupported-media-type",
-                "Please send the X-ray itself, as PNG or JPEG.",
+                "Please send the X-ray itself, as PNG, JPEG or DICOM.",
                 f"Content-Type {media_type!r}; expected {', '.join(MEDIA_TYPES)}, with the file as the body",
             )
         declared_size = request.headers.get("content-length", "")

@@ -16,7 +16,11 @@ class ImageInfo(BaseModel):
 
     width: int = Field(description="pixels")
     height: int = Field(description="pixels")
-    pixel_format: str = Field(description="format stored in the file: gray8, gray16, rgba8, …")
+    pixel_format: str = Field(description="format stored in the file: gray8, gray16, rgba8, monochrome1-12, …")
+    preview: str | None = Field(
+        description="the image as the model sees it, before it is resized for the network: a PNG in base64 of at most "
+        "1,024 pixels a side; null for formats that browsers show themselves"
+    )
     region: list[float] = Field(
         description="part of the image that the model receives, as left, top, right and bottom in shares of its width "
         "and height: 0, 0, 1, 1 is all of it; black bars around the image give values below 0 and above 1",
@@ -49,11 +53,11 @@ class Finding(BaseModel):
 
 
 class Assumption(BaseModel):
-    """An input of the head that was imputed or ignored."""
+    """An input of the head that was imputed, read from the file, or ignored."""
 
     input: str = Field(description="age or sex")
     value: float | None = Field(
-        description="imputed value: age in years or share of men; null if the head does not use the input"
+        description="value in use: age in years, or share of men; null if the head does not use the input"
     )
     text: str = Field(description="the assumption as a sentence")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from cxrfeat.backbones.encoder import EncoderSpec, FrozenEncoder
 from cxrfeat.backbones.registry import get_backbone
@@ -22,9 +25,14 @@ from cxrfeat.head.predictor import Predictor
 from cxrfeat.head.thresholds import DEFAULT_RULE
 from cxrfeat.images import preprocess
 from cxrfeat.images.decode import decode_image
+from cxrfeat.images.header import NO_HEADER
+from cxrfeat.images.radiograph import Pixels
 from cxrfeat.labels.findings import ANY_FINDING
 from cxrfeat.web.model_card import make_card, read_evaluation
 from cxrfeat.web.schemas import Answer, AnyFinding, Assumption, Finding, ImageInfo, ModelCard
+
+PREVIEW_SIDE = 1024
+"""Longest side in pixels of the preview of an image that browsers cannot show."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +82,9 @@ class Service:
         """Score one image with the same steps as the batch jobs.
 
         Args:
-            data: content of a PNG or JPEG file.
-            age: age in years, 0 to 123; None if unknown.
-            sex: M or F; None if unknown.
+            data: content of a PNG, JPEG or DICOM file.
+            age: age in years, 0 to 123; None takes that of a DICOM header, if any.
+            sex: M or F; None takes that of a DICOM header, if any.
 
         Raises:
             ImageError: the file is not a radiograph.
@@ -84,6 +92,10 @@ class Service:
         image = decode_image(data)
         model_input = preprocess.to_model_input(image.pixels, self._encoder.input)  # (size, size) uint8
         embeddings, feature_maps = self._embed(model_input[np.newaxis])  # (1, D), (1, D, h, w) or None
+        header = image.header or NO_HEADER
+        stated = {AGE: header.age_years if age is None else None, SEX: header.sex if sex is None else None}
+        age = header.age_years if age is None else age
+        sex = header.sex if sex is None else sex
         covariates = {
             AGE: np.array([np.nan if age is None else age], dtype=np.float32),
             SEX: np.array([np.nan if sex is None else SEX_CODES[sex]], dtype=np.float32),
@@ -104,6 +116,7 @@ class Service:
                 width=width,
                 height=height,
                 pixel_format=image.pixel_format,
+                preview=None if image.header is None else _draw_preview(image.pixels),
                 region=list(preprocess.find_region(width, height, self._encoder.input.fit)),
             ),
             any_finding=AnyFinding(
@@ -122,7 +135,10 @@ class Service:
                 )
                 for known, heat_map in zip(self.card.findings, maps, strict=True)
             ],
-            assumptions=[*self._list_assumptions(row["imputed"], given={AGE: age, SEX: sex})],
+            assumptions=[
+                *self._list_assumptions(row["imputed"], given={AGE: age, SEX: sex}),
+                *self._list_stated(stated),
+            ],
         )
 
     def _embed(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
@@ -140,6 +156,28 @@ class Service:
                 text = f"This head does not use {name}: the given value is ignored."
                 yield Assumption(input=name, value=None, text=text)
 
+    def _list_stated(self, stated: Mapping[str, float | str | None]) -> Iterator[Assumption]:
+        """Yield the inputs of the head that were read from the file."""
+        for name, value in stated.items():
+            if value is not None and name in self._predictor.bundle.inputs.imputed:
+                number = float(value) if isinstance(value, float) else SEX_CODES[value]
+                yield Assumption(input=name, value=number, text=_STATEMENT_TEXTS[name](number))
+
+
+def _draw_preview(pixels: Pixels) -> str:
+    """Return an image as a PNG in base64, 8 bits, with at most :data:`PREVIEW_SIDE` pixels a side."""
+    shown = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+    image = Image.fromarray(shown)
+    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.BILINEAR)
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+_STATEMENT_TEXTS: Mapping[str, Callable[[float], str]] = {
+    AGE: lambda years: f"Age is that of the file: {years:.0f} years.",
+    SEX: lambda code: f"Sex is that of the file: {'male' if code else 'female'}.",
+}
 
 _IMPUTATION_TEXTS: Mapping[str, Callable[[float], str]] = {
     AGE: lambda years: f"Age is not given. The mean age in the training data, {years:.0f} years, is used.",

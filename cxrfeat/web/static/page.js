@@ -27,6 +27,7 @@ async function predict() {
     const options = { method: "POST", body: image.bytes, headers: { "Content-Type": "application/octet-stream" }, signal: current.signal };
     const response = await send(`/api/predict?${query}`, options);
     const content = await response.json();
+    if (response.ok && content.film.preview) image.shown = showPreview(content.film.preview, image.name);
     await image.shown;
     if (request !== current) return;
     if (response.ok) showPrediction(content);
@@ -37,6 +38,13 @@ async function predict() {
   } finally {
     if (request === current) document.body.classList.remove("busy");
   }
+}
+
+// Show an image in a format that browsers do not know, as the server decoded it.
+function showPreview(encoded, name) {
+  const bytes = Uint8Array.from(atob(encoded), (character) => character.charCodeAt(0));
+  const address = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
+  return viewer.open(address, name).finally(() => URL.revokeObjectURL(address));
 }
 
 // Upload an image; retry while the server is busy.

@@ -21,6 +21,7 @@ from cxrfeat.web.schemas import Answer
 from cxrfeat.web.service import Service
 from tests import fakes
 from tests.cxrfeat.web.conftest import PATIENCE_S, serve, wait_for
+from tests.dicom_files import dicom, scale
 
 PNG = {"Content-Type": "image/png"}
 
@@ -35,11 +36,15 @@ def colour_photograph() -> bytes:
     return fakes.encode(Image.fromarray(colours), "PNG")
 
 
+SCALED = scale(fakes.gray_image(), 12)
 REFUSED = {
     "empty": b"",
     "not-png-or-jpeg": b"this is text, whatever its name is",
     "unsupported-format": fakes.encode(Image.new("L", (64, 64)), "TIFF"),
     "low-range": fakes.encode(Image.fromarray(fakes.gray_image().astype(np.uint16) * 16), "PNG"),
+    "no-image": dicom(SCALED, 12, Rows=None),
+    "multi-frame": dicom(SCALED, 12, NumberOfFrames=2),
+    "not-a-chest-radiograph": dicom(SCALED, 12, BodyPartExamined="KNEE"),
     "corrupt": fakes.png(fakes.gray_image())[:200],
     "too-small": fakes.png(fakes.gray_image(31, 64)),
     "too-large": fakes.raw_png(9000, 9000),
