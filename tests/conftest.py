@@ -33,6 +33,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             item.add_marker(name)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep tests, and the programs that they start, out of the user's configuration folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("configuration")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared(pytestconfig: pytest.Config) -> Path:
     """Return the folder of real images and weights beside the checkout; tests that use it are marked `shared`."""

@@ -179,14 +179,12 @@ def _decode_pixels(pydicom: Any, dataset: Any, width: int, height: int) -> NDArr
         )
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = syntax
+    if not syntax.is_transfer_syntax:
+        raise ImageError(Reason.UNSUPPORTED_FORMAT, "DICOM with an unknown transfer syntax")
     if syntax.is_compressed and not syntax.is_deflated and syntax != pydicom.uid.RLELossless:
         return _decode_frame(_get_frame(pydicom, dataset), width, height, syntax.name)
     # Frames that are not compressed, and RLE, for which the faster plugins panic over damaged files.
-    try:
-        decoder = pydicom.pixels.get_decoder(syntax)
-    except NotImplementedError as error:
-        raise ImageError(Reason.UNSUPPORTED_FORMAT, "DICOM with an unknown transfer syntax") from error
-    samples, _ = decoder.as_array(
+    samples, _ = pydicom.pixels.get_decoder(syntax).as_array(
         dataset,
         raw=True,
         index=0,

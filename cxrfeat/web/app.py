@@ -67,9 +67,7 @@ Sex = Annotated[Literal["M", "F"] | None, Query(description="if known")]
     "/api/predict",
     summary="Score one X-ray: calibrated probabilities with heat maps",
     responses=problems.document(_ERROR_RESPONSES),
-    openapi_extra={
-        "requestBody": {"required": True, "description": "the PNG, JPEG or DICOM file itself", "content": _BODY}
-    },
+    openapi_extra={"requestBody": _BODY},
 )
 async def predict(request: Request, queue: Queue, age: Age = None, sex: Sex = None) -> Answer:
     """Score the X-ray in the request body. Nothing of it is stored or logged."""

@@ -25,6 +25,7 @@ from cxrfeat.web.examples import draw_example
 from cxrfeat.web.service import Service, ServiceSettings, open_service
 from tests import fakes
 from tests.cxrfeat.web.conftest import PATIENCE_S, serve
+from tests.dicom_files import dicom, scale
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -201,6 +202,23 @@ def test_the_heat_map_is_off_by_default_and_follows_the_finding(page: Page, phan
     assert requests == []
 
 
+def test_a_dicom_file_is_shown_as_the_model_sees_it(page: Page, tmp_path: Path) -> None:
+    """Windowed and inverted, in its own shape; age and sex are those of the file until the visitor says otherwise."""
+    stored = 4095 - scale(fakes.gray_image(200, 400), 12)
+    (tmp_path / "export").write_bytes(dicom(stored, 12, PhotometricInterpretation="MONOCHROME1"))
+    upload(page, tmp_path / "export")
+    box = page.locator("#picture").bounding_box()
+    assert box is not None
+    assert box["width"] == pytest.approx(2 * box["height"], abs=1)
+    shown = np.asarray(Image.open(io.BytesIO(page.locator("#picture").screenshot())).convert("L"), dtype=float)
+    assert shown[:, -100:].mean() > shown[:, :100].mean() + 20, "expected the bright side on the right"
+    assumptions = page.locator("#assumptions p")
+    expect(assumptions).to_have_text(["Age is that of the file: 58 years.", "Sex is that of the file: female."])
+    page.get_by_label("Age").fill("40")
+    page.get_by_label("Sex").select_option("M")
+    expect(assumptions).to_have_count(0)
+
+
 def test_a_text_file_gets_an_error_message(page: Page, phantom: Path, tmp_path: Path) -> None:
     """A sentence and a code replace the previous prediction, and the next image is scored."""
     upload(page, phantom)
@@ -208,7 +226,7 @@ def test_a_text_file_gets_an_error_message(page: Page, phantom: Path, tmp_path: 
     fake.write_text("these are notes")
     upload(page, fake)
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("neither a PNG nor a JPEG picture")
+    expect(alert).to_contain_text("no PNG, JPEG or DICOM picture")
     expect(alert).to_contain_text("not-png-or-jpeg")
     expect(page.locator("#answer")).to_be_hidden()
     expect(page.locator("#viewer")).to_be_hidden()
