@@ -10,6 +10,7 @@ import pytest
 HEADINGS = {
     "": "At run time",
     "web": "For the page",
+    "dicom": "For DICOM",
     "timm": "For networks of timm",
     "xrv": "For networks of torchxrayvision",
     "openvino": "For the engine of OpenVINO",

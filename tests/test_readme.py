@@ -16,7 +16,12 @@ PAGES = (
     "CONTRIBUTING.md",
     "docker/README.md",
     "docs/ARCHITECTURE.md",
+    "docs/ARCHIVES.md",
+    "docs/BACKBONES.md",
     "docs/DEPENDENCIES.md",
+    "docs/DICOM.md",
+    "docs/IMAGES.md",
+    "docs/LABELS.md",
     "docs/S3.md",
 )
 

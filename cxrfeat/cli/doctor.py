@@ -23,6 +23,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "web": ("fastapi", "uvicorn"),
     "timm": ("timm",),
     "xrv": ("torchxrayvision",),
+    "dicom": ("pydicom", "imagecodecs"),
     "openvino": ("openvino",),
     "quantize": ("nncf",),
 }

@@ -15,9 +15,8 @@ from cxrfeat.cli import jobs
 from cxrfeat.errors import ImageError
 from cxrfeat.images.decode import decode_image, name_format
 from cxrfeat.images.preprocess import Fit, InputSpec, to_model_input
-from cxrfeat.images.radiograph import Radiograph, ReadOptions
+from cxrfeat.images.radiograph import MAX_FILE_BYTES, Radiograph, ReadOptions
 from cxrfeat.io.schema import Reason
-from cxrfeat.pipeline.embed import MAX_FILE_BYTES
 
 DESCRIPTION = """\
 Print what the readers see in image files: format, size, bits, range, DICOM header, and the verdict.

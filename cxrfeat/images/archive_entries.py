@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from cxrfeat.errors import ImageError
+from cxrfeat.images.radiograph import MAX_FILE_BYTES
 from cxrfeat.io.file_names import to_text
 from cxrfeat.io.schema import Reason
 
-MAX_MEMBER_BYTES = 512 * 1024**2
+MAX_MEMBER_BYTES = MAX_FILE_BYTES
 """Size limit of one member, as of one file."""
 
 MAX_OFFSET = 1 << 60

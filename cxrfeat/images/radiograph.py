@@ -12,6 +12,9 @@ from cxrfeat.errors import ConfigError, ImageError
 from cxrfeat.images.header import Header, Pseudonyms
 from cxrfeat.io.schema import Reason
 
+MAX_FILE_BYTES = 256 * 1024**2
+"""Size limit of one file or member: no radiograph is this large, and one file must not fill a worker's memory."""
+
 MIN_SIDE = 32
 """Minimum height and width in pixels; a smaller image cannot show a chest."""
 

@@ -24,17 +24,13 @@ from cxrfeat.images import preprocess
 from cxrfeat.images.containers import read_member, unwrap
 from cxrfeat.images.decode import decode_image
 from cxrfeat.images.header import NO_HEADER, Header
-from cxrfeat.images.radiograph import DEFAULT_OPTIONS, ReadOptions
+from cxrfeat.images.radiograph import DEFAULT_OPTIONS, MAX_FILE_BYTES, ReadOptions
 from cxrfeat.images.views import make_view
 from cxrfeat.io import storage
 from cxrfeat.io.refs import ImageRef, from_table, is_streamed
 from cxrfeat.io.schema import EMBEDDED, HEADER, Augmentation, Reason, Status
 from cxrfeat.labels.splits import split_by_hash
 from cxrfeat.pipeline.container_stream import ContainerCount, ContainerStream
-
-MAX_FILE_BYTES = 256 * 1024**2
-"""Size limit of one file: no radiograph is this large, and one file must not fill a worker's memory."""
-
 
 @dataclass(frozen=True)
 class ViewPlan:
