@@ -2,7 +2,7 @@
 
 The tables are ``embeddings/round=N/status=ok|quarantined/*.parquet`` and ``metadata/status=ok|rejected/*.parquet``.
 Beside them are ``dataset.json`` (see :mod:`cxrfeat.spark.manifest`), ``summary.json`` and ``_checkpoint``, the state of
-the file stream.
+the rounds.
 """
 
 from __future__ import annotations
