@@ -53,18 +53,18 @@ $(BIN)/moto_server: $(VENV)/.ready
 	$(VENV)/s3/bin/pip install --quiet --disable-pip-version-check 'moto[s3]==5.2.5' 'flask-cors==6.0.5'
 	ln -sf ../s3/bin/moto_server $@
 
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 .PHONY: test
-test: env $(BIN)/moto_server  ## run all tests except cluster tests, in two processes (TEST_WORKERS=N)
-	pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadfile
+test: env $(BIN)/moto_server  ## run all tests except cluster tests, in three processes (TEST_WORKERS=N)
+	pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: quick
 quick: lint  ## run the linters and the tests without Spark, real data and slow tests, in about a minute
-	pytest -m "not (spark or slow or shared or cluster)" -n $(TEST_WORKERS) --dist loadfile
+	pytest -m "not (spark or slow or shared or cluster)" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: coverage
 coverage: env $(BIN)/moto_server  ## run the same tests; require 95 % line and branch coverage
-	pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+	pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 .PHONY: test-cluster
 test-cluster: env  ## test faults, GPU scheduling and both jobs on a local standalone cluster

@@ -17,7 +17,7 @@ import pytest
 from cxrfeat import __version__
 from cxrfeat.backbones.registry import get_backbone
 from cxrfeat.backbones.weights import RANDOM, find_weights, fingerprint
-from cxrfeat.head.bundle import save_bundle
+from cxrfeat.head.bundle import load_bundle, save_bundle
 from cxrfeat.phantom.archive import write_archive
 from tests import fakes, third_party
 
@@ -141,7 +141,7 @@ def test_a_job_runs_with_the_zip_alone(root: Path, dist: tuple[Path, Path], pyth
 @pytest.mark.slow
 @pytest.mark.spark
 def test_the_installed_command_runs_every_step(dist: tuple[Path, Path], tmp_path: Path) -> None:
-    """With only the wheel installed, and no access to the checkout, ``cxrfeat`` draws, embeds, trains and scores."""
+    """With only the wheel installed, and no access to the checkout, the demo draws, embeds, trains and scores."""
     python = third_party.make_python(tmp_path / "environment")
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-index", "--no-deps"]
     subprocess.run([*install, str(dist[0])], check=True)
@@ -162,14 +162,16 @@ def test_the_installed_command_runs_every_step(dist: tuple[Path, Path], tmp_path
     assert f"cxrfeat {__version__}" in cxrfeat("--version")
     assert "commands:" in cxrfeat("--help")
     assert re.search(r"^ok +Java ", cxrfeat("doctor"), flags=re.MULTILINE)
-    assert "40 images" in cxrfeat("phantom", "--count", "40", "--size", "64", "--output", "xrays")
-    metadata = ("--metadata", "xrays/Data_Entry_2017_v2020.csv")
-    assert "40 listed" in cxrfeat(
-        "extract", "--images", "xrays", *metadata, "--weights", RANDOM, "--output", "features"
-    )
-    cxrfeat(
-        "fit", "--features", "features/embeddings", "--output", "run", "--epochs", "2", "--no-report", "--drop-empty"
-    )
-    assert "40 scored" in cxrfeat("score", "--drops", "features/embeddings", "--head", "run/head", "--output", "scored")
-    scored = pads.dataset(str(folder / "scored" / "predictions"), partitioning="hive").to_table()
-    assert scored.num_rows == 40
+    printed = cxrfeat("demo", "--count", "24", "--weights", RANDOM)
+    assert "$ cxrfeat extract --images" in printed
+    assert "24 listed = 24 ok + 0 quarantined" in printed
+    assert f"24 rows x 2048 dimensions, extractor resnet50:{RANDOM}-seed0:" in printed
+    assert "$ cxrfeat fit --features" in printed
+    assert "12 listed = 12 scored + 0 quarantined" in printed  # monday
+    assert "24 listed = 24 scored + 0 quarantined" in printed  # and tuesday
+    scored = pads.dataset(str(folder / "demo" / "predictions" / "predictions"), partitioning="hive").to_table()
+    assert set(zip(scored["drop_file"].to_pylist(), scored["round"].to_pylist(), strict=True)) == {
+        ("monday.parquet", 0),
+        ("tuesday.parquet", 1),
+    }
+    assert load_bundle(folder / "demo" / "run" / "head").extractor.startswith(f"resnet50:{RANDOM}-seed0:")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cxrfeat.errors import ImageError
 from cxrfeat.images import dicom_header
 from cxrfeat.images.jpeg import decode_gray
-from cxrfeat.images.radiograph import STRIP_ROWS, Pixels, Radiograph, ReadOptions, check_size
+from cxrfeat.images.radiograph import STRIP_ROWS, Radiograph, ReadOptions, check_size
 from cxrfeat.io.schema import Reason
 
 MAX_INFLATED_BYTES = 512 * 1024**2
@@ -88,7 +88,7 @@ def decode_dicom(data: bytes, options: ReadOptions) -> Radiograph:
         options: facts that the file does not say, and the rule for identifiers.
 
     Returns:
-        The image with its header: uint8 for up to 8 stored bits, else uint16 with full scale 65535.
+        The image with its header; (H, W) uint8.
 
     Raises:
         ImageError: the file is damaged, or not a chest radiograph; the message does not quote the header.
@@ -233,7 +233,7 @@ def _read_frame_header(frame: bytes) -> tuple[int, tuple[int, int], int, int]:
     return 0, (0, 0), 0, 0
 
 
-def _to_gray(stored: NDArray[Any], dataset: Any, options: ReadOptions) -> Pixels:
+def _to_gray(stored: NDArray[Any], dataset: Any, options: ReadOptions) -> NDArray[np.uint8]:
     """Turn stored values into gray levels by a table of all values that the stored bits can have."""
     bits, signed = int(dataset.get("BitsStored") or dataset.BitsAllocated), bool(dataset.get("PixelRepresentation"))
     high_bit = int(dataset.get("HighBit") or bits - 1)
@@ -256,9 +256,9 @@ def _to_gray(stored: NDArray[Any], dataset: Any, options: ReadOptions) -> Pixels
         _check_range(levels[seen - low], bits, declared)
     if _GRAY[dataset.PhotometricInterpretation]:
         levels = 1 - levels
-    white, dtype = (255, np.uint8) if bits <= 8 else (65535, np.uint16)
-    table = np.rint(levels * white).astype(dtype)
-    pixels = np.empty(values.shape, dtype)
+    # As many levels as a screen has: a film then has the embedding of its 8-bit PNG, whatever its bits.
+    table = np.rint(levels * 255).astype(np.uint8)
+    pixels = np.empty(values.shape, np.uint8)
     for top in range(0, len(values), STRIP_ROWS):
         strip = np.clip(values[top : top + STRIP_ROWS], low, ramp[-1])
         pixels[top : top + STRIP_ROWS] = table[strip - low]

@@ -32,6 +32,7 @@ from cxrfeat.io.schema import EMBEDDED, HEADER, Augmentation, Reason, Status
 from cxrfeat.labels.splits import split_by_hash
 from cxrfeat.pipeline.container_stream import ContainerCount, ContainerStream
 
+
 @dataclass(frozen=True)
 class ViewPlan:
     """Rows of each image.

@@ -17,7 +17,7 @@ import pytest
 from cxrfeat.phantom.archive import write_archive
 from tests.spark_jobs import jobs
 
-BATCHES, IMAGES = 20, 10
+BATCHES, IMAGES = 14, 10
 WARM = 5
 """Batches after which everything is loaded."""
 

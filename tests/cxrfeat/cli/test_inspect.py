@@ -42,7 +42,7 @@ def test_a_dicom_header_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "a").write_bytes(dicom(scale(GRAY, 12), 12, PixelSpacing=[0.1, 0.2], PatientName="Muster^Eva"))
     assert main([str(tmp_path / "a")]) == 0
     said = capsys.readouterr().out
-    for line in ("DICOM", "80 × 64 pixels", "monochrome2-12", "58.0", "CHEST", "(0.1, 0.2)", "white is 65535"):
+    for line in ("DICOM", "80 × 64 pixels", "monochrome2-12", "58.0", "CHEST", "(0.1, 0.2)", "white is 255"):
         assert line in said
     assert "Muster" not in said
     assert "P1" not in said

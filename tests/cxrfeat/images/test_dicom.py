@@ -49,9 +49,9 @@ def test_every_lossless_syntax_keeps_every_value(syntax: str, bits: int) -> None
     """The stored values are those that were written, and full scale is white."""
     stored = scale(GRAY, bits)
     image = decode_image(dicom(stored, bits, LOSSLESS[syntax]))
-    white = 255 if bits == 8 else 65535
     assert image.pixel_format == f"monochrome2-{bits}"
-    np.testing.assert_array_equal(image.pixels, np.rint(stored / (2**bits - 1) * white))
+    assert image.pixels.dtype == np.uint8
+    np.testing.assert_array_equal(image.pixels, GRAY)
 
 
 @pytest.mark.parametrize("syntax", LOSSY)
@@ -125,7 +125,7 @@ def test_an_image_is_shown_as_on_a_workstation(name: str) -> None:
     """Modality, window, inversion, padding and bits: the levels are those that the image was made from."""
     data, expected = SHOWN[name]
     error = np.abs(shares(data, ReadOptions()) - expected / 255)
-    assert np.quantile(error, 0.98) <= 0.5 / 255  # padding may swallow the pixels of its level
+    assert np.quantile(error, 0.98) <= 1.01 / 255  # windows round; padding may swallow the pixels of its level
 
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
@@ -135,7 +135,7 @@ def test_windows_equal_those_of_pydicom(function: str, centre: float, width: flo
     data = dicom(TWELVE, 12, WindowCenter=centre, WindowWidth=width, VOILUTFunction=function)
     dataset = pydicom.dcmread(io.BytesIO(data))
     expected = apply_voi_lut(TWELVE.astype(np.uint16), dataset) / 4095
-    np.testing.assert_allclose(shares(data), expected, atol=1e-4)
+    np.testing.assert_allclose(shares(data), expected, atol=0.501 / 255)
 
 
 def resized(data: bytes) -> bytes:
@@ -194,10 +194,10 @@ def test_declared_bits_replace_an_unknown_full_scale() -> None:
     """--bits-stored 12 makes 4095 white where nothing else says so; larger values are named, a window goes first."""
     data = dicom(TWELVE, 16)
     assert "--bits-stored" in str(refusal(data))
-    np.testing.assert_allclose(shares(data, ReadOptions(bits_stored=12)), GRAY / 255, atol=1e-3)
+    np.testing.assert_allclose(shares(data, ReadOptions(bits_stored=12)), GRAY / 255, atol=1e-6)
     assert refusal(data, ReadOptions(bits_stored=10)).reason == Reason.BEYOND_BITS
     windowed = dicom(TWELVE, 16, WindowCenter=2048, WindowWidth=4096)
-    np.testing.assert_allclose(shares(windowed, ReadOptions(bits_stored=10)), GRAY / 255, atol=1e-3)
+    np.testing.assert_allclose(shares(windowed, ReadOptions(bits_stored=10)), GRAY / 255, atol=1.01 / 255)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +277,7 @@ def test_mutated_files_are_images_or_rejected(seed: int) -> None:
 @pytest.mark.shared
 @pytest.mark.parametrize("bits", [8, 10, 12, 15, 16])
 def test_real_films_have_the_model_input_of_their_png(shared: Path, bits: int) -> None:
-    """A film as DICOM, with a window or inverted, has the same model input as the PNG, to one level."""
+    """A film as DICOM, inverted or with a window, has the same model input as the PNG."""
     for number, path in enumerate(sorted((shared / "nih").rglob("*.png"))[:6]):
         gray = decode_image(path.read_bytes()).pixels
         assert gray.dtype == np.uint8
@@ -290,5 +290,4 @@ def test_real_films_have_the_model_input_of_their_png(shared: Path, bits: int) -
             dicom(stored, bits, syntax, WindowCenter=2 ** (bits - 1), WindowWidth=2**bits),
         )
         for data in files:
-            error = to_model_input(decode_image(data).pixels).astype(int) - to_model_input(gray)
-            assert np.abs(error).max() <= 1
+            np.testing.assert_array_equal(to_model_input(decode_image(data).pixels), to_model_input(gray))
