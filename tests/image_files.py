@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from cxrfeat.images.radiograph import DEFAULT_OPTIONS, Pixels, ReadOptions
+from cxrfeat.images.decoded_image import DEFAULT_OPTIONS, Pixels, ReadOptions
 from cxrfeat.io.schema import Reason
 from tests import fakes
 from tests.fakes import chunk, encode, raw_png

@@ -14,8 +14,8 @@ from cxrfeat.backbones.registry import DEFAULT_BACKBONE, get_backbone
 from cxrfeat.cli import jobs
 from cxrfeat.errors import ImageError
 from cxrfeat.images.decode import decode_image, name_format
+from cxrfeat.images.decoded_image import MAX_FILE_BYTES, Radiograph, ReadOptions
 from cxrfeat.images.preprocess import Fit, InputSpec, to_model_input
-from cxrfeat.images.radiograph import MAX_FILE_BYTES, Radiograph, ReadOptions
 from cxrfeat.io.schema import Reason
 
 DESCRIPTION = """\

@@ -66,7 +66,7 @@ def add_metadata_options(group: argparse._ArgumentGroup, help_text: str) -> None
 
 
 def add_reading_options(group: argparse._ArgumentGroup) -> None:
-    """Add the options that say what image files do not say themselves."""
+    """Add the options with facts that image files do not contain."""
     group.add_argument(
         "--bits-stored",
         type=int,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from cxrfeat.errors import ImageError
-from cxrfeat.images.radiograph import MAX_FILE_BYTES
+from cxrfeat.images.decoded_image import MAX_FILE_BYTES
 from cxrfeat.io.file_names import to_text
 from cxrfeat.io.schema import Reason
 

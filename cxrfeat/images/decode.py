@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 
 from cxrfeat.errors import ImageError
 from cxrfeat.images import jpeg, png
+from cxrfeat.images.decoded_image import DEFAULT_OPTIONS, Radiograph, ReadOptions
 from cxrfeat.images.dicom import decode_dicom, is_dicom
-from cxrfeat.images.radiograph import DEFAULT_OPTIONS, Radiograph, ReadOptions
 from cxrfeat.io.schema import Reason
 
 _Reader = Callable[[bytes, ReadOptions], Radiograph]

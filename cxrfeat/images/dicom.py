@@ -1,4 +1,4 @@
-"""Decode DICOM files to gray pixels as a workstation shows them: windowed, and black where the film is black.
+"""Decode DICOM files to gray pixels as a workstation shows them: windowed, and with air in black.
 
 Needs the extra ``dicom``. Messages about a file never quote its header.
 
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from cxrfeat.errors import ImageError
 from cxrfeat.images import dicom_header
+from cxrfeat.images.decoded_image import STRIP_ROWS, Radiograph, ReadOptions, check_size
 from cxrfeat.images.jpeg import decode_gray
-from cxrfeat.images.radiograph import STRIP_ROWS, Radiograph, ReadOptions, check_size
 from cxrfeat.io.schema import Reason
 
 MAX_INFLATED_BYTES = 512 * 1024**2
@@ -67,7 +67,7 @@ _TAGS = (
 
 
 def is_dicom(start: bytes) -> bool:
-    """Return True if the first 132 bytes of a file are those of DICOM, with or without its file meta information."""
+    """Return True if a file starts as DICOM does, with or without file meta information; 132 bytes are enough."""
     if start[_START : _START + 4] == _PREFIX:
         return True
     group, element = struct.unpack_from("<HH", start) if len(start) >= 8 else (0, 0)
@@ -256,7 +256,7 @@ def _to_gray(stored: NDArray[Any], dataset: Any, options: ReadOptions) -> NDArra
         _check_range(levels[seen - low], bits, declared)
     if _GRAY[dataset.PhotometricInterpretation]:
         levels = 1 - levels
-    # As many levels as a screen has: a film then has the embedding of its 8-bit PNG, whatever its bits.
+    # As many levels as a screen has: the embedding is then that of the image as an 8-bit PNG, whatever its bits.
     table = np.rint(levels * 255).astype(np.uint8)
     pixels = np.empty(values.shape, np.uint8)
     for top in range(0, len(values), STRIP_ROWS):

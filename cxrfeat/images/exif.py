@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 
-from cxrfeat.images.radiograph import Pixels, Radiograph
+from cxrfeat.images.decoded_image import Pixels, Radiograph
 
 MAX_BYTES = 65536
 """Maximum size of EXIF data that is read: the size of a JPEG segment."""

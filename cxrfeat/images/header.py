@@ -1,4 +1,4 @@
-"""What an image file says about its image and its patient, as far as it may be stored."""
+"""Facts about an image and its patient that a file states and that may be stored."""
 
 from __future__ import annotations
 

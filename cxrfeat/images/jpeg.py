@@ -13,8 +13,8 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from cxrfeat.errors import ImageError
+from cxrfeat.images.decoded_image import STRIP_ROWS, Radiograph, ReadOptions, check_size, merge_channels
 from cxrfeat.images.exif import turn_upright
-from cxrfeat.images.radiograph import STRIP_ROWS, Radiograph, ReadOptions, check_size, merge_channels
 from cxrfeat.io.schema import Reason
 
 SIGNATURE = b"\xff\xd8\xff"

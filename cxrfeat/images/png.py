@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxrfeat.errors import ImageError
-from cxrfeat.images.exif import MAX_BYTES, turn_upright
-from cxrfeat.images.radiograph import (
+from cxrfeat.images.decoded_image import (
     STRIP_ROWS,
     Pixels,
     Radiograph,
@@ -26,6 +25,7 @@ from cxrfeat.images.radiograph import (
     merge_channels,
     spread_bits,
 )
+from cxrfeat.images.exif import MAX_BYTES, turn_upright
 from cxrfeat.io.schema import Reason
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxrfeat.errors import ConfigError
-from cxrfeat.images.radiograph import STRIP_ROWS, Pixels
+from cxrfeat.images.decoded_image import STRIP_ROWS, Pixels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -23,8 +23,8 @@ from cxrfeat.errors import ImageError
 from cxrfeat.images import preprocess
 from cxrfeat.images.containers import read_member, unwrap
 from cxrfeat.images.decode import decode_image
+from cxrfeat.images.decoded_image import DEFAULT_OPTIONS, MAX_FILE_BYTES, ReadOptions
 from cxrfeat.images.header import NO_HEADER, Header
-from cxrfeat.images.radiograph import DEFAULT_OPTIONS, MAX_FILE_BYTES, ReadOptions
 from cxrfeat.images.views import make_view
 from cxrfeat.io import storage
 from cxrfeat.io.refs import ImageRef, from_table, is_streamed

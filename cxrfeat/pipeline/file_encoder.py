@@ -15,8 +15,8 @@ from cxrfeat.backbones.registry import DEFAULT_BACKBONE, get_backbone
 from cxrfeat.backbones.weights import find_weights
 from cxrfeat.device import Device, Engine, Precision, find_device
 from cxrfeat.errors import ConfigError, ImageError
+from cxrfeat.images.decoded_image import DEFAULT_OPTIONS, ReadOptions
 from cxrfeat.images.preprocess import Fit, InputSpec
-from cxrfeat.images.radiograph import DEFAULT_OPTIONS, ReadOptions
 from cxrfeat.io.file_names import to_text
 from cxrfeat.io.refs import ImageRef
 from cxrfeat.pipeline.embed import prepare

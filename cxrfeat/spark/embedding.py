@@ -23,9 +23,9 @@ from cxrfeat.backbones.weights import RANDOM, find_weights, parse_fingerprint
 from cxrfeat.device import Device, Engine, Precision
 from cxrfeat.errors import ConfigError
 from cxrfeat.images.candidates import may_be_dicom
+from cxrfeat.images.decoded_image import ReadOptions
 from cxrfeat.images.header import Pseudonyms
 from cxrfeat.images.preprocess import Fit
-from cxrfeat.images.radiograph import ReadOptions
 from cxrfeat.io import storage
 from cxrfeat.io.patient_key import load_key
 from cxrfeat.io.refs import ImageRef, is_whole, to_table

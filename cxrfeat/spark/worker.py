@@ -23,7 +23,7 @@ from cxrfeat.backbones.weights import Weights
 from cxrfeat.device import Device
 from cxrfeat.head.bundle import BundleFiles, parse_bundle
 from cxrfeat.head.predictor import Predictor
-from cxrfeat.images.radiograph import DEFAULT_OPTIONS, ReadOptions
+from cxrfeat.images.decoded_image import DEFAULT_OPTIONS, ReadOptions
 from cxrfeat.io.schema import Augmentation, Status
 from cxrfeat.pipeline import parquet_drops
 from cxrfeat.pipeline.container_stream import ContainerCount

@@ -19,7 +19,7 @@ class ImageInfo(BaseModel):
     pixel_format: str = Field(description="format stored in the file: gray8, gray16, rgba8, monochrome1-12, …")
     preview: str | None = Field(
         description="the image as the model sees it, before it is resized for the network: a PNG in base64 of at most "
-        "1,024 pixels a side; null for formats that browsers show themselves"
+        "1,024 pixels per side; null for formats that browsers show themselves"
     )
     region: list[float] = Field(
         description="part of the image that the model receives, as left, top, right and bottom in shares of its width "

@@ -25,8 +25,8 @@ from cxrfeat.head.predictor import Predictor
 from cxrfeat.head.thresholds import DEFAULT_RULE
 from cxrfeat.images import preprocess
 from cxrfeat.images.decode import decode_image
+from cxrfeat.images.decoded_image import Pixels
 from cxrfeat.images.header import NO_HEADER
-from cxrfeat.images.radiograph import Pixels
 from cxrfeat.labels.findings import ANY_FINDING
 from cxrfeat.web.model_card import make_card, read_evaluation
 from cxrfeat.web.schemas import Answer, AnyFinding, Assumption, Finding, ImageInfo, ModelCard
@@ -165,7 +165,7 @@ class Service:
 
 
 def _draw_preview(pixels: Pixels) -> str:
-    """Return an image as a PNG in base64, 8 bits, with at most :data:`PREVIEW_SIDE` pixels a side."""
+    """Return an image as a PNG in base64, 8 bits, with at most :data:`PREVIEW_SIDE` pixels per side."""
     shown = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
     image = Image.fromarray(shown)
     image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.BILINEAR)

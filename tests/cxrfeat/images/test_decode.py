@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 
 from cxrfeat.errors import ImageError
 from cxrfeat.images.decode import decode_image
-from cxrfeat.images.radiograph import MAX_IMAGE_MEMORY, MAX_PIXELS
+from cxrfeat.images.decoded_image import MAX_IMAGE_MEMORY, MAX_PIXELS
 from cxrfeat.io.schema import Reason
 from tests import fakes
 from tests.image_files import CASES, DAMAGES, Case
@@ -114,7 +114,7 @@ MESSAGES = {
     "more than the declared bits": "expected at most 4095",
     "JPEG-LS": "JPEG-LS; expected",
     "12-bit JPEG": "12-bit JPEG",
-    "TIFF": "TIFF; expected PNG or JPEG",
+    "TIFF": "TIFF; expected PNG, JPEG or DICOM",
     "wrong checksum of the pixels": "wrong checksum of chunk b'IDAT' at byte",
     "half a JPEG with an end": "premature end of data segment",
 }

@@ -21,8 +21,8 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from cxrfeat.errors import ImageError
 from cxrfeat.images import dicom as reader
 from cxrfeat.images.decode import decode_image
+from cxrfeat.images.decoded_image import ReadOptions
 from cxrfeat.images.preprocess import to_model_input
-from cxrfeat.images.radiograph import ReadOptions
 from cxrfeat.io.schema import Reason
 from tests import fakes
 from tests.dicom_files import LOSSLESS, LOSSY, dicom, lut, make_dataset, scale, write

@@ -56,7 +56,7 @@ def test_unreadable_files_raise_or_are_nan(encoder: FileEncoder, files: list[Pat
     """The error names the file and the reason; with ``on_error="nan"`` the other rows are as without it."""
     (tmp_path / "text.png").write_text("no image")
     paths = [files[0], tmp_path / "text.png", tmp_path / "gone.png", files[1]]
-    with pytest.raises(ImageError, match=r"text\.png: neither PNG nor JPEG"):
+    with pytest.raises(ImageError, match=r"text\.png: no PNG, JPEG or DICOM"):
         encoder.embed_files(paths)
     made = encoder.embed_files(paths, on_error="nan")
     assert np.isnan(made[1:3]).all()

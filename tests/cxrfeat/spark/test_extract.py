@@ -130,7 +130,7 @@ def bad_files(folder: Path) -> dict[str, str]:
         "one.png": (fakes.png(np.zeros((1, 1), np.uint8)), "too-small"),
         "bomb.png": (fakes.raw_png(30_000, 30_000), "too-large"),
         "cmyk.jpg": (fakes.encode(Image.fromarray(fakes.gray_image()).convert("CMYK"), "JPEG"), "unsupported-mode"),
-        "moving.png": (fakes.encode(Image.fromarray(fakes.gray_image()), "GIF"), "not-png-or-jpeg"),
+        "moving.png": (fakes.encode(Image.fromarray(fakes.gray_image()), "GIF"), "unsupported-format"),
         "colour.JPEG": (fakes.encode(Image.new("RGB", (64, 64), (200, 30, 30)), "JPEG"), "colour"),
     }
     for name, (data, _) in contents.items():
