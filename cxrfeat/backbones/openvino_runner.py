@@ -53,7 +53,11 @@ def import_openvino() -> Any:
 
 
 class OpenVinoRunner:
-    """A converted network; see :class:`.backbone.Runner`."""
+    """A converted network; see :class:`.backbone.Runner`.
+
+    Attributes:
+        compiled: ``openvino.CompiledModel``.
+    """
 
     def __init__(self, model: Any, settings: RunnerSettings) -> None:
         """Compile a model for this process, with torch's number of threads.
@@ -74,12 +78,13 @@ class OpenVinoRunner:
             "INFERENCE_PRECISION_HINT": _HINTS[settings.dtype],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # every process would pin its threads to the same first cores
         }
-        self._compiled = import_openvino().Core().compile_model(model, "CPU", options)
+        self.compiled = import_openvino().Core().compile_model(model, "CPU", options)
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         """Turn (batch_size, H, W) uint8 into (batch_size, dim, h, w) or (batch_size, dim) float32."""
-        return torch.from_numpy(np.array(self._compiled(batch.numpy())[0], dtype=np.float32))
+        return torch.from_numpy(np.array(self.compiled(batch.numpy())[0], dtype=np.float32))
 
 
 class _FromGray(nn.Module):

@@ -124,6 +124,15 @@ def test_a_cache_that_cannot_be_written_is_left_out(
 
 
 @needs_openvino
+def test_threads_are_not_pinned(small: str) -> None:
+    """Pinned threads of two workers share a core: each then takes twice as long."""
+    settings = RunnerSettings(torch.device("cpu"), torch.float32, 4, fakes.SMALL.input)
+    runner = openvino_runner.OpenVinoRunner(openvino_runner.open_model(get_backbone(small), RANDOM), settings)
+    assert runner.compiled.get_property("ENABLE_CPU_PINNING") is False
+    assert runner.compiled.get_property("INFERENCE_NUM_THREADS") == torch.get_num_threads()
+
+
+@needs_openvino
 def test_a_gpu_is_refused(small: str) -> None:
     """OpenVINO runs on the CPU here: the message names both ways out."""
     model = openvino_runner.open_model(get_backbone(small), RANDOM)
