@@ -114,9 +114,9 @@ def test_programs_run_from_zip_and_wheel(dist: tuple[Path, Path], python: Path, 
 def test_a_job_runs_with_the_zip_alone(root: Path, dist: tuple[Path, Path], python: Path, tmp_path: Path) -> None:
     """Images are embedded and scored in an executor process that gets its code from --py-files alone."""
     write_archive(tmp_path / "phantoms", 3, size=64)
-    backbone = get_backbone("resnet50")
+    backbone = get_backbone("resnet18")
     extractor = fingerprint(backbone, find_weights(backbone, RANDOM))
-    save_bundle(fakes.bundle(2048, extractor=extractor), tmp_path / "head")
+    save_bundle(fakes.bundle(512, extractor=extractor), tmp_path / "head")
     shutil.copy(root / "spark_jobs" / "score.py", tmp_path)  # the driver sees the folder of its main file
     (tmp_path / "events").mkdir()
     settings = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def cosines(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarr
     return np.asarray((left * right).sum(1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1))
 
 
-def reference_embeddings(images: Path, weights: Path) -> np.ndarray[Any, Any]:
+def reference_embeddings(images: Path, names: Sequence[str], weights: Path) -> np.ndarray[Any, Any]:
     """Embed in the usual way: Pillow RGB → Resize → ToTensor → Normalize → fp32 network of the original layout."""
     network = load_network(BACKBONES["resnet50-v1"], find_weights(BACKBONES["resnet50-v1"], str(weights)))
     network.fc = nn.Identity()
@@ -70,40 +70,41 @@ def reference_embeddings(images: Path, weights: Path) -> np.ndarray[Any, Any]:
     )
     with torch.no_grad():
         return np.concatenate(
-            [
-                network(to_input(Image.open(images / name).convert("RGB"))[None]).numpy()
-                for name in sorted(listing.list_files(str(images), SUFFIXES))
-            ]
+            [network(to_input(Image.open(images / name).convert("RGB"))[None]).numpy() for name in names]
         )
 
 
-def embed(images: Path, weights: Path) -> pa.Table:
+def embed(images: Path, names: Sequence[str], weights: Path) -> pa.Table:
     """Embed images in fp32 and in batches of five by the function that the job's tasks run."""
     spec = EncoderSpec("resnet50-v1", find_weights(BACKBONES["resnet50-v1"], str(weights)), Precision.FP32, 5)
-    names = sorted(listing.list_files(str(images), SUFFIXES))
     batches = embed_batches(fakes.handles(names), encoder=FrozenEncoder(spec), root=str(images))
     return pa.Table.from_batches(batches)
 
 
 @pytest.mark.shared
 def test_real_images_equal_the_reference(shared: Path, tmp_path: Path) -> None:
-    """All 200 real images, RGBA ones included, are embedded as the plain fp32 path does it, by the job and by fp32."""
+    """The job embeds all 200 real images; 40 and the RGBA ones are those of the plain fp32 path, in both precisions."""
     nih, weights = shared / "nih", next((shared / "weights").glob("resnet50_v1_imagenet-*.pth"))
     network = ["--backbone", "resnet50-v1", "--weights", str(weights)]
     metadata = ["--metadata", str(nih / "Data_Entry_2017_v2020.csv.gz")]
     lists = ["--train-val-list", str(nih / "train_val_list.txt"), "--test-list", str(nih / "test_list.txt")]
     printed = run(nih, tmp_path / "out", *network, *metadata, *lists)
-    expected = reference_embeddings(nih, weights)
-    auto, fp32 = rows_of(tmp_path / "out"), embed(nih, weights)
+    auto = rows_of(tmp_path / "out").sort_by("image_path")
+    paths, formats = (auto[name].to_pylist() for name in ("image_path", "pixel_format"))
+    assert paths == sorted(listing.list_files(str(nih), SUFFIXES))
+    assert pc.unique(auto["status"]).to_pylist() == ["ok"]
+    names = [path for number, path in enumerate(paths) if number % 5 == 0 or formats[number] == "rgba8"]
+    expected = reference_embeddings(nih, names, weights)
+    compared, fp32 = auto.filter(pc.is_in(auto["image_path"], pa.array(names))), embed(nih, names, weights)
     for table, precision, least in (
-        (auto, "bf16" if has_native_bf16() else "fp32", 0.999),
+        (compared, "bf16" if has_native_bf16() else "fp32", 0.999),
         (fp32, "fp32", 0.9999),
     ):
-        assert table.num_rows == len(expected) == 200
+        assert table.num_rows == len(expected) >= 40
         assert pc.unique(table["status"]).to_pylist() == ["ok"]
         assert pc.unique(table["precision"]).to_pylist() == [precision]
         assert cosines(vectors(table), expected).min() >= least
-    assert pc.sum(pc.equal(auto["pixel_format"], "rgba8")).as_py() == 3
+    assert formats.count("rgba8") == 3
     assert auto["patient_id"].null_count == 0
     listed_for_test = set((nih / "test_list.txt").read_text().split())
     assert all((row["image_index"] in listed_for_test) == (row["split"] == "test") for row in auto.to_pylist())

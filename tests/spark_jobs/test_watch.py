@@ -17,8 +17,8 @@ import pytest
 from cxrfeat.phantom.archive import write_archive
 from tests.spark_jobs import jobs
 
-BATCHES, IMAGES = 14, 10
-WARM = 5
+BATCHES, IMAGES = 10, 10
+WARM = 4
 """Batches after which everything is loaded."""
 
 DEADLINE_S = 300
