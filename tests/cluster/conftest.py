@@ -79,6 +79,6 @@ def on_cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture
 def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """Return a factory of encoders that record their calls; the driver skips loading a network."""
-    monkeypatch.setattr(embedding, "load_network", lambda *_: None)
+    monkeypatch.setattr(embedding, "check_encoder", lambda *_: None)
     (tmp_path / "calls").mkdir()
     return Recorder(tmp_path / "calls")

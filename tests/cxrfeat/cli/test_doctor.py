@@ -27,6 +27,7 @@ NAMES = [
     "extra 'web'",
     "extra 'timm'",
     "extra 'xrv'",
+    "extra 'dicom'",
     "extra 'openvino'",
     "extra 'quantize'",
     "weights resnet50",
