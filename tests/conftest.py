@@ -34,9 +34,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the files with slow tests first: they wait for other processes, while the rest keeps the cores busy."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Run the files with slow jobs first: they wait for other processes, while the rest keeps the cores busy."""
+    marks = {item.path: set[str]() for item in items}
+    for item in items:
+        marks[item.path].update(mark.name for mark in item.iter_markers())
+    items.sort(key=lambda item: -len({"slow", "spark"} & marks[item.path]))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -58,7 +58,7 @@ def embedded_twice(recorder: Recorder) -> bool:
 def test_an_executor_dies(cluster: Cluster, on_cluster: SparkSession, tmp_path: Path, recorder: Recorder) -> None:
     """Its tasks are done again elsewhere."""
     write_images(tmp_path / "in", IMAGES)
-    with in_the_middle(recorder, lambda _: cluster.executors(0)[0].kill()):
+    with in_the_middle(recorder, lambda calls: executor_of(cluster, calls).kill()):
         extract(on_cluster, config(tmp_path), recorder)
     check_each_once(tmp_path / "out", IMAGES)
     assert embedded_twice(recorder)
@@ -108,6 +108,12 @@ def worker_of(cluster: Cluster, calls: list[Call]) -> psutil.Process:
     worker = psutil.Process(last.pid)
     assert {daemon.pid for daemon in cluster.workers} & {parent.pid for parent in worker.parents()}
     return worker
+
+
+def executor_of(cluster: Cluster, calls: list[Call]) -> psutil.Process:
+    """Return the executor of the last batch; one that has no task yet could die without an effect."""
+    executors = {executor.pid for index in (0, 1) for executor in cluster.executors(index)}
+    return next(parent for parent in worker_of(cluster, calls).parents() if parent.pid in executors)
 
 
 def test_the_output_disk_is_full(on_cluster: SparkSession, tmp_path: Path, recorder: Recorder) -> None:
