@@ -147,7 +147,7 @@ def test_a_vector_that_overflows_the_head_is_never_ok(tmp_path: Path, monkeypatc
     bundle = fakes.bundle(DIM, extractor=samples.EXTRACTOR)
     narrow = dataclasses.replace(bundle.inputs, scale=np.full(DIM, 1e-3, np.float32))
     monkeypatch.setitem(globals(), "PREDICTOR", Predictor(dataclasses.replace(bundle, inputs=narrow), "youden"))
-    found = score_file(write(tmp_path / "drop.parquet", with_number(rows(30), 12, 3e38)))
+    found = score_file(write(tmp_path / "drop.parquet", with_vector(rows(30), 12, [3e38, -3e38, 3e38, -3e38])))
     assert quarantined(found) == [(1, 1, "not-finite")]
     assert len(ok(found)) == 29
 
@@ -239,6 +239,7 @@ def test_what_is_wrong_is_quarantined_and_the_rest_is_scored(tmp_path: Path, nam
 
 def test_a_row_group_that_claims_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More rows than any writer makes are refused by the footer alone."""
+    monkeypatch.setattr(parquet_drops, "_BATCH_ROWS", 5)
     monkeypatch.setattr(parquet_drops, "MAX_ROWS", 9)
     found = score_file(write(tmp_path / "drop.parquet", rows(29)))
     assert quarantined(found) == [(0, 10, "too-large"), (1, 10, "too-large")]

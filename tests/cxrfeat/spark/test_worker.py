@@ -237,13 +237,13 @@ def test_a_process_loads_a_head_once(
 
 @pytest.mark.usefixtures("fresh_process")
 def test_drops_are_opened_one_by_one(tmp_path: Path, head: BroadcastHead) -> None:
-    """Every drop of every batch, in order, becomes its row groups, or one row with a reason."""
+    """Every drop of every batch, in order, becomes its row groups, small ones together, or one row with a reason."""
     files = [write(tmp_path / f"{number}.parquet", rows(15, seed=number)).name for number in range(3)]
     truncate(tmp_path / files[1])
     handles = batches_of(HANDLE, [[{"path": files[0]}, {"path": files[1]}], [{"path": files[2]}]])
     found = list(OpenDropsTask(str(tmp_path), head)(handles))
     assert found == [open_drop(file, str(tmp_path), head.load()) for file in files]
-    assert [batch.column("reason").to_pylist() for batch in found] == [[None, None], ["not-parquet"], [None, None]]
+    assert [batch.column("reason").to_pylist() for batch in found] == [[None], ["not-parquet"], [None]]
 
 
 def test_row_groups_are_scored_and_counted(
