@@ -113,3 +113,7 @@ class JavaError(CxrfeatError, RuntimeError):
 
 class ReportError(CxrfeatError, ValueError):
     """A report that cannot be made: its input is missing, damaged or in another format, or the write fails."""
+
+
+class OutputLockedError(CxrfeatError, RuntimeError):
+    """An output folder on which another job is at work."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from cxrfeat import NOTICE
-from cxrfeat.errors import CxrfeatError
+from cxrfeat.errors import CxrfeatError, OutputLockedError
 
 DONE = 0
 
@@ -24,8 +26,14 @@ TOO_MANY_QUARANTINED = 3
 TOO_MANY_UNMATCHED = 4
 """Done, but more images than allowed are without metadata, or more metadata lines than allowed are rejected."""
 
+ALREADY_RUNNING = 5
+"""Another job works on the same output."""
+
 INTERRUPTED = 130
 """Ctrl-C: 128 plus the number of SIGINT, the convention of shells."""
+
+TERMINATED = 143
+"""SIGTERM, as Kubernetes, Slurm and ``docker stop`` send it: 128 plus its number."""
 
 
 def epilog(meanings: Mapping[int, str]) -> str:
@@ -37,6 +45,10 @@ def epilog(meanings: Mapping[int, str]) -> str:
     defaults = {DONE: "done", FAILED: "failed during the run", INVALID_INPUT: "invalid options or input"}
     lines = [f"  {code:<4} {meaning}" for code, meaning in sorted({**defaults, **meanings}.items())]
     return "\n".join(["exit codes:", *lines, "", NOTICE])
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, handled like Ctrl-C."""
 
 
 class ReportedInterrupt(KeyboardInterrupt):
@@ -66,21 +78,51 @@ def run(command: Callable[[], int], *, interrupted: str) -> int:
 
     Args:
         command: function that does the work and returns an exit code.
-        interrupted: message for Ctrl-C that states what is left of the run.
+        interrupted: message for Ctrl-C and SIGTERM that states what is left of the run.
     """
+    before = _handle_termination()
     try:
         return command()
     except CxrfeatError as error:
         print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, OutputLockedError):
+            return ALREADY_RUNNING
         return FAILED if isinstance(error, RuntimeError) else INVALID_INPUT
     except OSError as error:  # for example a full disk or a lost network share
         print(f"error: {error}", file=sys.stderr)
         return FAILED
-    except ReportedInterrupt:
-        return INTERRUPTED
-    except KeyboardInterrupt:
-        print(f"interrupted: {interrupted}", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        if not isinstance(error, ReportedInterrupt):
+            print(f"{'terminated' if isinstance(error, Terminated) else 'interrupted'}: {interrupted}", file=sys.stderr)
+        return interrupt_code()
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+_received: list[int] = []
+"""Signals of this process that :func:`_handle_termination` has turned into an exception."""
+
+
+def interrupt_code() -> int:
+    """Return the exit code of a command that an interrupt has ended: that of SIGTERM if it was received."""
+    return TERMINATED if signal.SIGTERM in _received else INTERRUPTED
+
+
+def _handle_termination() -> Any:
+    """Turn the first SIGTERM into an exception in the main thread; return the handler before, None in other threads.
+
+    A second SIGTERM ends the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return None  # only the main thread may set handlers
+
+    def terminate(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _received.append(signal.SIGTERM)
+        raise Terminated
+
+    return signal.signal(signal.SIGTERM, terminate)
 
 
 def run_after(command: Callable[[], object], *, safe: str) -> int:
@@ -97,7 +139,7 @@ def run_after(command: Callable[[], object], *, safe: str) -> int:
     except (CxrfeatError, OSError) as error:
         print(f"error: {safe}: {error}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"interrupted: {safe}", file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
     return DONE

@@ -29,6 +29,7 @@ PROG = "python -m head_training.fit"
 EXIT_CODES = {
     exits.FAILED: "failed: no GPU, or no configuration that can be ranked",
     exits.INTERRUPTED: "interrupted; the best head so far is kept if an epoch was complete, as stated in the last line",
+    exits.TERMINATED: "the same after SIGTERM, without evaluation and report",
 }
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -63,6 +64,12 @@ def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
         help=f"label set, one of {', '.join(LABEL_SETS)}, or a TOML file (default nih14)",
     )
     add("--drop-empty", action="store_true", help="leave out labels without a positive in the training split")
+    add(
+        "--patients-as-written",
+        dest="as_written",
+        action="store_true",
+        help="accept patients whose names differ in blanks or leading zeros alone",
+    )
     add("--without", type=_covariates, default=(), metavar="age,sex", help="leave out age, sex, or both")
     add("--no-standardise", dest="standardise", action="store_false", help="do not standardise the embedding")
     _add_configuration(parser)
@@ -160,6 +167,7 @@ def parse(argv: Sequence[str] | None, prog: str = PROG) -> tuple[FitConfig, bool
         settings=TrainingSettings(**{name: getattr(options, name) for name in _SETTINGS}),
         label_set=load_label_set(options.labels),
         drop_empty=options.drop_empty,
+        as_written=options.as_written,
         covariates=tuple(name for name in COVARIATES if name not in options.without),
         standardise=options.standardise,
         loss_weighting=options.loss_weighting,
@@ -179,7 +187,7 @@ def _fit(config: FitConfig, report: bool) -> int:
     result = fit(config)
     print(format_result(result, config.select))
     code = exits.DONE
-    if report:
+    if report and exits.interrupt_code() != exits.TERMINATED:  # after SIGTERM, little time is left
         print("evaluating the head and writing the report", file=sys.stderr)
         safe = f"{config.head} was written, but the report failed"
         code = exits.run_after(lambda: _evaluate_and_report(config.output), safe=safe)
@@ -189,7 +197,7 @@ def _fit(config: FitConfig, report: bool) -> int:
     )
     if result.interrupted:
         print("interrupted: the best head so far was kept", file=sys.stderr)
-        return exits.INTERRUPTED
+        return exits.interrupt_code()
     return code
 
 
@@ -215,6 +223,7 @@ def format_result(result: FitResult, select: SelectionMetric) -> str:
     lines = [
         "configurations: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())),
         *(f"left out: {count} rows {reason}" for reason, count in result.left_out.items() if count),
+        *([f"impossible: {result.impossible_ages} ages, taken as missing"] if result.impossible_ages else []),
         *(f"imputed: {count} missing values of {name}" for name, count in result.imputed.items() if count),
         f"chosen: {chosen.name}, by {metric}; best epoch {chosen.best_epoch} of {len(chosen.epochs)}; hidden "
         f"{' '.join(map(str, configuration.hidden))}, dropout {configuration.dropout:g}, lr {configuration.lr:g}, "

@@ -22,7 +22,9 @@ EXIT_CODES = {
     exits.TOO_MANY_QUARANTINED: "done, but the quarantined share exceeds --max-quarantined",
     exits.TOO_MANY_UNMATCHED: "done, but the share of images without metadata, or of rejected metadata lines, exceeds "
     "--max-unmatched",
+    exits.ALREADY_RUNNING: "another job is at work on the same output",
     exits.INTERRUPTED: f"interrupted ({SAFE})",
+    exits.TERMINATED: f"terminated ({SAFE})",
 }
 
 

@@ -7,10 +7,11 @@ else, human-readable). It is written atomically.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,9 +25,10 @@ import torch
 from cxrfeat import __version__
 from cxrfeat.errors import BundleError, ConfigError
 from cxrfeat.head.calibration import Calibration
-from cxrfeat.head.inputs import COVARIATES, Inputs
+from cxrfeat.head.inputs import AGE, COVARIATES, SEX, Inputs
 from cxrfeat.head.mlp import Head
 from cxrfeat.io import storage
+from cxrfeat.labels.cells import MAX_AGE_YEARS
 from cxrfeat.labels.findings import ANY_FINDING
 from cxrfeat.labels.label_set import LabelSet
 from cxrfeat.labels.label_sets import NIH14, label_set_of_head
@@ -37,6 +39,19 @@ FORMAT = 2
 _WEIGHTS, _DESCRIPTION = "head.safetensors", "bundle.json"
 _MEAN, _SCALE = "inputs.mean", "inputs.scale"
 _CALIBRATION_FIELDS = ("slope", "intercept")
+
+MAX_DESCRIPTION_BYTES = 16 * 1024**2
+MAX_WEIGHTS_BYTES = 1024**3
+"""Size limits of the two files."""
+
+MAX_MAGNITUDE = 1e12
+"""Limit of weights, means and scales, and the inverse of the smallest scale: beyond it, float32 overflows in a head."""
+
+MAX_LAYERS, MAX_WIDTH = 16, 1_000_000
+
+_IMPUTED_RANGES = {AGE: (0, MAX_AGE_YEARS), SEX: (0, 1)}
+_PROBES = (-100.0, 0.0, 100.0)
+"""Standardised values of all columns at which a loaded head must be finite."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +154,12 @@ def read_bundle(folder: Path | str) -> BundleFiles:
             inside = storage.join(location, "head")
             hint = f"; did you mean {inside}?" if storage.exists(storage.join(inside, _DESCRIPTION)) else ""
             raise BundleError(f"{location} is not a bundle: {_DESCRIPTION} is missing{hint}")
-        contents = [storage.read_bytes(storage.join(location, name)) for name in (_WEIGHTS, _DESCRIPTION)]
+        contents = []
+        for name, limit in ((_WEIGHTS, MAX_WEIGHTS_BYTES), (_DESCRIPTION, MAX_DESCRIPTION_BYTES)):
+            with storage.open_input(storage.join(location, name)) as stream:
+                if stream.size() > limit:
+                    raise BundleError(f"{location}/{name} has {stream.size()} bytes; the limit is {limit}")
+                contents.append(bytes(stream.read()))
     except OSError as error:
         raise BundleError(f"cannot read the bundle {location}: {error}") from error
     return BundleFiles(location, *contents)
@@ -154,10 +174,10 @@ def parse_bundle(files: BundleFiles) -> Bundle:
     folder = files.location
     try:
         description = json.loads(files.description)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{folder} is not a bundle: {_DESCRIPTION} is not valid JSON: {error}") from error
     _check_description(folder, description, files.weights)
-    tensors = safetensors.torch.load(files.weights)
+    tensors = _read_tensors(folder, files.weights)
     dims, imputed, hidden = description["dims"], description["imputed"], tuple(description["dims"]["hidden"])
     inputs = Inputs(_pop(folder, tensors, _MEAN), _pop(folder, tensors, _SCALE), imputed)
     label_set = _read_label_set(folder, description)
@@ -166,17 +186,56 @@ def parse_bundle(files: BundleFiles) -> Bundle:
             f"{folder}: statistics of {len(inputs.mean)} and {len(inputs.scale)} embedding columns and {len(imputed)} "
             f"covariates do not match dims {json.dumps(dims)}"
         )
+    widths = (inputs.width, *hidden, len(label_set.outputs))
+    _check_shapes(folder, tensors, widths, dims)  # before a head of these sizes is allocated
     head = Head(inputs.width, hidden, len(label_set.outputs))
-    try:
-        head.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise BundleError(f"{folder}: the weights do not match dims {json.dumps(dims)}: {error}") from error
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise BundleError(f"{folder}: the weights contain NaN or infinity")
+    head.load_state_dict(tensors)
     calibration = _read_calibration(folder, description["calibration"], label_set)
     thresholds = _read_thresholds(folder, description["thresholds"], label_set)
     extractor, training = description["extractor"], description["training"]
-    return Bundle(head.eval(), inputs, hidden, extractor, calibration, thresholds, training, label_set)
+    _check_finite(folder, head.eval(), calibration, inputs.width)
+    return Bundle(head, inputs, hidden, extractor, calibration, thresholds, training, label_set)
+
+
+def _read_tensors(folder: str, weights: bytes) -> dict[str, torch.Tensor]:
+    """Return the tensors of the weights file, all float32, finite and of bounded magnitude."""
+    try:
+        tensors = safetensors.torch.load(weights)
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise BundleError(f"{folder}/{_WEIGHTS} is not a valid safetensors file: {error}") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            raise BundleError(f"{folder}: tensor {name!r} is {tensor.dtype}; expected float32")
+        if not bool(tensor.isfinite().all()):
+            raise BundleError(f"{folder}: tensor {name!r} contains NaN or infinity")
+        if tensor.numel() and float(tensor.abs().max()) > MAX_MAGNITUDE:
+            largest = float(tensor.abs().max())
+            raise BundleError(f"{folder}: tensor {name!r} contains {largest:g}; the limit is {MAX_MAGNITUDE:g}")
+    if _SCALE in tensors and tensors[_SCALE].numel() and float(tensors[_SCALE].min()) < 1 / MAX_MAGNITUDE:
+        smallest = float(tensors[_SCALE].min())
+        raise BundleError(f"{folder}: a scale is {smallest:g}; expected at least {1 / MAX_MAGNITUDE:g}")
+    return tensors
+
+
+def _check_shapes(folder: str, tensors: Mapping[str, torch.Tensor], widths: Sequence[int], dims: Any) -> None:
+    """Check that the tensors are those of a head with layers of the given widths."""
+    expected: dict[str, tuple[int, ...]] = {}
+    for layer, (before, after) in enumerate(itertools.pairwise(widths)):
+        expected |= {f"layers.{layer}.weight": (after, before), f"layers.{layer}.bias": (after,)}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected:
+        different = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        shown = [f"{name} is {found.get(name, 'missing')}; expected {expected.get(name, 'none')}" for name in different]
+        raise BundleError(f"{folder}: the weights do not match dims {json.dumps(dims)}: {'. '.join(shown[:5])}")
+
+
+@torch.inference_mode()
+def _check_finite(folder: str, head: Head, calibration: Calibration, width: int) -> None:
+    """Check that a head gives probabilities for plausible inputs."""
+    probes = torch.tensor(_PROBES).unsqueeze(1).expand(-1, width)  # (3, width)
+    logits = head(probes)  # (3, F)
+    if not bool(logits.isfinite().all() and calibration.apply(logits.clone()).isfinite().all()):
+        raise BundleError(f"{folder}: the head gives NaN or infinity for finite inputs")
 
 
 def _read_label_set(folder: str, description: Mapping[str, Any]) -> LabelSet:
@@ -193,9 +252,11 @@ def _read_label_set(folder: str, description: Mapping[str, Any]) -> LabelSet:
 
 def _read_calibration(folder: str, fields: Any, label_set: LabelSet) -> Calibration:
     try:
-        return Calibration(
-            *(np.array([_number(fields[name][label]) for label in label_set.outputs]) for name in _CALIBRATION_FIELDS)
-        )
+        names = label_set.outputs
+        lines = [np.array([_number(fields[field][name]) for name in names]) for field in _CALIBRATION_FIELDS]
+        if max(np.abs(line).max() for line in lines) > MAX_MAGNITUDE:
+            raise ValueError(f"a value is above {MAX_MAGNITUDE:g}")  # noqa: TRY301
+        return Calibration(*lines)
     except (TypeError, KeyError, ValueError) as error:
         raise BundleError(f"{folder}/{_DESCRIPTION}: invalid calibration: {type(error).__name__}: {error}") from error
 
@@ -315,8 +376,17 @@ def _check_values(folder: str, description: Mapping[str, Any]) -> None:
     widths = [dims["embedding"], dims["inputs"], *(dims["hidden"] if isinstance(dims["hidden"], list) else [None])]
     if not all(isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in widths):
         raise BundleError(f"{folder}/{_DESCRIPTION}: dims are {json.dumps(dims)}; expected whole numbers above 0")
+    if len(widths) - 2 > MAX_LAYERS or max(widths) > MAX_WIDTH:
+        raise BundleError(
+            f"{folder}/{_DESCRIPTION}: {len(widths) - 2} hidden layers of up to {max(widths)} units; expected at most "
+            f"{MAX_LAYERS} of {MAX_WIDTH}"
+        )
     if not all(_is_number(value) and np.isfinite(value) for value in imputed.values()):
         raise BundleError(f"{folder}/{_DESCRIPTION}: imputed is {json.dumps(imputed)}; expected finite numbers")
+    for name, value in imputed.items():
+        low, high = _IMPUTED_RANGES.get(name, (value, value))
+        if not low <= value <= high:
+            raise BundleError(f"{folder}/{_DESCRIPTION}: imputed {name} is {value}; expected {low} to {high}")
     if not isinstance(description["extractor"], str):
         raise BundleError(f"{folder}/{_DESCRIPTION}: extractor is {description['extractor']!r}; expected a text")
 
@@ -324,6 +394,8 @@ def _check_values(folder: str, description: Mapping[str, Any]) -> None:
 def _pop(folder: str, tensors: dict[str, torch.Tensor], name: str) -> np.ndarray:
     if name not in tensors:
         raise BundleError(f"{folder}/{_WEIGHTS} lacks the tensor {name!r}; found {', '.join(sorted(tensors))}")
+    if tensors[name].ndim != 1:
+        raise BundleError(f"{folder}/{_WEIGHTS}: tensor {name!r} has {tensors[name].ndim} dimensions; expected 1")
     return tensors.pop(name).numpy()
 
 

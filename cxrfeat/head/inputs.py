@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cxrfeat.labels.cells import parse_sex
+
 AGE, SEX = "age", "sex"
 COVARIATES = (AGE, SEX)
 """Optional inputs besides the embedding, in column order."""
@@ -81,8 +83,12 @@ class Inputs:
 
 
 def encode_sexes(sexes: pa.Array) -> NDArray[np.float32]:
-    """Turn N strings into (N,) float32: M = 1, F = 0; null and unknown values become NaN, they are never guessed."""
-    codes = pa.array(SEX_CODES.values(), pa.float32())
-    known = codes.take(pc.index_in(sexes, pa.array(SEX_CODES, pa.string())))
-    numbers: NDArray[np.float32] = known.to_numpy(zero_copy_only=False)
+    """Turn N strings into (N,) float32: M = 1, F = 0; null and unknown values become NaN, they are never guessed.
+
+    Words are understood as in metadata tables: M, F, male, female in any case.
+    """
+    words = pc.unique(sexes)
+    parsed = [None if word is None else parse_sex(word).value for word in words.to_pylist()]
+    codes = pa.array([SEX_CODES.get(str(sex), float("nan")) for sex in parsed], pa.float32())
+    numbers: NDArray[np.float32] = codes.take(pc.index_in(sexes, words)).to_numpy(zero_copy_only=False)
     return numbers

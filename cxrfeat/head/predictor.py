@@ -73,6 +73,9 @@ class Predictor:
             embeddings: (N, dim) float32, raw.
             covariates: for each covariate of the head, (N,) float32: age in years, sex (M = 1, F = 0); NaN = missing.
 
+        Returns:
+            The predictions; NaN where an embedding is so far from the training data that the head overflows.
+
         Raises:
             ValueError: the embeddings have another length.
         """
@@ -82,9 +85,11 @@ class Predictor:
         for start in range(0, len(embeddings), _BLOCK_ROWS):
             part = slice(start, start + _BLOCK_ROWS)
             rows = np.concatenate([column[part] for column in columns], axis=1)  # (block, dim + covariates)
-            self.bundle.inputs.apply(rows)
+            with np.errstate(over="ignore"):  # the result tells
+                self.bundle.inputs.apply(rows)
             logits = self.bundle.head(torch.from_numpy(rows))  # (block, F)
-            probabilities[part] = self.bundle.calibration.apply(logits).numpy()
+            found = self.bundle.calibration.apply(logits)
+            probabilities[part] = torch.where(logits.isfinite(), found, torch.nan).numpy()
         findings = probabilities[:, : self.bundle.label_set.findings_count]  # without the negative label
         return Predictions(probabilities, any_finding(findings).astype(np.float32), missing)
 

@@ -12,13 +12,15 @@ from cxrfeat.io.schema import Reason
 
 
 def is_vectors(kind: pa.DataType) -> bool:
-    """Return True for list, large_list and fixed_size_list types of float32 or float64."""
+    """Return True for list, large_list, fixed_size_list and fixed_shape_tensor types of floats."""
+    if isinstance(kind, pa.FixedShapeTensorType):
+        kind = kind.storage_type
     nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return bool(nested and kind.value_type in (pa.float32(), pa.float64()))
+    return bool(nested and pa.types.is_floating(kind.value_type))
 
 
 def to_matrix(vectors: pa.Array, dim: int) -> NDArray[np.float32]:
-    """Return N lists of ``dim`` numbers as an (N, dim) float32 matrix; only float64 input is copied.
+    """Return N lists of ``dim`` numbers as an (N, dim) float32 matrix; float32 input is not copied.
 
     Raises:
         VectorsError: the type is not a list of floats, a list is null or has another length, or a number is NaN, null
@@ -30,7 +32,9 @@ def to_matrix(vectors: pa.Array, dim: int) -> NDArray[np.float32]:
                [4., 5., 6.]], dtype=float32)
     """
     if not is_vectors(vectors.type):
-        raise VectorsError(Reason.WRONG_TYPE, f"embeddings are {vectors.type}; expected lists of float32 or float64")
+        raise VectorsError(Reason.WRONG_TYPE, f"embeddings are {vectors.type}; expected lists of floats")
+    if isinstance(vectors, pa.ExtensionArray):
+        vectors = vectors.storage
     lengths = pc.fill_null(pc.list_value_length(vectors), 0).to_numpy(zero_copy_only=False)  # (N,)
     wrong = np.flatnonzero(lengths != dim)
     if len(wrong):

@@ -47,6 +47,10 @@ class Reason(StrEnum):
     NOT_FINITE = "not-finite"
     OTHER_EXTRACTOR = "other-extractor"
     MIXED_EXTRACTORS = "mixed-extractors"
+    DUPLICATE_COLUMN = "duplicate-column"
+    NOT_UTF8 = "not-utf-8"
+    UNKNOWN_STATUS = "unknown-status"
+    UNSOUND = "unsound"
     QUARANTINED_BEFORE = "quarantined-before"
     TRUNCATED_ARCHIVE = "truncated-archive"
     CORRUPT_ARCHIVE = "corrupt-archive"
@@ -220,13 +224,14 @@ HISTORY = pa.schema(
 ROW_GROUP = pa.schema(
     [
         pa.field("path", pa.string()),  # of the drop, relative to the root
-        pa.field("row_group", pa.int32()),  # null stands for the whole file
-        pa.field("rows", pa.int64()),  # null if the footer is unreadable
+        pa.field("row_group", pa.int32()),  # the first of them; null stands for the whole file
+        pa.field("groups", pa.int32()),  # number of neighbouring row groups that are scored together
+        pa.field("rows", pa.int64()),  # of all of them; null if the footer is unreadable
         pa.field("reason", pa.string()),  # null unless quarantined, like the next field
         pa.field("message", pa.string()),
     ]
 )
-"""Input of a scoring worker: location of a row group in a drop, without its data."""
+"""Input of a scoring worker: location of row groups in a drop, without their data."""
 
 
 def predictions_schema(findings: Sequence[str]) -> pa.Schema:

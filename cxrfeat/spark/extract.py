@@ -18,6 +18,7 @@ from cxrfeat.device import Engine
 from cxrfeat.errors import ConfigError
 from cxrfeat.images.candidates import SUFFIXES
 from cxrfeat.io import storage
+from cxrfeat.io.output_lock import hold_output
 from cxrfeat.io.refs import ImageRef, is_whole
 from cxrfeat.io.round_log import CHECKPOINT, RoundLog
 from cxrfeat.io.schema import Augmentation, Status
@@ -106,12 +107,20 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
         factory: function that builds the encoder in each worker.
 
     Raises:
-        CxrfeatError: settings, weights or metadata are invalid, or the output was written with other settings.
+        CxrfeatError: settings, weights or metadata are invalid, or the output was written with other settings, or
+            another job is at work on it.
         WorkerError: a task failed; run the job again to continue.
         DatasetIntegrityError: the output is inconsistent; see :meth:`EmbeddingsTable.check`.
     """
-    images = config.embedding.images
     check_connectors(spark, config.output)
+    with contextlib.ExitStack() as stack:
+        return _extract(spark, config, factory, stack)
+
+
+def _extract(
+    spark: SparkSession, config: ExtractConfig, factory: EncoderFactory, stack: contextlib.ExitStack
+) -> ExtractionSummary:
+    images = config.embedding.images
     _LOG.info("listing %s", images)
     source = Source(ImageLister(images))
     if config.watch is None:
@@ -119,6 +128,7 @@ def extract(spark: SparkSession, config: ExtractConfig, factory: EncoderFactory 
     listed = [item.key for item in source.listing.items]
     known = load_metadata(config.embedding, source.listing.items, rule=config.split, max_unmatched=config.max_unmatched)
     spec = prepare_encoder(spark, config.embedding)
+    stack.enter_context(hold_output(config.output))  # after all checks: a refused job leaves nothing behind
     check_manifest(config.output, _settings(config, spec), _origin(known))
     pseudonyms = config.embedding.load_pseudonyms(source.listing.items, watching=config.watch is not None)
     check_identifiers(config.output, pseudonyms)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
+from pyspark import Accumulator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -20,6 +21,7 @@ from cxrfeat.head.thresholds import DEFAULT_RULE
 from cxrfeat.images.candidates import SUFFIXES
 from cxrfeat.images.header import Pseudonyms
 from cxrfeat.io import storage
+from cxrfeat.io.output_lock import hold_output
 from cxrfeat.io.refs import ImageRef, is_whole
 from cxrfeat.io.round_log import CHECKPOINT, RoundLog
 from cxrfeat.io.schema import ROW_GROUP
@@ -43,12 +45,14 @@ from cxrfeat.spark.predictions_table import PredictionsTable, ScoringSummary, ch
 from cxrfeat.spark.rounds import RoundPlan, run_interruptibly, run_rounds, to_handles
 from cxrfeat.spark.session import check_connectors, count_slots
 from cxrfeat.spark.worker import (
+    AddSexes,
     BroadcastHead,
     EmbedTask,
     MergeCounts,
     OpenDropsTask,
     ScoreImagesTask,
     ScoreRowGroupsTask,
+    SexCounts,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -107,11 +111,19 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = op
         factory: function that builds the encoder in each worker, for images.
 
     Raises:
-        CxrfeatError: settings or head are invalid, or the output was written with other settings.
+        CxrfeatError: settings or head are invalid, or the output was written with other settings, or another job is at
+            work on it.
         WorkerError: a task failed; run the job again to continue.
         DatasetIntegrityError: the output is inconsistent; see :func:`cxrfeat.spark.predictions_table.check`.
     """
     check_connectors(spark, config.output)
+    with contextlib.ExitStack() as stack:
+        return _score(spark, config, factory, stack)
+
+
+def _score(
+    spark: SparkSession, config: ScoreConfig, factory: EncoderFactory, stack: contextlib.ExitStack
+) -> ScoringSummary:
     source = Source(config.make_lister())
     if config.watch is None:
         kind = ("drop", parquet_drops.SUFFIXES) if config.embedding is None else ("image", SUFFIXES)
@@ -135,6 +147,7 @@ def score(spark: SparkSession, config: ScoreConfig, factory: EncoderFactory = op
         pseudonyms = config.embedding.load_pseudonyms(source.listing.items, watching=watching)
         task = _embed_task(spark, config.embedding, head, progress, factory, pseudonyms=pseudonyms)
         to_rows = _images_scorer(spark, task, head, shipped, known.matcher if known else None)
+    stack.enter_context(hold_output(config.output))  # after all checks: a refused job leaves nothing behind
     check_manifest(config.output, _settings(config, head))
     check_identifiers(config.output, pseudonyms)
     _LOG.info("scoring %s with %s", config.source, head.fingerprint)
@@ -187,13 +200,23 @@ def _drops_scorer(
     """Return a scorer whose workers read row groups themselves, so that only their handles pass through the JVM."""
     slots = count_slots(spark)
     open_drops = OpenDropsTask(root, shipped)
-    score_row_groups = ScoreRowGroupsTask(root, shipped, progress.done, progress.quarantined)
+    sexes: Accumulator[SexCounts] = spark.sparkContext.accumulator({}, AddSexes())
+    warned: set[str] = set()
+    score_row_groups = ScoreRowGroupsTask(root, shipped, progress.done, progress.quarantined, sexes)
 
     @contextlib.contextmanager
     def to_rows(items: Sequence[ImageRef]) -> Iterator[DataFrame]:
         openers = min(slots, -(-len(items) // FILES_PER_OPENING_TASK))
         row_groups = to_handles(spark, items).repartition(openers).mapInArrow(open_drops, from_arrow_schema(ROW_GROUP))
         yield row_groups.repartition(slots).mapInArrow(score_row_groups, from_arrow_schema(head.schema))
+        for path, (given, known) in sexes.value.items():
+            if given and not known and path not in warned:
+                warned.add(path)
+                _LOG.warning(
+                    "warning: %s: none of its %d sexes is known, so all are imputed; expected M, F, male or female",
+                    path,
+                    given,
+                )
 
     return to_rows
 

@@ -30,6 +30,9 @@ from cxrfeat.pipeline.container_stream import ContainerCount
 from cxrfeat.pipeline.embed import ViewPlan, embed_batches
 from cxrfeat.pipeline.score import score_images
 
+SexCounts = dict[str, tuple[int, int]]
+"""Numbers of rows with a sex, and with a known one, by drop."""
+
 ContainerCounts = dict[str, ContainerCount]
 """Counts of containers by path."""
 
@@ -94,6 +97,22 @@ class MergeCounts(AccumulatorParam[ContainerCounts]):
     def addInPlace(self, value1: ContainerCounts, value2: ContainerCounts) -> ContainerCounts:  # noqa: N802
         """Return the counts of both."""
         return {**value1, **value2}
+
+
+class AddSexes(AccumulatorParam[SexCounts]):
+    """Add the counts of each drop."""
+
+    def zero(self, value: SexCounts) -> SexCounts:
+        """Return no counts."""
+        return {}
+
+    def addInPlace(self, value1: SexCounts, value2: SexCounts) -> SexCounts:  # noqa: N802
+        """Return the sums."""
+        added = dict(value1)
+        for path, (given, known) in value2.items():
+            before = added.get(path, (0, 0))
+            added[path] = before[0] + given, before[1] + known
+        return added
 
 
 @dataclass(frozen=True)
@@ -167,25 +186,30 @@ class ScoreRowGroupsTask:
         root: qualified folder of the drops.
         head: head to score with.
         rows, quarantined: progress counters, in rows.
+        sexes: numbers of rows with a sex, and with a known one, by drop; None to count none.
     """
 
     root: str
     head: BroadcastHead
     rows: Accumulator[int]
     quarantined: Accumulator[int]
+    sexes: Accumulator[SexCounts] | None = None
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield :func:`cxrfeat.io.schema.scored_schema` batches for :data:`cxrfeat.io.schema.ROW_GROUP` batches."""
         predictor = self.head.load()
         _freeze_loaded_objects()
-        for batch in batches:
-            for handle in batch.to_pylist():
-                for scored in parquet_drops.score_row_group(handle, self.root, predictor):
-                    count = pc.sum(scored.column("rows")).as_py() or 0
-                    ok = scored.column("status")[0].as_py() == Status.OK
-                    self.rows.add(count if ok else 0)
-                    self.quarantined.add(0 if ok else count)
-                    yield scored
+        handles = (handle for batch in batches for handle in batch.to_pylist())
+        for scored in parquet_drops.score_row_groups(handles, self.root, predictor, self._report_sexes):
+            count = pc.sum(scored.column("rows")).as_py() or 0
+            ok = scored.column("status")[0].as_py() == Status.OK
+            self.rows.add(count if ok else 0)
+            self.quarantined.add(0 if ok else count)
+            yield scored
+
+    def _report_sexes(self, path: str, given: int, known: int) -> None:
+        if self.sexes is not None:
+            self.sexes.add({path: (given, known)})
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from cxrfeat.errors import DatasetIntegrityError, FeaturesError
 from cxrfeat.head.inputs import SEX_CODES
 from cxrfeat.io import listing, storage
 from cxrfeat.io.schema import EMBEDDINGS, Augmentation, Split, Status, is_augmentation
+from cxrfeat.labels.cells import MAX_AGE_YEARS
 from cxrfeat.labels.label_set import LabelSet
 from cxrfeat.labels.splits import check_patients_disjoint
 
@@ -29,7 +30,7 @@ _COLUMNS = (
     *("image_index", "image_path", "patient_id", "age_years", "sex", "view_position", "findings"),
     *("findings_unknown", "findings_uncertain", "split", "augmentation", "extractor", "status"),
 )
-_OPTIONAL = ("image_path", "findings_unknown", "findings_uncertain")
+_OPTIONAL = ("image_path", "findings_unknown", "findings_uncertain", "age_years", "sex", "view_position")
 """Columns that a file may lack; they are then null. A null ``findings_unknown`` makes every unnamed label negative."""
 
 _SOURCE = "source"  # temporary column: row in the concatenated files
@@ -65,6 +66,7 @@ class FeatureIndex:
         matrix_rows: (rows of all files,) int64 row in ``table`` of each row of the concatenated files; -1 if it is
             left out.
         left_out: number of rows left out, by reason.
+        impossible_ages: number of rows whose age is below 0 or above 123 years; it is missing in ``table``.
     """
 
     files: Sequence[ParquetFile]
@@ -73,6 +75,7 @@ class FeatureIndex:
     label_set: LabelSet
     matrix_rows: NDArray[np.int64] = field(repr=False)
     left_out: dict[str, int]
+    impossible_ages: int = 0
 
     @property
     def extractor(self) -> str:
@@ -85,7 +88,9 @@ class FeatureIndex:
         return slice(int(inside[0]), int(inside[-1]) + 1)
 
 
-def read_index(features: str, label_set: LabelSet, *, drop_empty: bool = False) -> FeatureIndex:
+def read_index(
+    features: str, label_set: LabelSet, *, drop_empty: bool = False, as_written: bool = False
+) -> FeatureIndex:
     """Read and check all columns except the embedding.
 
     Quarantined rows, rows without a known label or split, and augmented rows outside training are left out and counted.
@@ -95,6 +100,7 @@ def read_index(features: str, label_set: LabelSet, *, drop_empty: bool = False) 
             as written by Spark, a folder.
         label_set: labels to read.
         drop_empty: leave out labels without a positive in the training split, instead of raising an error.
+        as_written: accept patients whose names differ in blanks or leading zeros alone.
 
     Raises:
         ConfigError: the folder does not exist.
@@ -105,20 +111,31 @@ def read_index(features: str, label_set: LabelSet, *, drop_empty: bool = False) 
     files, tables = _read_files(features)
     rows = pa.concat_tables(tables)
     rows = rows.append_column(_SOURCE, pa.array(np.arange(len(rows))))
-    targets = label_set.targets(*(rows[name] for name in ("findings", *_OPTIONAL[1:])))
+    targets = label_set.targets(*(rows[name] for name in ("findings", "findings_unknown", "findings_uncertain")))
     table, left_out = _leave_out(rows, np.any(targets.known, axis=1))
     if not len(table):
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise FeaturesError(f"none of the {len(rows)} rows below {features} is usable; left out: {reasons}")
-    table = _name_by_path(table)
-    _check(table)
+    table, impossible = _clear_ages(_name_by_path(table))
+    _check(table, as_written=as_written)
     table = table.append_column(_ORDER, pc.index_in(table["split"], pa.array([split.value for split in Split])))
     table = table.sort_by([(key, "ascending") for key in (_ORDER, "image_index", "augmentation")]).combine_chunks()
     sources = table[_SOURCE].to_numpy()  # (N,)
     matrix_rows = np.full(len(rows), -1, dtype=np.int64)  # (rows of all files,)
     matrix_rows[sources] = np.arange(len(table))
     labels, label_set = _drop_empty(targets.with_nan()[sources], label_set, table["split"], drop_empty=drop_empty)
-    return FeatureIndex(files, table.drop_columns([_ORDER, _SOURCE]), labels, label_set, matrix_rows, left_out)
+    table = table.drop_columns([_ORDER, _SOURCE])
+    return FeatureIndex(files, table, labels, label_set, matrix_rows, left_out, impossible)
+
+
+def _clear_ages(table: pa.Table) -> tuple[pa.Table, int]:
+    """Return the rows with impossible ages as missing, by the rule of scoring and of metadata, and their number."""
+    ages = table["age_years"]
+    possible = pc.and_(pc.greater_equal(ages, 0), pc.less_equal(ages, MAX_AGE_YEARS))  # False for NaN
+    cleared = pc.if_else(pc.fill_null(possible, False), ages, pa.scalar(None, ages.type))
+    known = len(ages) - ages.null_count - (pc.sum(pc.is_nan(ages)).as_py() or 0)
+    impossible = known - (pc.sum(possible).as_py() or 0)
+    return table.set_column(table.column_names.index("age_years"), "age_years", cleared), impossible
 
 
 def _read_files(features: str) -> tuple[list[ParquetFile], list[pa.Table]]:
@@ -173,6 +190,9 @@ def _drop_empty(
 def _read_columns(name: str, file: pq.ParquetFile) -> pa.Table:
     """Return all columns except the embedding with the types of the schema; the status may come from the folder."""
     status = storage.partition_value(name, "status")
+    twice = sorted(column for column in set(_COLUMNS) if file.schema_arrow.names.count(column) > 1)
+    if twice:
+        raise FeaturesError(f"{name} has columns that occur more than once: {', '.join(twice)}")
     columns = [column for column in _COLUMNS if column != "status" or status is None]
     absent = [column for column in _OPTIONAL if column not in file.schema_arrow.names]
     columns = [column for column in columns if column not in absent]
@@ -182,6 +202,12 @@ def _read_columns(name: str, file: pq.ParquetFile) -> pa.Table:
             f"{name} lacks the columns {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}"
         )
     table = file.read(columns=columns)
+    table.validate(full=True)
+    if not pa.types.is_nested(table.schema.field("findings").type):
+        raise FeaturesError(
+            f"{name}: findings are {table.schema.field('findings').type}; expected a list of names in each row, "
+            "such as the result of str.split"
+        )
     for column in absent:
         table = table.append_column(column, pa.nulls(len(table), EMBEDDINGS.field(column).type))
     if status is not None:
@@ -205,7 +231,7 @@ def _leave_out(table: pa.Table, labelled: NDArray[np.bool_]) -> tuple[pa.Table, 
     return table.filter(pa.array(kept)), left_out
 
 
-def _check(table: pa.Table) -> None:
+def _check(table: pa.Table, *, as_written: bool) -> None:
     """Raise FeaturesError for rows that contradict each other or have an unknown value."""
     extractors = _counts(table, ["extractor"])
     if len(extractors) > 1 or extractors["extractor"].null_count:
@@ -228,17 +254,29 @@ def _check(table: pa.Table) -> None:
     for column in ("image_index", "patient_id"):
         if table[column].null_count:
             raise FeaturesError(f"{table[column].null_count} labelled rows have no {column}")
-    age = table["age_years"]
-    not_finite = table.filter(pc.fill_null(pc.invert(pc.is_finite(age)), fill_value=False))
-    if len(not_finite):
-        raise FeaturesError(f"{len(not_finite)} rows have an age that is not finite; the first: {_names(not_finite)}")
     rows = _counts(table, ["image_index", "augmentation"])
     repeated = rows.filter(pc.greater(rows["count_all"], 1))
     if len(repeated):
         raise FeaturesError(
             f"{len(repeated)} images have several rows with the same augmentation; the first: {_names(repeated)}"
         )
+    if not as_written:
+        _check_spellings(pc.unique(table["patient_id"]).to_pylist())
     _check_splits(table)
+
+
+def _check_spellings(patients: Sequence[str]) -> None:
+    """Raise FeaturesError for patients whose names differ in blanks or leading zeros alone: probably they are one."""
+    spellings: dict[str, list[str]] = {}
+    for patient in patients:
+        spellings.setdefault(patient.strip().lstrip("0"), []).append(patient)
+    several = sorted((found for found in spellings.values() if len(found) > 1), key=str)
+    if several:
+        shown = "; ".join(", ".join(map(repr, sorted(found))) for found in several[:MAX_NAMED])
+        raise FeaturesError(
+            f"{len(several)} patients are written in several ways, so that a patient could be in two splits: {shown}. "
+            "Write them in one way, or accept them as different patients with --patients-as-written"
+        )
 
 
 def _check_splits(table: pa.Table) -> None:

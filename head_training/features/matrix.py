@@ -62,7 +62,12 @@ class _RowGroup:
 
 
 def load_features(
-    features: str, covariates: tuple[str, ...], label_set: LabelSet = NIH14, *, drop_empty: bool = False
+    features: str,
+    covariates: tuple[str, ...],
+    label_set: LabelSet = NIH14,
+    *,
+    drop_empty: bool = False,
+    as_written: bool = False,
 ) -> Features:
     """Load all labelled embeddings with their labels into memory.
 
@@ -71,13 +76,14 @@ def load_features(
         covariates: covariates to add as columns, from ``age`` and ``sex``.
         label_set: labels to read.
         drop_empty: leave out labels without a positive in the training split, instead of raising an error.
+        as_written: accept patients whose names differ in blanks or leading zeros alone.
 
     Raises:
         ConfigError: the folder does not exist.
         FeaturesError: same conditions as for :func:`head_training.features.index.read_index`, or vectors of different
             lengths, or with NaN or infinity; the message names their rows.
     """
-    index = read_index(features, label_set, drop_empty=drop_empty)
+    index = read_index(features, label_set, drop_empty=drop_empty, as_written=as_written)
     groups = [group for group in _row_groups(index) if (group.matrix_rows >= 0).any()]
     dim = _embedding_size(groups[0])
     matrix = np.empty((len(index.table), dim + len(covariates)), dtype=np.float32)  # (N, D + covariates)

@@ -47,6 +47,7 @@ class FitConfig:
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     label_set: LabelSet = NIH14
     drop_empty: bool = False
+    as_written: bool = False
     covariates: tuple[str, ...] = COVARIATES
     standardise: bool = True
     loss_weighting: LossWeighting = LossWeighting.NONE
@@ -97,6 +98,7 @@ class FitResult:
         untrained: rankings of the head's initial weights on val and test: the baseline of the training.
         imputed: number of imputed values by input.
         left_out: number of unused rows by reason.
+        impossible_ages: number of ages below 0 or above 123 years, taken as missing.
     """
 
     histories: Sequence[TrainingHistory]
@@ -112,6 +114,7 @@ class FitResult:
     untrained: Mapping[Split, Ranking]
     imputed: Mapping[str, int]
     left_out: Mapping[str, int]
+    impossible_ages: int
 
     @property
     def history(self) -> TrainingHistory:
@@ -140,7 +143,13 @@ def fit(config: FitConfig) -> FitResult:
         KeyboardInterrupt: Ctrl-C before the end of the first epoch.
     """
     device = find_device(config.device)
-    features = load_features(config.features, config.covariates, config.label_set, drop_empty=config.drop_empty)
+    features = load_features(
+        config.features,
+        config.covariates,
+        config.label_set,
+        drop_empty=config.drop_empty,
+        as_written=config.as_written,
+    )
     label_set = features.index.label_set
     names = label_set.outputs
     train_rows = features.rows(Split.TRAIN)
@@ -180,6 +189,7 @@ def fit(config: FitConfig) -> FitResult:
         untrained=untrained,
         imputed=imputed,
         left_out=features.index.left_out,
+        impossible_ages=features.index.impossible_ages,
     )
     _write(config, features, inputs, result, weights)
     return result
@@ -270,6 +280,7 @@ def _record(config: FitConfig, features: Features, result: FitResult, weights: N
         "train_positives": dict(zip(names, positives, strict=True)),
         "train_unknown": dict(zip(names, unknown, strict=True)),
         "left_out": dict(result.left_out),
+        "impossible_ages": result.impossible_ages,
         "imputed_values": dict(result.imputed),
         "label_weights": {
             name: dict(zip(names, values, strict=True))

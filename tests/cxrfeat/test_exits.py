@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from cxrfeat import exits
-from cxrfeat.errors import ConfigError, DatasetIntegrityError, WorkerError
+from cxrfeat.errors import ConfigError, DatasetIntegrityError, OutputLockedError, WorkerError
 
 ENDS = [
     (ConfigError("round size 0"), 2, "round size 0"),
@@ -44,6 +44,29 @@ def test_ctrl_c_says_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
     assert exits.run(lambda: raising(KeyboardInterrupt()), interrupted="no head was written") == 130
     assert exits.run_after(lambda: raising(KeyboardInterrupt()), safe="the head is whole") == 130
     assert capsys.readouterr().err == "interrupted: no head was written\ninterrupted: the head is whole\n"
+
+
+def test_sigterm_ends_a_command_like_ctrl_c(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit code is 143; the handler is the one of before afterwards."""
+    monkeypatch.setattr(exits, "_received", [])
+    before = signal.getsignal(signal.SIGTERM)
+
+    def command() -> int:
+        signal.raise_signal(signal.SIGTERM)
+        return 0
+
+    assert exits.run(command, interrupted="no head was written") == 143
+    assert capsys.readouterr().err == "terminated: no head was written\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert exits.interrupt_code() == 143
+
+
+def test_another_job_at_work_has_a_code_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """A second job on one output ends with 5."""
+    assert exits.run(lambda: raising(OutputLockedError("another job")), interrupted="") == 5
+    assert capsys.readouterr().err == "error: another job\n"
 
 
 def test_ctrl_c_can_be_answered_before_anything_else(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import random
 import signal
 import sys
 from collections.abc import Callable
@@ -19,10 +21,11 @@ import torch
 
 from cxrfeat.errors import BundleError
 from cxrfeat.head import bundle as bundle_module
-from cxrfeat.head.bundle import FORMAT, Bundle, load_bundle, save_bundle
+from cxrfeat.head.bundle import FORMAT, Bundle, BundleFiles, load_bundle, parse_bundle, save_bundle
 from cxrfeat.head.calibration import Calibration
 from cxrfeat.head.inputs import Inputs
 from cxrfeat.head.mlp import Head
+from cxrfeat.head.predictor import Predictor
 from cxrfeat.labels.findings import ANY_FINDING, FINDINGS
 from cxrfeat.labels.label_set import LabelSet
 from cxrfeat.labels.label_sets import LABEL_SETS, NIH14
@@ -105,6 +108,11 @@ def test_a_folder_without_a_bundle_is_named(tmp_path: Path) -> None:
         (lambda d: d["dims"].update(hidden=[True]), "expected whole numbers above 0"),
         (lambda d: d["dims"].update(inputs=-7), "expected whole numbers above 0"),
         (lambda d: d["imputed"].update(age="46"), "imputed is .*expected finite numbers"),
+        (lambda d: d["imputed"].update(age=-5), "imputed age is -5; expected 0 to 123"),
+        (lambda d: d["imputed"].update(sex=7), "imputed sex is 7; expected 0 to 1"),
+        (lambda d: d["dims"].update(hidden=[1] * 20), "20 hidden layers"),
+        (lambda d: d["dims"].update(hidden=[10**9]), "up to 1000000000 units"),
+        (lambda d: d["calibration"]["slope"].update(Mass=1e300), "invalid calibration: ValueError: a value is above"),
         (lambda d: d["imputed"].update(age=float("nan")), "imputed is .*expected finite numbers"),
         (lambda d: d["calibration"]["slope"].update(Mass="1"), "invalid calibration: TypeError: '1' is not a number"),
         (lambda d: d["calibration"]["slope"].update(Mass=True), "invalid calibration: TypeError: True is not a number"),
@@ -193,6 +201,92 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     save_bundle(bundle, tmp_path / "head")
     with pytest.raises(BundleError, match="NaN"):
         load_bundle(tmp_path / "head")
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Change the tensors of a bundle, and its checksum with them."""
+    tensors = safetensors.torch.load_file(folder / "head.safetensors")
+    change(tensors)
+    data = safetensors.torch.save(tensors)
+    (folder / "head.safetensors").write_bytes(data)
+    edit(folder, lambda d: d.update(sha256=hashlib.sha256(data).hexdigest()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t["inputs.mean"].fill_(torch.nan), "contains NaN"),
+        (lambda t: t["inputs.scale"].fill_(0.0), "a scale is 0; expected at least"),
+        (lambda t: t["inputs.scale"].fill_(1e-40), "a scale is .*; expected at least"),
+        (lambda t: t["inputs.scale"].neg_(), "a scale is -.*; expected at least"),
+        (lambda t: t["layers.0.weight"].fill_(1e38), "contains 1e\\+38; the limit is 1e\\+12"),
+        (lambda t: t.update({"inputs.mean": t["inputs.mean"].bfloat16()}), "bfloat16; expected float32"),
+        (lambda t: t.update({"inputs.mean": t["inputs.mean"].unsqueeze(0)}), "2 dimensions; expected 1"),
+        (lambda t: t.update({"layers.1.bias": t["layers.1.bias"][:1].clone()}), "layers.1.bias is \\(1,\\); expected"),
+        (lambda t: t.update({"stranger": torch.zeros(3)}), "stranger is \\(3,\\); expected none"),
+        (lambda t: t.pop("layers.0.bias"), "layers.0.bias is missing"),
+        (
+            lambda t: [tensor.fill_(9e11) for name, tensor in t.items() if "weight" in name],
+            "NaN or infinity for finite",
+        ),
+    ],
+)
+def test_weights_that_cannot_score_are_refused(
+    tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], object], message: str
+) -> None:
+    """Tampered tensors with a matching checksum do not load."""
+    save_bundle(make_bundle(), tmp_path / "head")
+    rewrite(tmp_path / "head", change)
+    with pytest.raises(BundleError, match=message):
+        load_bundle(tmp_path / "head")
+
+
+def test_files_of_absurd_size_or_depth_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes are checked before a file is read, and nesting ends in one line."""
+    save_bundle(make_bundle(), tmp_path / "head")
+    (tmp_path / "head" / "bundle.json").write_text("[" * 100_000)
+    with pytest.raises(BundleError, match="not valid JSON"):
+        load_bundle(tmp_path / "head")
+    monkeypatch.setattr(bundle_module, "MAX_WEIGHTS_BYTES", 10)
+    with pytest.raises(BundleError, match="the limit is 10"):
+        load_bundle(tmp_path / "head")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mutated_bundles_are_refused_or_finite(tmp_path: Path, seed: int) -> None:
+    """50 mutated descriptions and weights a seed, with matching checksums: BundleError, or finite probabilities."""
+    chance = random.Random(seed)
+    save_bundle(make_bundle(), tmp_path / "head")
+    weights, description = ((tmp_path / "head" / name).read_bytes() for name in ("head.safetensors", "bundle.json"))
+    loaded = 0
+    for _ in range(50):
+        data, text = bytearray(weights), json.loads(description)
+        if chance.random() < 0.5:
+            for _ in range(chance.randrange(1, 5)):
+                data[chance.randrange(len(data))] = chance.randrange(256)
+        else:
+            place = text
+            while isinstance(place, dict) and place and chance.random() < 0.8:
+                key = chance.choice(sorted(place))
+                if not isinstance(place[key], dict) or chance.random() < 0.3:
+                    place[key] = chance.choice([None, -1, 1e300, float("nan"), "x", [], {}, [[[]]], True, 2**70])
+                    break
+                place = place[key]
+        if isinstance(text, dict) and chance.random() < 0.9:
+            text["sha256"] = hashlib.sha256(data).hexdigest()
+        files = BundleFiles("head", bytes(data), json.dumps(text).encode())
+        try:
+            bundle = parse_bundle(files)
+        except BundleError:
+            continue
+        loaded += 1
+        rule = next(iter(bundle.thresholds), None)
+        if rule is not None:
+            embeddings = np.random.default_rng(seed).normal(size=(4, len(bundle.inputs.mean))).astype(np.float32)
+            missing = np.full(4, np.nan, np.float32)
+            made = Predictor(bundle, rule).predict(embeddings, {"age": missing, "sex": missing})
+            assert np.isfinite(made.probabilities).all()
+    assert loaded
 
 
 def test_a_bundle_is_never_overwritten(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_any_numbers_come_back_or_are_refused_with_their_rows(matrix: np.ndarray
 @pytest.mark.parametrize(
     ("values", "kind", "reason", "rows", "said"),
     [
-        ([[1, 2, 3]], pa.list_(pa.int32()), Reason.WRONG_TYPE, [], r"list<.*int32>; expected lists of float32"),
+        ([[1, 2, 3]], pa.list_(pa.int32()), Reason.WRONG_TYPE, [], r"list<.*int32>; expected lists of floats"),
         ([1.0], FLOAT32, Reason.WRONG_TYPE, [], "are float"),
         (
             [*ROWS, [1.0]],
@@ -91,8 +91,8 @@ def test_a_sum_beyond_float32_is_no_error() -> None:
 
 
 def test_sexes_are_numbers_or_nan() -> None:
-    """Every value other than M and F is missing."""
-    found = encode_sexes(pa.array(["M", "F", None, "m", "", "X"]))
+    """Words are understood as in metadata tables; every other value is missing."""
+    found = encode_sexes(pa.array(["M", "F", "male", " FEMALE", None, "", "X", "1"]))
     assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, [1, 0, *[np.nan] * 4])
+    np.testing.assert_array_equal(found, [1, 0, 1, 0, *[np.nan] * 4])
     assert encode_sexes(pa.array([], pa.string())).shape == (0,)

@@ -17,7 +17,7 @@ from cxrfeat.io import listing, storage
 from cxrfeat.io.schema import Reason
 from cxrfeat.pipeline import parquet_drops
 from cxrfeat.pipeline.embed import embed_batches
-from cxrfeat.pipeline.parquet_drops import open_drop, score_row_group
+from cxrfeat.pipeline.parquet_drops import open_drop, score_row_groups
 from tests import fakes, s3
 from tests.cxrfeat.io.test_storage import NAMES, SEEN, UNSEEN
 from tests.cxrfeat.pipeline import drops as samples
@@ -173,7 +173,7 @@ def score(root: str) -> pa.Table:
         for name in sorted(listing.list_files(root, parquet_drops.SUFFIXES))
         for handle in open_drop(name, root, head).to_pylist()
     ]
-    return pa.Table.from_batches([batch for handle in handles for batch in score_row_group(handle, root, head)])
+    return pa.Table.from_batches(score_row_groups(handles, root, head))
 
 
 def test_drops_on_s3_are_scored_as_local_ones(bucket: str, tmp_path: Path) -> None:
@@ -200,4 +200,4 @@ def test_an_s3_error_in_the_middle_of_a_drop_is_not_the_drops(
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", fail)
     with pytest.raises(OSError, match="NETWORK_CONNECTION"):
-        list(score_row_group(handle, f"{bucket}/drops", predictor()))
+        list(score_row_groups([handle], f"{bucket}/drops", predictor()))

@@ -27,7 +27,7 @@ from cxrfeat.head.bundle import BundleFiles, read_bundle, save_bundle
 from cxrfeat.io.refs import ImageRef
 from cxrfeat.io.schema import EMBEDDED, EMBEDDINGS, HANDLE, ROW_GROUP, Augmentation
 from cxrfeat.pipeline.embed import ViewPlan, embed_batches
-from cxrfeat.pipeline.parquet_drops import open_drop, score_row_group
+from cxrfeat.pipeline.parquet_drops import open_drop, score_row_groups
 from cxrfeat.pipeline.score import score_images
 from cxrfeat.spark import worker
 from cxrfeat.spark.rounds import to_handles
@@ -237,19 +237,19 @@ def test_a_process_loads_a_head_once(
 
 @pytest.mark.usefixtures("fresh_process")
 def test_drops_are_opened_one_by_one(tmp_path: Path, head: BroadcastHead) -> None:
-    """Every drop of every batch, in order, becomes its row groups, or one row with a reason."""
+    """Every drop of every batch, in order, becomes its row groups, small ones together, or one row with a reason."""
     files = [write(tmp_path / f"{number}.parquet", rows(15, seed=number)).name for number in range(3)]
     truncate(tmp_path / files[1])
     handles = batches_of(HANDLE, [[{"path": files[0]}, {"path": files[1]}], [{"path": files[2]}]])
     found = list(OpenDropsTask(str(tmp_path), head)(handles))
     assert found == [open_drop(file, str(tmp_path), head.load()) for file in files]
-    assert [batch.column("reason").to_pylist() for batch in found] == [[None, None], ["not-parquet"], [None, None]]
+    assert [batch.column("reason").to_pylist() for batch in found] == [[None], ["not-parquet"], [None]]
 
 
 def test_row_groups_are_scored_and_counted(
     tmp_path: Path, fresh_process: dict[str, list[Any]], head: BroadcastHead
 ) -> None:
-    """The rows of score_row_group; those of a bad row group count as quarantined, those of a bad file as none."""
+    """The rows of score_row_groups; those of a bad row group count as quarantined, those of a bad file as none."""
     damage_page(write(tmp_path / "page.parquet", rows(25)), 1)
     truncate(write(tmp_path / "file.parquet", rows(9)))
     handles = [open_drop(file, str(tmp_path), head.load()).to_pylist() for file in ("page.parquet", "file.parquet")]
@@ -257,9 +257,7 @@ def test_row_groups_are_scored_and_counted(
     quarantined: Any = Tally()
     found = list(ScoreRowGroupsTask(str(tmp_path), head, scored, quarantined)(batches_of(ROW_GROUP, handles)))
     predictor = head.load()
-    assert found == [
-        batch for part in handles for handle in part for batch in score_row_group(handle, str(tmp_path), predictor)
-    ]
+    assert found == list(score_row_groups([*handles[0], *handles[1]], str(tmp_path), predictor))
     assert [len(batch) for batch in found] == [10, 1, 5, 1]
     assert (scored.value, quarantined.value) == (15, 10)
     assert len(fresh_process["freeze"]) == 1
