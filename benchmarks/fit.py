@@ -9,7 +9,6 @@ one by one  the same 24, each trained alone by the same code
 plain       one of them as in torch's tutorial: modules, autograd, Adam
 one         one default configuration by our code
 2018        one configuration with a DataLoader and batches of 10
-GEMM        the stack's two first-layer products alone (forward and weight gradient)
 ... bf16    the same with --precision bf16
 """
 
@@ -44,7 +43,6 @@ from head_training.training.trainer import Examples, initial_head, train
 
 SETTINGS = TrainingSettings(epochs=1)
 BF16 = TrainingSettings(epochs=1, precision=Precision.BF16)
-_CACHE_LINE = 16  # float32 values
 _VAL_SHARE = 7
 
 
@@ -79,23 +77,11 @@ def recipe_2018(data: Examples) -> None:
     train_with_autograd(loader, data.inputs.shape[1], data.inputs.device)
 
 
-def multiply(data: Examples, units: int, dtype: torch.dtype) -> None:
-    """Compute the first-layer products of one epoch, in the stack's layout, on one batch and into existing memory."""
-    size, width = SETTINGS.batch_size, -(-data.inputs.shape[1] // _CACHE_LINE) * _CACHE_LINE
-    shapes = ((size, width), (units, width), (units, size), (units, size))
-    inputs, weights, delta, outputs = (torch.randn(shape, device=data.inputs.device, dtype=dtype) for shape in shapes)
-    gradients = torch.empty_like(weights)
-    for _ in range(-(-len(data.inputs) // size)):
-        torch.mm(weights, inputs.T, out=outputs)
-        torch.mm(delta, inputs, out=gradients)
-
-
 def contestants(rows: int, dim: int, device: torch.device) -> dict[str, Callable[[], None]]:
     """Return all functions to time, by name."""
     width = dim + len(COVARIATES)
     data, val = (draw_examples(count, width, seed, device) for seed, count in enumerate((rows, rows // _VAL_SHARE)))
     grid = expand(DEFAULT_GRID, {})
-    units = sum(configuration.hidden[0] for configuration in grid)
 
     def together(configurations: Sequence[Configuration], settings: TrainingSettings = SETTINGS) -> None:
         train(data, val, configurations, settings)
@@ -110,10 +96,8 @@ def contestants(rows: int, dim: int, device: torch.device) -> dict[str, Callable
         "plain": lambda: plain(data),
         "one": lambda: together([Configuration()]),
         "2018": lambda: recipe_2018(data),
-        "GEMM": lambda: multiply(data, units, torch.float32),
         "stack bf16": lambda: together(grid, BF16),
         "one by one bf16": lambda: one_by_one(BF16),
-        "GEMM bf16": lambda: multiply(data, units, torch.bfloat16),
     }
     return {name: way for name, way in ways.items() if device.type == "cpu" or name != "2018"}
 

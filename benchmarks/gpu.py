@@ -98,18 +98,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{precision}, batch of {size:>4}: copy {copy:6.2f} ms, all {call:7.2f} ms: {rate:8,.0f} images/s")
         _, call = batch_times(encoder, inputs, options.repeats)
         most, alone = 1000 * encoder.batch_size / call, 0.0
-        for threads in powers_of_two(machine.CORES):
+        for threads in (1 << exponent for exponent in range(machine.CORES.bit_length())):  # 1, 2, 4, …
             share = max(len(files) * threads // machine.CORES, 2 * encoder.batch_size)  # few threads get few images
             rate = embedding_rate(files[:share], root, encoder, threads)
             alone = alone or rate
             print(f"{threads:>3} decode threads: {rate:8.1f} images/s")
         print(f"{encoder.device} in {encoder.precision} can use {most / alone:.0f} such threads: {most:,.0f} images/s")
     return int(any(cosine < LEAST_COSINE[precision] for precision, cosine in cosines.items()))
-
-
-def powers_of_two(most: int) -> list[int]:
-    """Return 1, 2, 4, … up to ``most``."""
-    return [1 << exponent for exponent in range(most.bit_length())]
 
 
 if __name__ == "__main__":

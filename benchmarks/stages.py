@@ -3,10 +3,7 @@
     python -m benchmarks.stages --images DIR [--weights PATH --backbone resnet50-v1] [--count 48]
     python -m benchmarks.stages --images DIR --device cuda --batch-size 128      # the same with a GPU
 
-The alternatives show what speed is possible, not what could replace a stage: torchvision's decoder returns other pixels
-than Pillow in odd formats. The FLOP bound divides the network's operations by the measured rate of one large matrix
-product in the same precision. ``write`` is pyarrow's, where the job writes through Spark. Needs Linux, to stay on one
-core.
+``write`` is pyarrow's, where the job writes through Spark. Needs Linux, to stay on one core.
 """
 
 from __future__ import annotations
@@ -19,22 +16,18 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import torchvision
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import machine, results
 from cxrfeat.backbones.encoder import Encoder, EncoderSpec, FrozenEncoder, open_encoder
 from cxrfeat.backbones.registry import get_backbone
-from cxrfeat.backbones.weights import find_weights, load_network
-from cxrfeat.device import Engine, resolve_precision, to_dtype
+from cxrfeat.backbones.weights import find_weights
+from cxrfeat.device import Engine
 from cxrfeat.images import preprocess
 from cxrfeat.images.candidates import SUFFIXES
 from cxrfeat.images.decode import decode_image
@@ -43,14 +36,11 @@ from cxrfeat.io.refs import ImageRef, to_table
 from cxrfeat.io.schema import EMBEDDED
 from cxrfeat.pipeline import embed
 
-_GEMM_SIDE = {"cpu": 2048, "cuda": 8192}
-_GEMM_RUNS = 5
-
 
 def measure(
     files: Sequence[str], root: str, spec: EncoderSpec, device: str, *, repeats: int, others: Mapping[str, EncoderSpec]
 ) -> list[dict[str, Any]]:
-    """Run every way once to warm up, then all in turn; return median milliseconds per image and the FLOP bound.
+    """Run every way once to warm up, then all in turn; return median milliseconds per image.
 
     ``others`` are further encoders of the same inputs, by name.
     """
@@ -65,7 +55,6 @@ def measure(
             if repeat:
                 seconds[name].append(time.perf_counter() - start)
     milliseconds = {name: 1000 * statistics.median(runs) / len(files) for name, runs in seconds.items()}
-    milliseconds["network", "FLOP bound"] = flop_bound_ms(spec, torch.device(device))
     return [{"stage": stage, "way": way, "ms": ms} for (stage, way), ms in milliseconds.items()]
 
 
@@ -79,15 +68,12 @@ def stage_ways(
     rows = list(_embed(files, root, encoder))
     return {
         ("read", "ours"): lambda: [storage.read_bytes(file) for file in files],
-        ("read", "pathlib"): lambda: [Path(file).read_bytes() for file in files],
         ("decode", "ours"): lambda: [decode_image(content) for content in contents],
-        ("decode", "torchvision"): lambda: [_torchvision_gray(content) for content in contents],
         ("resize", "ours"): lambda: [preprocess.to_model_input(image) for image in pixels],
         ("network", "ours"): lambda: encoder.embed(inputs),
         **{("network", name): functools.partial(other.embed, inputs) for name, other in others.items()},
-        ("write", "ours"): lambda: _write(rows, "zstd"),
-        ("write", "not compressed"): lambda: _write(rows, "none"),
-        ("all", "ours"): lambda: _write(_embed(files, root, encoder), "zstd"),
+        ("write", "ours"): lambda: _write(rows),
+        ("all", "ours"): lambda: _write(_embed(files, root, encoder)),
     }
 
 
@@ -96,37 +82,10 @@ def _embed(files: Sequence[str], root: str, encoder: Encoder) -> Iterator[pa.Rec
     return embed.embed_batches(to_table(items).to_batches(), encoder=encoder, root=root)
 
 
-def _torchvision_gray(content: bytes) -> object:
-    data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-    return torchvision.io.decode_image(data, torchvision.io.ImageReadMode.GRAY)
-
-
-def _write(batches: Iterable[pa.RecordBatch], compression: str) -> None:
-    with pq.ParquetWriter(io.BytesIO(), EMBEDDED, compression=compression) as writer:
+def _write(batches: Iterable[pa.RecordBatch]) -> None:
+    with pq.ParquetWriter(io.BytesIO(), EMBEDDED, compression="zstd") as writer:
         for batch in batches:
             writer.write_batch(batch)
-
-
-def flop_bound_ms(spec: EncoderSpec, device: torch.device) -> float:
-    """Return the milliseconds that the network's arithmetic takes at the rate of a large matrix product."""
-    flops = count_flops(load_network(get_backbone(spec.backbone), spec.weights).eval())
-    dtype, side = to_dtype(resolve_precision(spec.precision, device)), _GEMM_SIDE[device.type]
-    left, right, product = (torch.randn(side, side).to(device, dtype) for _ in range(3))
-    seconds = []
-    for _ in range(_GEMM_RUNS):
-        machine.wait_for(device)
-        start = time.perf_counter()
-        torch.mm(left, right, out=product)
-        machine.wait_for(device)
-        seconds.append(time.perf_counter() - start)
-    return 1000 * flops * min(seconds) / (2 * side**3)  # a multiplication and an addition count as two
-
-
-def count_flops(network: nn.Module) -> int:
-    """Return the floating-point operations of a network on one image."""
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, preprocess.SIDE, preprocess.SIDE))
-    return int(counter.get_total_flops())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

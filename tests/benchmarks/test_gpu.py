@@ -32,8 +32,3 @@ def test_it_measures_and_judges(
     assert re.search(r"^cpu in \w+ can use \d+ such threads", printed, re.MULTILINE)
     monkeypatch.setitem(gpu.LEAST_COSINE, Precision.BF16, 1.1)
     assert gpu.main(command) == 1
-
-
-def test_threads_double() -> None:
-    """Up to the cores that there are."""
-    assert [gpu.powers_of_two(cores) for cores in (1, 2, 6, 16)] == [[1], [1, 2], [1, 2, 4], [1, 2, 4, 8, 16]]
