@@ -193,11 +193,12 @@ def test_an_s3_error_in_the_middle_of_a_drop_is_not_the_drops(
 ) -> None:
     """S3 fails once during a read: the file is not quarantined, the task fails and is repeated."""
     upload(samples.write(tmp_path / "drop.parquet", samples.rows(20)).parent, f"{bucket}/drops")
-    (handle, _) = open_drop("drop.parquet", f"{bucket}/drops", predictor()).to_pylist()
+    (handle,) = open_drop("drop.parquet", f"{bucket}/drops", predictor()).to_pylist()
 
     def fail(*_: object, **__: object) -> None:
         raise OSError("When reading information: AWS Error NETWORK_CONNECTION during GetObject operation")
 
-    monkeypatch.setattr(pq.ParquetFile, "iter_batches", fail)
+    for method in ("iter_batches", "read_row_groups"):
+        monkeypatch.setattr(pq.ParquetFile, method, fail)
     with pytest.raises(OSError, match="NETWORK_CONNECTION"):
         list(score_row_groups([handle], f"{bucket}/drops", predictor()))
