@@ -146,7 +146,7 @@ def test_members_are_embedded_once_after_a_kill(
         finish(self, planned, notes)
 
     monkeypatch.setattr(RoundLog, "finish", kill_once)
-    for _ in range(10):
+    for _ in range(100):
         try:
             summary = run(spark, tmp_path, round_size=12)
             break
