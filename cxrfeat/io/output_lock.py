@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import fcntl
 import json
+import logging
 import os
 import socket
 import threading
@@ -20,6 +21,8 @@ from pathlib import Path
 from cxrfeat.errors import ConfigError, OutputLockedError
 from cxrfeat.io import storage
 from cxrfeat.io.round_log import CHECKPOINT
+
+_LOG = logging.getLogger(__name__)
 
 NAME = "lock.json"
 
@@ -73,9 +76,8 @@ def _hold_file(output: str, location: str) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _refuse(output, stream.read()) from None
-        except OSError:  # a file system without locks, as some network shares: better no lock than no job
-            yield
-            return
+        except OSError as error:  # as on some network shares
+            _LOG.warning("warning: %s cannot be locked: %s; start no second job on it", output, error.strerror)
         stream.truncate(0)
         json.dump(_describe(), stream)
         stream.flush()

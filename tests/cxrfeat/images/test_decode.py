@@ -18,6 +18,7 @@ from cxrfeat.images.decode import decode_image
 from cxrfeat.images.decoded_image import MAX_IMAGE_MEMORY, MAX_PIXELS
 from cxrfeat.io.schema import Reason
 from tests import fakes
+from tests.dicom_files import LOSSLESS, dicom
 from tests.image_files import CASES, DAMAGES, Case
 
 IMAGE = fakes.gray_image(64, 80)
@@ -255,10 +256,17 @@ def test_holes_in_jpegs_are_noticed(shared: Path) -> None:
         assert refusal(data[: len(data) // 2] + b"\xff\xd9").reason == Reason.CORRUPT
 
 
+def gradient(side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint16]]:
+    """Return a (side, side) image of all levels."""
+    return np.add.outer(np.arange(side), np.arange(side)).astype(np.uint16) * np.uint16(4)
+
+
 LARGEST = {
     "rgba8": lambda: fakes.raw_png(8000, 8000, colour=6, rows=bytes(32_001) * 8000),
     "gray16": lambda: fakes.raw_png(8000, 8000, depth=16, rows=(b"\0" + b"\xff" * 16_000) * 8000),
     "rgba16": lambda: fakes.raw_png(5700, 5700, depth=16, colour=6, rows=(b"\0" + b"\xff" * 45_600) * 5700),
+    "monochrome2-12": lambda: dicom(gradient(8000) // 16, 12, PixelPaddingValue=7),
+    "monochrome2-16": lambda: dicom(gradient(8000), 16, LOSSLESS["JPEG 2000"]),
     "rgb8": lambda: fakes.encode(Image.new("RGB", (6600, 6600)), "JPEG", progressive=True, subsampling=0),
 }
 MEASURE = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -200,10 +201,13 @@ def test_declared_bits_replace_an_unknown_full_scale() -> None:
     np.testing.assert_allclose(shares(windowed, ReadOptions(bits_stored=10)), GRAY / 255, atol=1.01 / 255)
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("package", ["pydicom", "imagecodecs"])
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     """Without the extra, a DICOM file is refused with the command that installs it."""
-    monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
-    error = refusal(dicom(TWELVE, 12))
+    data = dicom(TWELVE, 12, LOSSLESS["JPEG 2000"])
+    monkeypatch.setitem(sys.modules, package, None)
+    error = refusal(data)
+    assert package in str(error)
     assert error.reason == Reason.UNSUPPORTED_FORMAT
     assert "pip install 'cxrfeat[dicom]'" in str(error)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -54,6 +56,19 @@ def test_a_folder_that_is_not_writable_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(ConfigError, match="out"), hold_output(storage.qualify(str(tmp_path / "out"))):
         pass
+
+
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job works, and the log says what cannot be prevented."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with hold_output(storage.qualify(str(tmp_path))):
+        assert "cannot be locked: No locks available; start no second job" in caplog.text
 
 
 def test_a_lock_on_an_object_store_is_renewed(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_a_table_goes_before_the_headers(spark: SparkSession, tmp_path: Path) ->
 
 
 def test_headers_name_the_patients_that_a_table_lacks(spark: SparkSession, tmp_path: Path) -> None:
-    """A table of labels alone counts every image as a patient of its own, where the header knows better."""
+    """If the table has no patient column, the patients and their split come from the headers."""
     write_films(tmp_path / "in", 6)
     (tmp_path / "m.csv").write_text("image_id,Mass\n" + "".join(f"1.2.840.{index},1\n" for index in range(6)))
     (tmp_path / "columns.toml").write_text('image = "image_id"\n[labels]\nflags = ["Mass"]\n')
