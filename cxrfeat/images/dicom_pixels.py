@@ -104,7 +104,7 @@ def _find_padding(ramp: NDArray[Any], dataset: Any, bits: int, signed: bool) -> 
 def _to_levels(
     ramp: NDArray[Any], used: NDArray[np.bool_], dataset: Any, bits: int, declared: int | None, *, signed: bool
 ) -> NDArray[np.float64]:
-    """Return the gray level of every value, (2^bits,) from 0 to 1, before inversion; ``used`` marks the image's values."""
+    """Return the level of every value, (2^bits,) from 0 to 1, before inversion; ``used`` marks the image's values."""
     units = _apply_modality(ramp, dataset, signed)
     levels = _apply_window(units, dataset, signed)
     if levels is not None:
