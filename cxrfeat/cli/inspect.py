@@ -28,14 +28,7 @@ EXIT_CODES = {exits.TOO_MANY_QUARANTINED: "at least one file would be quarantine
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog=prog,
-        usage=f"{prog} FILE... [options]",
-        description=DESCRIPTION,
-        epilog=exits.epilog(EXIT_CODES),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = jobs.make_parser(prog, "FILE...", DESCRIPTION, EXIT_CODES)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="image file")
     reading = parser.add_argument_group("reading")
     jobs.add_reading_options(reading)

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cxrfeat import exits
@@ -28,20 +28,23 @@ EXIT_CODES = {
 }
 
 
-def make_parser(prog: str, required: str, description: str) -> argparse.ArgumentParser:
-    """Return the parser of a job, with the exit codes in its help.
+def make_parser(
+    prog: str, required: str, description: str, codes: Mapping[int, str] = EXIT_CODES
+) -> argparse.ArgumentParser:
+    """Return the parser of a command, with its exit codes in the help.
 
     Args:
-        prog: command that started the job.
-        required: required options, for the usage line.
+        prog: name of the command.
+        required: required arguments, for the usage line.
         description: text at the top of the help.
+        codes: exit codes and their meaning; those of a job by default.
     """
     return argparse.ArgumentParser(
         allow_abbrev=False,
         prog=prog,
         usage=f"{prog} {required} [options]",
         description=description,
-        epilog=exits.epilog(EXIT_CODES),
+        epilog=exits.epilog(codes),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 

@@ -7,11 +7,10 @@ else, human-readable). It is written atomically.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +23,15 @@ import torch
 
 from cxrfeat import __version__
 from cxrfeat.errors import BundleError, ConfigError
+from cxrfeat.head.bundle_tensors import (
+    MAX_MAGNITUDE,
+    MEAN,
+    SCALE,
+    WEIGHTS,
+    check_finite,
+    check_shapes,
+    read_tensors,
+)
 from cxrfeat.head.calibration import Calibration
 from cxrfeat.head.inputs import AGE, COVARIATES, SEX, Inputs
 from cxrfeat.head.mlp import Head
@@ -36,22 +44,16 @@ from cxrfeat.labels.label_sets import NIH14, label_set_of_head
 FORMAT = 2
 """Newest bundle format. Format 1 has NIH's 14 findings and is still written for them; format 2 adds ``label_set``."""
 
-_WEIGHTS, _DESCRIPTION = "head.safetensors", "bundle.json"
-_MEAN, _SCALE = "inputs.mean", "inputs.scale"
+_DESCRIPTION = "bundle.json"
 _CALIBRATION_FIELDS = ("slope", "intercept")
 
 MAX_DESCRIPTION_BYTES = 16 * 1024**2
 MAX_WEIGHTS_BYTES = 1024**3
 """Size limits of the two files."""
 
-MAX_MAGNITUDE = 1e12
-"""Limit of weights, means and scales, and the inverse of the smallest scale: beyond it, float32 overflows in a head."""
-
 MAX_LAYERS, MAX_WIDTH = 16, 1_000_000
 
 _IMPUTED_RANGES = {AGE: (0, MAX_AGE_YEARS), SEX: (0, 1)}
-_PROBES = (-100.0, 0.0, 100.0)
-"""Standardised values of all columns at which a loaded head must be finite."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         scratch.mkdir(parents=True)
         weights = _serialize(bundle)
         description = json.dumps(_describe(bundle, hashlib.sha256(weights).hexdigest()), indent=2) + "\n"
-        _write(scratch / _WEIGHTS, weights)
+        _write(scratch / WEIGHTS, weights)
         _write(scratch / _DESCRIPTION, description.encode())
         _sync_folder(scratch)
         scratch.rename(folder)  # fails if the folder exists and is not empty
@@ -155,7 +157,7 @@ def read_bundle(folder: Path | str) -> BundleFiles:
             hint = f"; did you mean {inside}?" if storage.exists(storage.join(inside, _DESCRIPTION)) else ""
             raise BundleError(f"{location} is not a bundle: {_DESCRIPTION} is missing{hint}")
         contents = []
-        for name, limit in ((_WEIGHTS, MAX_WEIGHTS_BYTES), (_DESCRIPTION, MAX_DESCRIPTION_BYTES)):
+        for name, limit in ((WEIGHTS, MAX_WEIGHTS_BYTES), (_DESCRIPTION, MAX_DESCRIPTION_BYTES)):
             with storage.open_input(storage.join(location, name)) as stream:
                 if stream.size() > limit:
                     raise BundleError(f"{location}/{name} has {stream.size()} bytes; the limit is {limit}")
@@ -177,9 +179,9 @@ def parse_bundle(files: BundleFiles) -> Bundle:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{folder} is not a bundle: {_DESCRIPTION} is not valid JSON: {error}") from error
     _check_description(folder, description, files.weights)
-    tensors = _read_tensors(folder, files.weights)
+    tensors = read_tensors(folder, files.weights)
     dims, imputed, hidden = description["dims"], description["imputed"], tuple(description["dims"]["hidden"])
-    inputs = Inputs(_pop(folder, tensors, _MEAN), _pop(folder, tensors, _SCALE), imputed)
+    inputs = Inputs(_pop(folder, tensors, MEAN), _pop(folder, tensors, SCALE), imputed)
     label_set = _read_label_set(folder, description)
     if (len(inputs.mean), len(inputs.scale), inputs.width) != (dims["embedding"], dims["embedding"], dims["inputs"]):
         raise BundleError(
@@ -187,55 +189,14 @@ def parse_bundle(files: BundleFiles) -> Bundle:
             f"covariates do not match dims {json.dumps(dims)}"
         )
     widths = (inputs.width, *hidden, len(label_set.outputs))
-    _check_shapes(folder, tensors, widths, dims)  # before a head of these sizes is allocated
+    check_shapes(folder, tensors, widths, dims)  # before a head of these sizes is allocated
     head = Head(inputs.width, hidden, len(label_set.outputs))
     head.load_state_dict(tensors)
     calibration = _read_calibration(folder, description["calibration"], label_set)
     thresholds = _read_thresholds(folder, description["thresholds"], label_set)
     extractor, training = description["extractor"], description["training"]
-    _check_finite(folder, head.eval(), calibration, inputs.width)
+    check_finite(folder, head.eval(), calibration, inputs.width)
     return Bundle(head, inputs, hidden, extractor, calibration, thresholds, training, label_set)
-
-
-def _read_tensors(folder: str, weights: bytes) -> dict[str, torch.Tensor]:
-    """Return the tensors of the weights file, all float32, finite and of bounded magnitude."""
-    try:
-        tensors = safetensors.torch.load(weights)
-    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise BundleError(f"{folder}/{_WEIGHTS} is not a valid safetensors file: {error}") from error
-    for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32:
-            raise BundleError(f"{folder}: tensor {name!r} is {tensor.dtype}; expected float32")
-        if not bool(tensor.isfinite().all()):
-            raise BundleError(f"{folder}: tensor {name!r} contains NaN or infinity")
-        if tensor.numel() and float(tensor.abs().max()) > MAX_MAGNITUDE:
-            largest = float(tensor.abs().max())
-            raise BundleError(f"{folder}: tensor {name!r} contains {largest:g}; the limit is {MAX_MAGNITUDE:g}")
-    if _SCALE in tensors and tensors[_SCALE].numel() and float(tensors[_SCALE].min()) < 1 / MAX_MAGNITUDE:
-        smallest = float(tensors[_SCALE].min())
-        raise BundleError(f"{folder}: a scale is {smallest:g}; expected at least {1 / MAX_MAGNITUDE:g}")
-    return tensors
-
-
-def _check_shapes(folder: str, tensors: Mapping[str, torch.Tensor], widths: Sequence[int], dims: Any) -> None:
-    """Check that the tensors are those of a head with layers of the given widths."""
-    expected: dict[str, tuple[int, ...]] = {}
-    for layer, (before, after) in enumerate(itertools.pairwise(widths)):
-        expected |= {f"layers.{layer}.weight": (after, before), f"layers.{layer}.bias": (after,)}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found != expected:
-        different = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
-        shown = [f"{name} is {found.get(name, 'missing')}; expected {expected.get(name, 'none')}" for name in different]
-        raise BundleError(f"{folder}: the weights do not match dims {json.dumps(dims)}: {'. '.join(shown[:5])}")
-
-
-@torch.inference_mode()
-def _check_finite(folder: str, head: Head, calibration: Calibration, width: int) -> None:
-    """Check that a head gives probabilities for plausible inputs."""
-    probes = torch.tensor(_PROBES).unsqueeze(1).expand(-1, width)  # (3, width)
-    logits = head(probes)  # (3, F)
-    if not bool(logits.isfinite().all() and calibration.apply(logits.clone()).isfinite().all()):
-        raise BundleError(f"{folder}: the head gives NaN or infinity for finite inputs")
 
 
 def _read_label_set(folder: str, description: Mapping[str, Any]) -> LabelSet:
@@ -298,8 +259,8 @@ def _read_thresholds(folder: str, rules: Any, label_set: LabelSet) -> dict[str, 
 
 def _serialize(bundle: Bundle) -> bytes:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.head.state_dict().items()}
-    tensors[_MEAN] = torch.from_numpy(bundle.inputs.mean)
-    tensors[_SCALE] = torch.from_numpy(bundle.inputs.scale)
+    tensors[MEAN] = torch.from_numpy(bundle.inputs.mean)
+    tensors[SCALE] = torch.from_numpy(bundle.inputs.scale)
     return safetensors.torch.save(tensors)
 
 
@@ -364,7 +325,7 @@ def _check_description(folder: str, description: Any, weights: bytes) -> None:
         raise BundleError(f"{folder} uses the covariates {names}; known covariates: {', '.join(COVARIATES)}")
     digest = hashlib.sha256(weights).hexdigest()
     if digest != description["sha256"]:
-        raise BundleError(f"{folder}/{_WEIGHTS} has sha256 {digest}; {_DESCRIPTION} records {description['sha256']}")
+        raise BundleError(f"{folder}/{WEIGHTS} has sha256 {digest}; {_DESCRIPTION} records {description['sha256']}")
 
 
 def _check_values(folder: str, description: Mapping[str, Any]) -> None:
@@ -393,9 +354,9 @@ def _check_values(folder: str, description: Mapping[str, Any]) -> None:
 
 def _pop(folder: str, tensors: dict[str, torch.Tensor], name: str) -> np.ndarray:
     if name not in tensors:
-        raise BundleError(f"{folder}/{_WEIGHTS} lacks the tensor {name!r}; found {', '.join(sorted(tensors))}")
+        raise BundleError(f"{folder}/{WEIGHTS} lacks the tensor {name!r}; found {', '.join(sorted(tensors))}")
     if tensors[name].ndim != 1:
-        raise BundleError(f"{folder}/{_WEIGHTS}: tensor {name!r} has {tensors[name].ndim} dimensions; expected 1")
+        raise BundleError(f"{folder}/{WEIGHTS}: tensor {name!r} has {tensors[name].ndim} dimensions; expected 1")
     return tensors.pop(name).numpy()
 
 

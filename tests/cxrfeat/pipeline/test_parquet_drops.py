@@ -20,7 +20,7 @@ from cxrfeat.head.predictor import Predictor
 from cxrfeat.io import storage
 from cxrfeat.io.schema import scored_schema
 from cxrfeat.labels.findings import FINDINGS
-from cxrfeat.pipeline import parquet_drops
+from cxrfeat.pipeline import drop_file, parquet_drops
 from cxrfeat.pipeline.parquet_drops import open_drop, score_row_groups
 from tests import fakes
 from tests.cxrfeat.pipeline import drops as samples
@@ -40,6 +40,12 @@ def score_file(path: Path, root: Path | None = None) -> list[dict[str, Any]]:
     batches = list(score_row_groups(handles, folder, PREDICTOR))
     assert all(batch.schema == SCORED for batch in batches)
     return [row for batch in batches for row in batch.to_pylist()]
+
+
+def read_in_batches(patch: pytest.MonkeyPatch, size: int) -> None:
+    """Read and group at most ``size`` rows."""
+    for module in (drop_file, parquet_drops):
+        patch.setattr(module, "BATCH_ROWS", size)
 
 
 def ok(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -73,7 +79,7 @@ def test_every_row_is_scored_for_any_row_group_size(
     table = rows(count)
     path = write(tmp_path_factory.mktemp("drops") / "a" / "b.parquet", table, row_group_size=row_group_size)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet_drops, "_BATCH_ROWS", batch)
+        read_in_batches(patch, batch)
         found = score_file(path, path.parents[1])
     assert_scored(found, table)
     assert [row["row_group"] for row in found] == [row // row_group_size for row in range(count)]
@@ -133,7 +139,7 @@ def test_an_invalid_vector_costs_its_row_alone(
     tmp_path: Path, name: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its row is quarantined with its names; all others are scored, for any row group and read batch size."""
-    monkeypatch.setattr(parquet_drops, "_BATCH_ROWS", 3)
+    read_in_batches(monkeypatch, 3)
     table, row, reason = BAD_ROWS[name]
     found = score_file(write(tmp_path / "drop.parquet", table, row_group_size=size))
     assert quarantined(found) == [(row // size, 1, reason)]
@@ -239,7 +245,7 @@ def test_what_is_wrong_is_quarantined_and_the_rest_is_scored(tmp_path: Path, nam
 
 def test_a_row_group_that_claims_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More rows than any writer makes are refused by the footer alone."""
-    monkeypatch.setattr(parquet_drops, "_BATCH_ROWS", 5)
+    read_in_batches(monkeypatch, 5)
     monkeypatch.setattr(parquet_drops, "MAX_ROWS", 9)
     found = score_file(write(tmp_path / "drop.parquet", rows(29)))
     assert quarantined(found) == [(0, 10, "too-large"), (1, 10, "too-large")]
@@ -249,7 +255,7 @@ def test_a_row_group_that_claims_too_much_is_refused(tmp_path: Path, monkeypatch
 def test_large_row_groups_wait_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Predictions that do not wait in memory are the same."""
     path = write(tmp_path / "drop.parquet", rows(50), row_group_size=25)
-    monkeypatch.setattr(parquet_drops, "_BATCH_ROWS", 7)
+    read_in_batches(monkeypatch, 7)
     expected_rows = score_file(path)
     monkeypatch.setattr(parquet_drops, "_IN_MEMORY_ROWS", 10)
     assert score_file(path) == expected_rows
