@@ -6,7 +6,7 @@ import re
 from enum import Enum, auto
 
 from cxrfeat.io.listing import suffix_of
-from cxrfeat.io.refs import ImageRef, is_whole
+from cxrfeat.io.refs import ImageRef
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".jls")
 """Suffixes of images in lower case: the formats that are read, and those that are quarantined by name."""
@@ -46,5 +46,5 @@ def classify(name: str) -> Candidate:
 
 
 def may_be_dicom(item: ImageRef) -> bool:
-    """Return True unless the name of an image says that it is of another format; a container may hold anything."""
-    return is_whole(item) or suffix_of(item.key.rpartition("/")[2]) not in _OTHER_FORMATS
+    """Return True unless the name of an image says that it is of another format."""
+    return suffix_of(item.key.rpartition("/")[2]) not in _OTHER_FORMATS

@@ -135,10 +135,11 @@ def spread_bits(samples: NDArray[np.uint16], bits_stored: int | None) -> NDArray
     highest = int(samples.max())
     if bits_stored is None:
         if highest < LOW_RANGE:
+            likely = max(9, highest.bit_length())
             raise ImageError(
                 Reason.LOW_RANGE,
                 f"16-bit samples have a maximum of {highest}; expected at least {LOW_RANGE}. If the images have "
-                f"{max(9, highest.bit_length())} bits, declare it: --bits-stored {max(9, highest.bit_length())}",
+                f"{likely} bits, declare it: --bits-stored {likely}",
             )
         return samples
     white = 2**bits_stored - 1

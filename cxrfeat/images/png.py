@@ -159,7 +159,7 @@ def _read_chunks(data: bytes) -> _Chunks:
     Raises:
         ImageError: a chunk with pixels is damaged, missing or out of order.
     """
-    kept = [SIGNATURE]
+    kept = [memoryview(SIGNATURE)]
     exif: bytes | None = None
     header: tuple[int, int, int, str] | None = None
     previous = kind = b""
@@ -173,19 +173,21 @@ def _read_chunks(data: bytes) -> _Chunks:
         if kind in _CRITICAL:
             kept.append(whole)
         elif kind == b"eXIf" and len(content) <= MAX_BYTES:
-            exif = content
+            exif = bytes(content)
         if kind in _CRITICAL or previous == b"IDAT":
             previous = kind
     if header is None or kind != b"IEND":
         raise ImageError(Reason.CORRUPT, f"the file of {len(data)} bytes ends before its last chunk")
     width, height, depth, colour = header
-    if colour == "palette" and not any(whole[4:8] == b"PLTE" for whole in kept):
+    if colour == "palette" and not any(bytes(part[4:8]) == b"PLTE" for part in kept):
         raise ImageError(Reason.CORRUPT, "the palette is missing")
-    return _Chunks(b"".join(kept), width, height, depth, colour, exif)
+    complete = sum(map(len, kept)) == len(data)  # nothing to leave out: no copy of a large file
+    return _Chunks(data if complete else b"".join(kept), width, height, depth, colour, exif)
 
 
-def _walk(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+def _walk(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
     """Yield type, content and bytes of each chunk up to the last; the checksums of critical ones are right."""
+    view = memoryview(data)
     at = len(SIGNATURE)
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -197,15 +199,15 @@ def _walk(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
         critical = not kind[0] & 0x20
         if critical and kind not in _CRITICAL:
             raise ImageError(Reason.CORRUPT, f"unknown chunk {kind!r} at byte {at}")
-        if critical and zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+        if critical and zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
             raise ImageError(Reason.CORRUPT, f"wrong checksum of chunk {kind!r} at byte {at}")
-        yield kind, data[at + 8 : end - 4], data[at:end]
+        yield kind, view[at + 8 : end - 4], view[at:end]
         if kind == b"IEND":
             return
         at = end
 
 
-def _read_header(content: bytes) -> tuple[int, int, int, str]:
+def _read_header(content: memoryview) -> tuple[int, int, int, str]:
     """Return width, height, bit depth and name of the colour type.
 
     Raises:

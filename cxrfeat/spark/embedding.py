@@ -111,14 +111,21 @@ class EmbeddingConfig:
         return ReadOptions(self.image_feature, self.bits_stored, self.any_dicom, pseudonyms)
 
     def load_pseudonyms(self, items: Sequence[ImageRef], *, watching: bool = False) -> Pseudonyms | None:
-        """Return the rule for the identifiers in DICOM headers; None if there are no DICOM files.
+        """Return the rule for the identifiers in DICOM headers; None where no DICOM file can come.
 
         Raises:
-            ConfigError: the key cannot be read or created.
+            ConfigError: the key cannot be read or created, though it is named or DICOM files are listed.
         """
-        if not (watching or any(may_be_dicom(item) for item in items)):
+        listed = any(not is_whole(item) and may_be_dicom(item) for item in items)
+        if not (listed or watching or any(map(is_whole, items))):
             return None
-        return Pseudonyms(load_key(self.patient_key), self.keep_patient_ids)
+        try:
+            return Pseudonyms(load_key(self.patient_key), self.keep_patient_ids)
+        except ConfigError as error:
+            if listed or self.patient_key is not None:
+                raise
+            _LOG.warning("warning: identifiers of DICOM files, should any come, are left out: %s", error)
+            return None
 
     def for_extractor(self, extractor: str) -> EmbeddingConfig:
         """Return the settings with the backbone and input of an extractor where none are given."""

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pyspark.sql import SparkSession
 
-from cxrfeat.errors import DatasetMismatchError
+from cxrfeat.errors import ConfigError, DatasetMismatchError
 from cxrfeat.head.bundle import save_bundle
 from cxrfeat.images.header import Pseudonyms
 from cxrfeat.images.preprocess import to_model_input
@@ -122,6 +122,22 @@ def test_other_formats_need_no_key(spark: SparkSession, tmp_path: Path, monkeypa
     write_films(tmp_path / "in", 1)
     run(spark, tmp_path)
     assert (tmp_path / "configuration" / "cxrfeat" / "patient-key").exists()
+
+
+def test_a_key_that_may_not_be_needed_stops_no_job(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the key cannot be created, archives of PNGs are embedded, and a job with DICOM files is refused."""
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+    (tmp_path / "in").mkdir()
+    images = {"a.png": fakes.png(fakes.gray_image())}
+    (tmp_path / "in" / "a.tar.gz").write_bytes(archives.tar_bytes(images, "w:gz"))
+    assert run(spark, tmp_path)["images"]["ok"] == 1
+    assert "identifiers of DICOM files, should any come, are left out" in caplog.text
+    write_films(tmp_path / "in", 1)
+    with pytest.raises(ConfigError, match="--patient-key FILE"):
+        run(spark, tmp_path)
 
 
 def test_any_dicom_takes_the_rest(spark: SparkSession, tmp_path: Path) -> None:
